@@ -1,0 +1,42 @@
+# Two commands matter: `make lab` opens the course, `make test` runs every test. Both set up what they need.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+# trained sweeps are kept here, so that a notebook opened again starts at once; remove the folder to train anew
+export OOD_CACHE ?= $(CURDIR)/.cache
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: lab test unit notebooks bench lint clean help
+help:            ## list the commands
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "Python 3.11 or newer is needed, this is %d.%d; try: make PYTHON=python3.12 lab" % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+lab: $(READY)    ## set up, then open the course in JupyterLab
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb $(LAB_FLAGS)
+
+test: $(READY) lint unit   ## set up, then run every test: package, notebooks, browser
+	$(BIN)/python -m pytest tests/test_browser.py
+unit: $(READY)
+	$(BIN)/python -m pytest --ignore=tests/test_browser.py
+	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=60 --nbval-kernel-name=python3 notebooks
+
+notebooks: $(READY)   ## run every notebook from a clean start and store its outputs
+	$(BIN)/python tools/run_notebooks.py
+
+bench: $(READY)  ## print the speed ratios: slider latency, batched training, polytopes
+	$(BIN)/python tools/bench_training.py
+	$(BIN)/python tools/bench_polytopes.py
+	$(BIN)/python tools/bench_latency.py
+
+lint: $(READY)   ## check the style of the code
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+clean:           ## remove the environment and the trained sweeps
+	rm -rf $(VENV) .cache

@@ -1,0 +1,107 @@
+"""A cache of training runs on disk, so that a notebook opened again starts at once."""
+
+import contextlib
+import dataclasses
+import functools
+import io
+import os
+import types
+import warnings
+from pathlib import Path
+
+import joblib
+import torch
+from torch import nn
+
+from ood_helpers.training import History, train
+
+CODE = ("data.py", "models.py", "losses.py", "training.py", "cache.py")  # a change in any of these makes old runs foreign
+
+
+def cached_train(models, world, loss, ood=None, **settings):
+    """`train` with the same arguments (but no callback) and the same result; a run made before is loaded from disk instead.
+
+    world, loss and ood must be this package's (or functools.partial of them), since only their code is part of the key:
+    ValueError otherwise. Files live in the folder named by the environment variable OOD_CACHE (default
+    ~/.cache/ood_helpers), one per run, named by a hash of everything that matters: initial weights, architecture, world,
+    loss, settings, torch's version and this package's code. They are written in one piece, so a crash leaves no half file, and
+    read without unpickling code; a damaged or foreign one is trained anew with a warning. Where the folder cannot be
+    written, a warning says so and the course runs on.
+    """
+    networks = [models] if isinstance(models, nn.Module) else list(models)
+    key = _key(networks, world, loss, ood, settings)
+    path = Path(os.environ.get("OOD_CACHE") or "~/.cache/ood_helpers").expanduser() / f"{key}.pt"
+    history = _load(path, key, networks)
+    if history is None:
+        history = train(models, world, loss, ood, **settings)
+        _save(path, key, networks, history)
+    return history
+
+
+def _key(networks, world, loss, ood, settings):
+    code = [(Path(__file__).parent / name).read_bytes() for name in CODE]
+    states = [[value.detach().numpy() for value in model.state_dict().values()] for model in networks]
+    inputs = [_describe(value) for value in (world, loss, ood, settings)]
+    return joblib.hash([torch.__version__, code, [str(model) for model in networks], states, inputs])
+
+
+def _describe(value):
+    """A value as plain data that says all about it: names for this package's code, contents for everything else."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.detach().numpy()
+    if isinstance(value, list | tuple):
+        return [_describe(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _describe(v) for k, v in value.items()}
+    if isinstance(value, functools.partial):
+        return ["partial", _describe(value.func), _describe(value.args), _describe(value.keywords)]
+    if isinstance(value, types.MethodType):
+        return [value.__func__.__qualname__, _describe(value.__self__)]
+    if getattr(value, "__module__", "").startswith("ood_helpers."):
+        if isinstance(value, types.FunctionType) and value.__qualname__.isidentifier():
+            return f"{value.__module__}.{value.__qualname__}"
+        if dataclasses.is_dataclass(value):
+            return [type(value).__qualname__, _describe(vars(value))]
+    raise ValueError(
+        f"a cached run takes only this package's worlds and losses and plain numbers, not {value!r}; call train() instead"
+    )
+
+
+def _load(path, key, networks):
+    """Fill the networks from the file and return the run's History; None if there is no file, or (with a warning) no good one."""
+    if not path.exists():
+        return None
+    try:
+        saved = torch.load(path, weights_only=True)
+        if saved["key"] != key:
+            raise ValueError("it belongs to another run")
+        history = History(**saved["history"])
+        if [_shapes(state) for state in saved["states"]] != [_shapes(model.state_dict()) for model in networks]:
+            raise ValueError("its weights have other shapes")
+        for model, state in zip(networks, saved["states"], strict=True):
+            model.load_state_dict(state)
+        return history
+    except Exception as error:  # whatever is wrong with the file, the remedy is the same
+        warnings.warn(f"cached training {path.name} cannot be used ({type(error).__name__}); training again", stacklevel=3)
+        return None
+
+
+def _shapes(state):
+    return {name: value.shape for name, value in state.items()}
+
+
+def _save(path, key, networks, history):
+    saved = {"key": key, "states": [model.state_dict() for model in networks], "history": vars(history)}
+    buffer = io.BytesIO()
+    torch.save(saved, buffer)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(buffer.getvalue())
+        partial.replace(path)
+    except OSError as error:
+        warnings.warn(f"the trained networks cannot be kept in {path.parent} ({error.strerror}); going on without", stacklevel=3)
+        with contextlib.suppress(OSError):
+            partial.unlink()

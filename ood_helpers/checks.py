@@ -1,0 +1,60 @@
+"""Checks that say what is wrong and what to do about it."""
+
+import importlib.metadata
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+
+def environment():
+    """Print one line per thing the course needs: a tick, or what to fix. True if nothing needs fixing."""
+    problems = [*_packages(), *_cache(), *_browser_side()]
+    if sys.version_info < (3, 11):
+        problems.append(f"Python is {sys.version.split()[0]}; the course needs 3.11 or newer: install one, then `make lab`")
+    for problem in problems:
+        print("✗", problem)
+    if not problems:
+        print("✓ Everything the course needs is here.")
+    return not problems
+
+
+def _packages():
+    for line in importlib.metadata.requires("ood_helpers"):
+        wanted = Requirement(line)
+        if wanted.marker is not None:
+            continue  # only the tests need it
+        try:
+            have = importlib.metadata.version(wanted.name)
+        except importlib.metadata.PackageNotFoundError:
+            yield f"{wanted.name} is missing: run `make lab` from the course's folder, or `pip install '{wanted}'`"
+            continue
+        if have not in wanted.specifier:
+            yield f"{wanted.name} is {have}, the course needs {wanted.specifier}: `pip install '{wanted}'`, then restart the kernel"
+
+
+def _cache():
+    folder = Path(os.environ.get("OOD_CACHE") or "~/.cache/ood_helpers").expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        yield f"trained networks cannot be kept in {folder.name} ({error.strerror}): set OOD_CACHE to a folder that can be written"
+        return
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < 0.5:
+        yield f"only {free:.1f} GB of disk are free for trained networks: free some, or set OOD_CACHE to a folder elsewhere"
+
+
+def _browser_side():
+    try:
+        running, bundled = importlib.metadata.version("jupyterlab"), importlib.metadata.version("jupyterlab-widgets")
+    except importlib.metadata.PackageNotFoundError as error:
+        yield f"{error.name} is missing, so sliders cannot be shown: `pip install ipywidgets jupyterlab`, then restart JupyterLab"
+        return
+    if int(running.split(".")[0]) < 4 or int(bundled.split(".")[0]) < 3:
+        yield f"JupyterLab {running} with jupyterlab-widgets {bundled} cannot show the sliders: `pip install -U jupyterlab ipywidgets`"

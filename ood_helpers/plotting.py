@@ -1,0 +1,156 @@
+"""One look for every figure: colours with markers, confidence maps, class maps.
+
+Figures are plain matplotlib figures drawn by Agg, without pyplot; a notebook cell that ends in one shows it.
+"""
+
+import io
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure as _Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle, Patch
+
+# Okabe and Ito's palette, told apart with any colour vision; every colour goes with a marker of its own
+CLASSES = [("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D")]
+OOD = ("#000000", "x")
+ACCENT = "#D55E00"
+# the bands of the paper's Figures 3b and 4b: the surer, the darker
+BANDS, BAND_COLORS = [0.5, 0.6, 0.9, 1.0], ["#fcefb4", "#6aa6c8", "#1d2f6f"]
+BAND_NAMES = ["0.5–0.6 unsure", "0.6–0.9", "0.9–1 sure"]
+
+# legends stand below the axes, where they cover nothing
+BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "frameon": False, "handletextpad": 0.3, "columnspacing": 1.0}
+
+STYLE = {
+    "font.size": 12,
+    "axes.titlesize": 13,
+    "legend.fontsize": 11,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "figure.facecolor": "white",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": matplotlib.cycler(color=[color for color, _ in CLASSES]),
+    "lines.linewidth": 2,
+}
+
+
+class Figure(_Figure):
+    """A matplotlib figure that Jupyter shows as a picture."""
+
+    def _repr_png_(self):
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+
+def figure(columns=1, rows=1, width=8.4, height=4.2, **kwargs):
+    """A figure of `width` × `height` inches and its axes (one, or an array of rows × columns), in the course's style."""
+    with matplotlib.rc_context(STYLE):
+        fig = Figure(figsize=(width, height), dpi=100, layout="compressed")
+        FigureCanvasAgg(fig)
+        return fig, fig.subplots(rows, columns, **kwargs)
+
+
+def plane_axes(ax, half_width, title=""):
+    """Set up `ax` as a square window [-half_width, half_width]² on the input plane."""
+    ax.set(
+        xlim=(-half_width, half_width),
+        ylim=(-half_width, half_width),
+        aspect="equal",
+        xlabel="$x_1$",
+        ylabel="$x_2$",
+        title=title,
+    )
+
+
+def points(ax, x, y, size=14, **kwargs):
+    """Points x [n, 2] of classes y [n], each class in its colour and marker."""
+    for k in range(int(y.max()) + 1):
+        color, marker = CLASSES[k]
+        ax.scatter(*x[y == k].T, s=size, c=color, marker=marker, linewidths=0, label=f"class {k}", **kwargs)
+
+
+def ood_points(ax, x, size=14, label="OOD", **kwargs):
+    """OOD points x [n, 2] as black crosses."""
+    ax.scatter(*x.T, s=size, c=OOD[0], marker=OOD[1], linewidths=0.9, label=label, **kwargs)
+
+
+def class_discs(ax, world, radius=3.0):
+    """Circles of `radius` standard deviations around the class means: what the paper calls in-distribution."""
+    for k, mean in enumerate(world.means):
+        for color, line_width in [("white", 5), (CLASSES[k][0], 2.5)]:
+            ax.add_patch(Circle(mean.tolist(), radius * world.std, fill=False, ec=color, lw=line_width))
+
+
+def grid(half_width, n=81):
+    """n² points [n², 2] on a square grid over [-half_width, half_width]², row by row from below, as `imshow` wants them."""
+    axis = torch.linspace(-half_width, half_width, n)
+    return torch.cartesian_prod(axis, axis).flip(1)
+
+
+def band_map(ax, confidence, half_width):
+    """An image of confidences [n, n] over the square window in the paper's three bands; returns it for `set_data`."""
+    return _image(ax, confidence, half_width, ListedColormap(BAND_COLORS), BoundaryNorm(BANDS, 3))
+
+
+def class_map(ax, winner, half_width, n_classes, reject=False):
+    """An image of winning classes [n, n] over the square window, the classes in pale colours and reject in light grey."""
+    pale = [matplotlib.colors.to_rgb(color) for color, _ in CLASSES[: n_classes - reject]]
+    pale = [tuple(0.5 + 0.5 * c for c in rgb) for rgb in pale] + [(0.9, 0.9, 0.9)] * reject
+    return _image(ax, winner, half_width, ListedColormap(pale), BoundaryNorm([k - 0.5 for k in range(n_classes + 1)], n_classes))
+
+
+def _image(ax, values, half_width, cmap, norm):
+    extent = (-half_width, half_width, -half_width, half_width)
+    return ax.imshow(values, origin="lower", extent=extent, cmap=cmap, norm=norm, interpolation="nearest", zorder=0)
+
+
+def band_legend(ax, **kwargs):
+    """A legend of the three confidence bands."""
+    handles = [Patch(fc=color, ec="0.4", label=name) for color, name in zip(BAND_COLORS, BAND_NAMES, strict=True)]
+    ax.legend(handles=handles, **BELOW | {"ncols": 3} | kwargs)
+
+
+def class_legend(ax, n_classes, reject=False, **kwargs):
+    """A legend of class colours with their markers, and reject."""
+    handles = [Line2D([], [], ls="", marker=m, color=c, label=f"class {k}") for k, (c, m) in enumerate(CLASSES[:n_classes])]
+    if reject:
+        handles.append(Line2D([], [], ls="", marker=OOD[1], color=OOD[0], label="reject / OOD"))
+    ax.legend(handles=handles, **BELOW | {"ncols": n_classes + 1} | kwargs)
+
+
+def window(ax, image, values, half_width):
+    """Show other values [n, n] in a map made before, over the square window [-half_width, half_width]²."""
+    image.set_data(values)
+    image.set_extent((-half_width, half_width, -half_width, half_width))
+    ax.set(xlim=(-half_width, half_width), ylim=(-half_width, half_width))
+
+
+def band_points(ax, x, confidence, size=9):
+    """Points x [n, 2] in the colour of their confidence band, each band with its own marker."""
+    edges = zip(BANDS, BANDS[1:], BAND_COLORS, ["v", "s", "o"], strict=False)
+    for low, high, color, marker in edges:
+        inside = (confidence > low) & (confidence <= high) if low > BANDS[0] else confidence <= high
+        ax.scatter(*x[inside].T, s=size, c=color, marker=marker, edgecolors="0.5", linewidths=0.2)
+
+
+def confidence_bars(ax, bins=20, low=0.5):
+    """Two empty histograms of confidences over [low, 1], in-distribution and OOD, for `set_bars`; returns both."""
+    ax.set(xlim=(low, 1), ylim=(0, 1), xlabel="confidence", ylabel="share of the points", title="test points")
+    edges = np.linspace(low, 1, bins + 1)
+    kept = ax.stairs(np.zeros(bins), edges, fill=True, color=CLASSES[0][0], alpha=0.55, label="in-distribution")
+    other = ax.stairs(np.zeros(bins), edges, color=ACCENT, lw=2.5, label="OOD")
+    ax.legend(**BELOW, ncols=2)
+    return kept, other
+
+
+def set_bars(bars, confidence):
+    """Set the heights of one histogram from confidences [n]: the share of the points in each bin."""
+    _, edges, _ = bars.get_data()
+    counts, _ = np.histogram(confidence, edges)
+    bars.set_data(counts / len(confidence))

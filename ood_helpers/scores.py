@@ -1,0 +1,74 @@
+"""What a detector thresholds, and how well the threshold can separate.
+
+Scores take logits [..., K] and compute in float64: a float32 softmax rounds to exactly 1 beyond a logit difference of about
+17, and points that tie at 1 can no longer be ranked. The log-odds never saturate, so rankings use them.
+"""
+
+import numpy as np
+import torch
+from sklearn import metrics
+
+
+def max_softmax(logits):
+    """The confidence: the largest softmax probability, in [1/K, 1]. Shape [...]."""
+    return logits.double().softmax(-1).amax(-1)
+
+
+def max_softmax_log_odds(logits):
+    """log(p / (1 − p)) of the largest softmax probability p: ranks points like `max_softmax`, but without rounding to 1."""
+    z = logits.double()
+    top, winner = z.max(-1, keepdim=True)
+    return top.squeeze(-1) - z.scatter(-1, winner, -torch.inf).logsumexp(-1)
+
+
+def entropy(logits):
+    """Entropy −Σ_k p_k log p_k of the softmax in nats, in [0, log K]. Shape [...]; high means out-of-distribution."""
+    log_p = logits.double().log_softmax(-1)
+    return -(log_p.exp() * log_p).sum(-1)
+
+
+def reject_probability(logits):
+    """The softmax probability of the last class, reject, in [0, 1]. Shape [...]; high means out-of-distribution."""
+    return logits.double().softmax(-1)[..., -1]
+
+
+def class_log_odds(logits):
+    """log((1 − p) / p) of the reject probability p: high means in-distribution, ranks like 1 − p, never rounds."""
+    z = logits.double()
+    return z[..., :-1].logsumexp(-1) - z[..., -1]
+
+
+def auroc(score_in, score_out):
+    """Area under the ROC curve, in [0, 1]; in-distribution is the positive class and should score high. 0.5 is chance.
+
+    Equal to the probability that a random in-distribution point scores above a random OOD point, ties counting one half.
+    """
+    return float(metrics.roc_auc_score(*_labelled(score_in, score_out)))
+
+
+def fpr_at_95_tpr(score_in, score_out):
+    """The share of OOD points accepted at the highest threshold that accepts at least 95 % of the in-distribution points.
+
+    In [0, 1], lower is better. In-distribution is the positive class; some papers turn the roles round.
+    """
+    fpr, tpr, _ = metrics.roc_curve(*_labelled(score_in, score_out), drop_intermediate=False)
+    return float(fpr[np.argmax(tpr >= 0.95)])
+
+
+def aupr(score_in, score_out):
+    """Average precision (area under the precision-recall curve), in-distribution positive, in [0, 1]."""
+    return float(metrics.average_precision_score(*_labelled(score_in, score_out)))
+
+
+def mean_max_confidence(logits):
+    """MMC: the mean of the largest softmax probability over n points, in [1/K, 1]; the lower on OOD points the better."""
+    return float(max_softmax(logits).mean())
+
+
+def _labelled(score_in, score_out):
+    pair = [np.asarray(score, dtype=np.float64).ravel() for score in (score_in, score_out)]
+    for name, score in zip(("score_in", "score_out"), pair, strict=True):
+        if len(score) == 0 or np.isnan(score).any():
+            raise ValueError(f"{name} must hold at least one score and no NaN; got {len(score)}, {np.isnan(score).sum()} NaN")
+    # an infinite score is a rank like any other, but scikit-learn refuses it: the largest finite numbers keep the order
+    return np.repeat([1, 0], [len(s) for s in pair]), np.nan_to_num(np.concatenate(pair))

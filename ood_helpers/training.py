@@ -1,0 +1,139 @@
+"""One training loop for every loss of the course, for one network or for many at once."""
+
+import warnings
+from dataclasses import dataclass
+from numbers import Integral
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from ood_helpers import data
+from ood_helpers.models import Stack
+
+CHUNK = 64  # steps whose points are drawn in one call
+
+
+@dataclass
+class History:
+    """What a training run leaves behind.
+
+    loss      the training loss before each step: [steps], or [steps, E] for a list of E networks
+    diverged  the networks (indices) stopped early because their loss was no longer finite
+    """
+
+    loss: torch.Tensor
+    diverged: list
+
+
+def train(models, world, loss, ood=None, *, steps=1500, batch=64, lr=1e-3, cosine=False, seed=0, callback=None):
+    """Train one network, or a list of E networks of the same shape in one batched run, in place, with Adam.
+
+    world     `world.sample(n, generator=g)` gives in-distribution points and classes
+    loss      loss(logits_in, y, logits_out): logits [n, K] -> a number for one network; [E, n, K] -> [E] for a list
+    ood       ood(n, generator=g) gives OOD points; the default is `world.boundary`
+    steps     of Adam, each on `batch` fresh in-distribution and `batch` fresh OOD points
+    lr        learning rate; with cosine=True it falls to 0 along half a cosine
+    seed      of the points: one whole number for all networks, or a list of E, one for each. A network of a list gets what
+              it would get alone with the same seed, up to rounding.
+    callback  callback(step, losses) after each step; the networks hold the weights of that step; returning True ends training
+
+    Returns a `History`. ValueError names a bad argument. A network of a list whose loss stops being finite is named in a
+    warning and keeps the weights of its last good step, while the others go on; a single network raises. An interrupt leaves
+    every network with the weights of its last complete step.
+    """
+    single = isinstance(models, nn.Module)
+    networks = [models] if single else list(models)
+    seeds = [seed] * len(networks) if isinstance(seed, Integral) else list(seed)
+    if not networks:
+        raise ValueError("models must hold at least one network; got an empty list")
+    if len({id(model) for model in networks}) < len(networks):
+        raise ValueError("models must be different networks; one of them is in the list twice")
+    if len(seeds) != len(networks):
+        raise ValueError(f"seed must be one whole number or one per network ({len(networks)}); got {len(seeds)}")
+    for name, value in [("steps", steps), ("batch", batch)]:
+        if not (isinstance(value, int) and value >= 1):
+            raise ValueError(f"{name} must be a whole number of at least 1; got {value}")
+    if not 0 < lr < float("inf"):
+        raise ValueError(f"lr must be a positive number; got {lr}")
+
+    torch.set_flush_denormal(True)  # saturated softmaxes are full of denormal numbers, which the processor handles slowly
+    stack = Stack(networks)
+    try:
+        return _run(stack, single, _batches(world, ood or world.boundary, batch, seeds), loss, steps, lr, cosine, callback)
+    finally:
+        stack.release()
+
+
+def _run(stack, single, batches, loss, steps, lr, cosine, callback):
+    optimizer = torch.optim.Adam(stack.parameters(), lr=lr, fused=True)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) if cosine else None
+    size = [] if single else [len(stack.models)]
+    record, last_good = [], {}
+    for step in tqdm(range(steps), desc="training", unit="step", leave=False, delay=1, mininterval=0.5):
+        x_in, y, x_out = next(batches)
+        logits_in, logits_out = stack(x_in), stack(x_out)
+        losses = loss(logits_in[0], y[0], logits_out[0]) if single else loss(logits_in, y, logits_out)
+        if not (isinstance(losses, torch.Tensor) and list(losses.shape) == size):
+            got = list(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
+            raise ValueError(f"loss must return a tensor of shape {size}, one number per network; got {got}")
+        optimizer.zero_grad()
+        losses.sum().backward()
+        _stop_diverged(stack, losses.detach().reshape(-1), step, last_good)
+        optimizer.step()
+        if scheduler:
+            scheduler.step()
+        record.append(losses.detach())
+        if callback and callback(step, losses.detach()):
+            break
+    _restore(stack, last_good)
+    return History(torch.stack(record), sorted(last_good))
+
+
+def _stop_diverged(stack, losses, step, last_good):
+    """Keep the weights of a network the first time its loss or gradient is not finite; raise if none is left to train."""
+    gradients = sum(parameter.grad.sum((1, 2)) for parameter in stack.parameters() if parameter.grad is not None)
+    new = [e for e in (~torch.isfinite(losses + gradients)).nonzero().flatten().tolist() if e not in last_good]
+    for e in new:
+        last_good[e] = [parameter.detach()[e].clone() for parameter in stack.parameters()]
+    if len(last_good) == len(stack.models):
+        _restore(stack, last_good)
+        raise ValueError(
+            f"loss must be finite and have a finite gradient; at step {step} it is {losses.tolist()}. "
+            "Check the loss for log(0) or 0/0, or take a smaller lr"
+        )
+    for e in new:
+        warnings.warn(f"network {e} diverged at step {step}, loss {losses[e]}; it keeps its last weights", stacklevel=4)
+
+
+def _restore(stack, last_good):
+    with torch.no_grad():
+        for e, good in last_good.items():
+            for parameter, value in zip(stack.parameters(), good, strict=True):
+                parameter[e] = value
+
+
+def _batches(world, ood, batch, seeds):
+    """Endless batches (x_in [E, n, d], y [E, n], x_out [E, n, d]); E is 1 when all networks share one seed.
+
+    Each seed has its own generator, and points are drawn for CHUNK steps at a time: a draw costs far more than a small step.
+    """
+    shared = len(set(seeds)) == 1
+    generators = [torch.Generator().manual_seed(s) for s in (seeds[:1] if shared else seeds)]
+    while True:
+        draws = [_draw(world, ood, CHUNK * batch, g) for g in generators]
+        for i in range(CHUNK):
+            rows = slice(i * batch, (i + 1) * batch)
+            x_in, y, x_out = (torch.stack([draw[part][rows] for draw in draws]) for part in range(3))
+            yield x_in, y.expand(len(seeds), -1), x_out
+
+
+def _draw(world, ood, n, generator):
+    x_in, y = world.sample(n, generator=generator)
+    x_out = ood(n, generator=generator)
+    if len(x_in) != n or len(y) != n or len(x_out) != n:
+        raise ValueError(
+            f"world and ood must give the {n} points asked for; got {len(x_in)} points, {len(y)} classes and {len(x_out)}"
+        )
+    dim = x_in.shape[1]
+    return data.check_points(x_in, dim), y, data.check_points(x_out, dim)

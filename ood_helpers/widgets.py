@@ -1,0 +1,146 @@
+"""From sliders to pictures: the one pattern behind every live demo.
+
+A figure is made once. When a control moves, `update` changes the figure's artists and returns a sentence; the figure is drawn
+by Agg, and the bytes go to one image widget. Nothing is stacked, nothing flickers, and a move costs one drawing.
+"""
+
+import base64
+import html
+import io
+
+import ipywidgets
+import numpy as np
+from IPython.display import display
+from matplotlib.axis import Axis
+from PIL import Image
+
+LABEL = {"description_width": "9em"}
+LAYOUT = {"width": "26em"}
+
+
+def slider(label, options, value, tooltip):
+    """A slider over `options` (a list of values, or of (text, value) pairs). The label has at most 20 characters."""
+    return _labelled(ipywidgets.SelectionSlider, label, tooltip, options=options, value=value)
+
+
+def choice(label, options, value, tooltip):
+    """A drop-down choice among `options`."""
+    return _labelled(ipywidgets.Dropdown, label, tooltip, options=options, value=value)
+
+
+def _labelled(kind, label, tooltip, **kwargs):
+    if len(label) > 20:
+        raise ValueError(f"label must have at most 20 characters, or it is cut on the page; {label!r} has {len(label)}")
+    values = [o[1] if isinstance(o, tuple) else o for o in kwargs["options"]]
+    if kwargs["value"] not in values:
+        raise ValueError(f"value must be one of the options {values}; got {kwargs['value']!r}")
+    return kind(description=label, tooltip=tooltip, style=LABEL, layout=LAYOUT, **kwargs)
+
+
+class Demo:
+    """A live figure: controls above it, a sentence with its numbers below it.
+
+    figure    a figure from `plotting.figure`, with all its artists
+    update    update(**values) changes the artists and returns the sentence; values are those of the controls, by name
+    controls  name -> control (`slider`, `choice`)
+    presets   name -> values, one button each; "Reset" is added and goes back to the controls' first values
+
+    A cell that ends in a demo shows it. A notebook read without a kernel shows the first picture and sentence instead.
+    An error in `update` appears in place of the sentence, and the picture stays.
+    """
+
+    def __init__(self, figure, update, controls, presets=None):
+        self.figure, self.update, self.controls = figure, update, controls
+        self.image = ipywidgets.Image(format="png")
+        self.text = ipywidgets.HTML()
+        self.text.add_class("ood-sentence")
+        first = {name: control.value for name, control in controls.items()}
+        buttons = [self._preset(name, values) for name, values in {"Reset": first, **(presets or {})}.items()]
+        wrap = ipywidgets.Layout(flex_flow="row wrap")
+        rows = [
+            ipywidgets.HBox(list(controls.values()), layout=wrap),
+            ipywidgets.HBox(buttons, layout=wrap),
+            self.image,
+            self.text,
+        ]
+        self.box = ipywidgets.VBox(rows)
+        self.box.add_class("ood-demo")
+        for control in controls.values():
+            control.observe(self._moved, "value")
+        self._frozen, self._frame, self._background = False, None, None
+        self.refresh()
+
+    @property
+    def values(self):
+        """The controls' values by name."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    @property
+    def sentence(self):
+        """The sentence below the picture, as plain text."""
+        return self._sentence
+
+    def set(self, **values):
+        """Move several controls at once, drawing once. ValueError names a control that does not exist."""
+        for name in values:
+            if name not in self.controls:
+                raise ValueError(f"there is no control {name!r}; there are {', '.join(self.controls)}")
+        self._frozen = True
+        try:
+            for name, value in values.items():
+                self.controls[name].value = value
+        finally:
+            self._frozen = False
+        self._moved()
+
+    def refresh(self):
+        """Draw the picture for the present values."""
+        self._sentence = self.update(**self.values)
+        self.image.value = self._png()
+        self.text.value = (
+            f'<p role="status" style="font-size:115%;line-height:1.4;max-width:56em">{html.escape(self._sentence)}</p>'
+        )
+
+    def _moved(self, _change=None):
+        if self._frozen:
+            return
+        try:
+            self.refresh()
+        except Exception as error:
+            self.text.value = f"<b>This setting failed: {html.escape(f'{type(error).__name__}: {error}')}</b>"
+
+    def _preset(self, name, values):
+        button = ipywidgets.Button(description=name, tooltip=", ".join(f"{k} = {v}" for k, v in values.items()))
+        button.layout.width = "auto"
+        button.on_click(lambda _: self.set(**values))
+        return button
+
+    def _png(self):
+        """The figure as PNG bytes. Axes, labels and titles cost most and seldom change: they are kept as a background."""
+        canvas = self.figure.canvas
+        contents = [artist for ax in self.figure.axes for artist in _contents(ax)]
+        frame = [(ax.get_xlim(), ax.get_ylim(), ax.get_title(), ax.get_xlabel(), ax.get_ylabel()) for ax in self.figure.axes]
+        if frame != self._frame:
+            for artist in contents:
+                artist.set_animated(True)  # left out of the background
+            canvas.draw()
+            self.figure.set_layout_engine("none")  # the layout is found once
+            self._frame, self._background = frame, canvas.copy_from_bbox(self.figure.bbox)
+        canvas.restore_region(self._background)
+        for artist in contents:
+            self.figure.draw_artist(artist)
+        buffer = io.BytesIO()
+        Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(buffer, "png", compress_level=1)
+        return buffer.getvalue()
+
+    def _ipython_display_(self):
+        png = base64.b64encode(self.image.value).decode()
+        static = {"image/png": png, "text/markdown": self._sentence, "text/plain": self._sentence}
+        display(self.box._repr_mimebundle_() | static, raw=True)
+
+
+def _contents(ax):
+    """The artists of `ax` from bottom to top, without its background, ticks and titles."""
+    frame = (ax.patch, ax.title, ax._left_title, ax._right_title)
+    inside = [a for a in ax.get_children() if a not in frame and not isinstance(a, Axis)]
+    return sorted(inside, key=lambda artist: artist.get_zorder())

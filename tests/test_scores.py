@@ -1,0 +1,69 @@
+"""Scores and detection measures against scikit-learn, brute force and known answers."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from sklearn import metrics
+
+from ood_helpers import scores
+
+some_scores = st.lists(st.integers(-4, 4).map(float) | st.floats(-1e6, 1e6), min_size=1, max_size=40)
+
+
+@given(some_scores, some_scores)
+def test_auroc_and_fpr_agree_with_scikit_learn_and_with_counting(score_in, score_out):
+    y, s = np.repeat([1, 0], [len(score_in), len(score_out)]), np.array(score_in + score_out)
+    assert scores.auroc(score_in, score_out) == pytest.approx(metrics.roc_auc_score(y, s))
+    pairs = np.subtract.outer(score_in, score_out)
+    assert scores.auroc(score_in, score_out) == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean())
+    # the highest threshold that accepts 95 %: try every observed score
+    accepted = [t for t in sorted(set(s), reverse=True) if np.mean(np.array(score_in) >= t) >= 0.95]
+    assert scores.fpr_at_95_tpr(score_in, score_out) == pytest.approx(np.mean(np.array(score_out) >= accepted[0]))
+    assert scores.aupr(score_in, score_out) == pytest.approx(metrics.average_precision_score(y, s))
+
+
+def test_in_distribution_is_the_positive_class():
+    assert scores.auroc([2, 3], [0, 1]) == 1 and scores.auroc([0, 1], [2, 3]) == 0
+    assert scores.fpr_at_95_tpr([2, 3], [0, 1]) == 0 and scores.fpr_at_95_tpr([0, 1], [2, 3]) == 1
+
+
+def test_infinite_scores_are_ranks_like_others():
+    assert scores.auroc([np.inf, 2.0], [1.0, -np.inf]) == 1
+
+
+@pytest.mark.parametrize(
+    "bad, says", [(([], [1.0]), "score_in must hold at least one"), (([1.0], [np.nan]), "score_out .* 1 NaN")]
+)
+def test_bad_scores_say_what_is_wrong(bad, says):
+    with pytest.raises(ValueError, match=says):
+        scores.auroc(*bad)
+
+
+@given(st.integers(2, 6), st.integers(0, 2**31))
+def test_scores_have_their_range_and_rank_alike(k, seed):
+    z = 5 * torch.randn(60, k, generator=torch.Generator().manual_seed(seed))
+    p = scores.max_softmax(z)
+    assert p.dtype == torch.float64 and ((p >= 1 / k) & (p <= 1)).all()
+    torch.testing.assert_close(scores.max_softmax_log_odds(z), (p / (1 - p)).log(), rtol=1e-6, atol=1e-6)
+    e = scores.entropy(z)
+    assert ((e >= 0) & (e <= np.log(k) + 1e-12)).all()
+    q = scores.reject_probability(z)
+    torch.testing.assert_close(scores.class_log_odds(z), ((1 - q) / q).log(), rtol=1e-6, atol=1e-6)
+    assert scores.mean_max_confidence(z) == pytest.approx(float(p.mean()))
+
+
+def test_log_odds_still_rank_where_the_softmax_is_one():
+    z = torch.tensor([[100.0, 0.0, 0.0], [200.0, 0.0, 0.0]])
+    assert scores.max_softmax(z).unique().numel() == 1
+    odds = scores.max_softmax_log_odds(z)
+    assert odds[1] - odds[0] == pytest.approx(100)
+    assert scores.class_log_odds(z)[1] - scores.class_log_odds(z)[0] == pytest.approx(100)
+
+
+def test_known_values():
+    z = torch.log(torch.tensor([[0.7, 0.2, 0.1]], dtype=torch.float64))
+    assert scores.max_softmax(z).item() == pytest.approx(0.7)
+    assert scores.reject_probability(z).item() == pytest.approx(0.1)
+    assert scores.entropy(z).item() == pytest.approx(-(0.7 * np.log(0.7) + 0.2 * np.log(0.2) + 0.1 * np.log(0.1)))

@@ -1,0 +1,179 @@
+"""One loop for every loss: it learns, a list equals one by one, it survives interrupts and divergence."""
+
+import functools
+
+import pytest
+import torch
+
+from ood_helpers.data import TwoGaussians
+from ood_helpers.losses import confidence_loss, reject_loss
+from ood_helpers.models import mlp
+from ood_helpers.training import train
+
+WORLD = TwoGaussians()
+LOSS = functools.partial(confidence_loss, beta=1.0)
+
+
+def network(seed=0, width=16, n_classes=2, **kwargs):
+    return mlp(width=width, n_classes=n_classes, generator=torch.Generator().manual_seed(seed), **kwargs)
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()]).clone()
+
+
+def test_a_network_learns_the_classes_and_the_shell():
+    model = network(width=64)
+    history = train(model, WORLD, LOSS, steps=1500)
+    assert history.loss.shape == (1500,) and history.loss[-20:].mean() < 0.2 < history.loss[0]
+    g = torch.Generator().manual_seed(1)
+    x, y = WORLD.sample(500, generator=g)
+    assert (model(x).argmax(1) == y).float().mean() > 0.98
+    assert model(WORLD.boundary(500, generator=g)).softmax(1).amax(1).mean() < 0.75
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("seeds", [7, [7, 8, 7]])
+@pytest.mark.parametrize("cosine", [False, True])
+def test_a_list_gets_what_each_would_get_alone(seeds, activation, cosine):
+    together = [network(s, activation=activation) for s in range(3)]
+    alone = [network(s, activation=activation) for s in range(3)]
+    beta = torch.tensor([0.0, 0.5, 2.0])
+    history = train(together, WORLD, functools.partial(confidence_loss, beta=beta), steps=70, seed=seeds, cosine=cosine)
+    for e, model in enumerate(alone):
+        own_seed = seeds if isinstance(seeds, int) else seeds[e]
+        own = train(model, WORLD, functools.partial(confidence_loss, beta=beta[e]), steps=70, seed=own_seed, cosine=cosine)
+        torch.testing.assert_close(history.loss[:, e], own.loss, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(weights(together[e]), weights(model), rtol=1e-3, atol=1e-4)
+    assert (weights(together[0]) - weights(together[2])).abs().max() > 1e-3
+
+
+def test_the_loop_equals_a_plain_torch_loop():
+    ours, plain = network(3), network(3)
+    train(ours, WORLD, reject_like, steps=50, batch=8, seed=5)
+    g = torch.Generator().manual_seed(5)
+    (x_in, y), x_out = WORLD.sample(64 * 8, generator=g), WORLD.boundary(64 * 8, generator=g)
+    optimizer = torch.optim.Adam(plain.parameters(), lr=1e-3)
+    for i in range(50):
+        rows = slice(8 * i, 8 * i + 8)
+        optimizer.zero_grad()
+        reject_like(plain(x_in[rows]), y[rows], plain(x_out[rows])).backward()
+        optimizer.step()
+    torch.testing.assert_close(weights(ours), weights(plain), rtol=1e-4, atol=1e-5)
+
+
+def reject_like(logits_in, y, logits_out):
+    """Not one of the package's losses: any function of logits will do."""
+    return torch.nn.functional.cross_entropy(logits_in, y) + logits_out.square().mean()
+
+
+def test_other_dimensions_and_the_reject_loss():
+    world = TwoGaussians(dim=20)
+    models = [network(s, in_dim=20, n_classes=3) for s in range(2)]
+    history = train(models, world, reject_loss, ood=functools.partial(world.box, half_width=30.0), steps=300, seed=[0, 1])
+    assert history.loss.shape == (300, 2) and (history.loss[-10:].mean(0) < 0.3).all()
+
+
+def test_the_callback_sees_every_step_and_can_stop():
+    model, seen = network(), []
+
+    def callback(step, loss):
+        seen.append((step, float(loss), weights(model)))
+        return step == 9
+
+    history = train(model, WORLD, LOSS, steps=100, callback=callback)
+    assert [step for step, *_ in seen] == list(range(10)) and len(history.loss) == 10
+    assert torch.equal(seen[-1][2], weights(model)) and not torch.equal(seen[-2][2], weights(model))
+
+
+def test_an_interrupt_leaves_the_last_complete_step():
+    interrupted, whole = [network(s) for s in range(2)], [network(s) for s in range(2)]
+    calls = 0
+
+    def loss(*logits):
+        nonlocal calls
+        calls += 1
+        if calls == 31:
+            raise KeyboardInterrupt
+        return LOSS(*logits)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(interrupted, WORLD, loss, steps=100)
+    train(whole, WORLD, LOSS, steps=30)
+    for a, b in zip(interrupted, whole, strict=True):
+        assert torch.equal(weights(a), weights(b))
+    train(interrupted, WORLD, LOSS, steps=5)  # and they can be trained on
+
+
+@pytest.mark.parametrize("poison", ["loss", "gradient"])
+def test_a_network_that_diverges_is_named_and_the_others_go_on(poison):
+    def loss(logits_in, y, logits_out):
+        loss.calls += 1
+        losses = LOSS(logits_in, y, logits_out)
+        if loss.calls <= 20:
+            return losses
+        bad = torch.tensor([0.0, torch.nan, 0.0]) if poison == "loss" else 0 * (logits_in[..., 0].sum(1) * 0).clamp(min=0).sqrt()
+        keep = torch.tensor([0.0, 1.0, 0.0])
+        return losses + (bad if poison == "loss" else keep * bad)
+
+    loss.calls = 0
+    models, short, whole = ([network(s) for s in range(3)] for _ in range(3))
+    if poison == "gradient":  # the infinite gradient of a square root at 0, in network 1 alone
+        base = loss
+
+        def loss(logits_in, y, logits_out):
+            base.calls += 1
+            losses = LOSS(logits_in, y, logits_out)
+            zero = (logits_in[1] * 0).sum() if base.calls > 20 else torch.tensor(1.0)
+            return losses + torch.stack([torch.tensor(0.0), zero.sqrt() * (base.calls > 20), torch.tensor(0.0)])
+
+    with pytest.warns(UserWarning, match="network 1 diverged at step 20"):
+        history = train(models, WORLD, loss, steps=40)
+    assert history.diverged == [1]
+    train(short, WORLD, LOSS, steps=20)
+    train(whole, WORLD, LOSS, steps=40)
+    assert torch.equal(weights(models[1]), weights(short[1]))
+    for e in (0, 2):
+        torch.testing.assert_close(weights(models[e]), weights(whole[e]))
+
+
+def test_a_single_network_that_diverges_raises_and_keeps_its_last_weights():
+    model, reference = network(), network()
+
+    def loss(*logits):
+        loss.calls += 1
+        return LOSS(*logits) * (torch.nan if loss.calls > 10 else 1)
+
+    loss.calls = 0
+    with pytest.raises(ValueError, match=r"loss must be finite.*step 10"):
+        train(model, WORLD, loss, steps=20)
+    train(reference, WORLD, LOSS, steps=10)
+    assert torch.equal(weights(model), weights(reference))
+
+
+def nan_points(n, *, generator):
+    return torch.full((n, 2), torch.nan)
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        ({"models": []}, "at least one network"),
+        ({"models": [network(), network(width=8)]}, "same shape"),
+        ({"models": [network()] * 2}, "twice"),
+        ({"steps": 0}, "steps must be a whole number of at least 1; got 0"),
+        ({"batch": 2.5}, "batch must be"),
+        ({"lr": -1.0}, "lr must be a positive number; got -1.0"),
+        ({"seed": [1, 2]}, r"one per network \(1\); got 2"),
+        ({"loss": lambda *logits: torch.tensor(torch.nan, requires_grad=True)}, "loss must be finite"),
+        ({"loss": lambda a, y, b: a.sum(1)}, r"loss must return a tensor of shape \[\]"),
+        ({"loss": lambda *logits: 1.0}, "got float"),
+        ({"loss": functools.partial(confidence_loss, beta=-1.0)}, "beta must be at least 0"),
+        ({"ood": nan_points}, "finite numbers"),
+        ({"ood": lambda n, *, generator: torch.zeros(n, 3)}, r"shape \[n, 2\]"),
+        ({"ood": lambda n, *, generator: torch.zeros(n - 1, 2)}, "points asked for"),
+    ],
+)
+def test_bad_input_says_what_is_wrong(arguments, says):
+    with pytest.raises(ValueError, match=says):
+        train(**{"models": network(), "world": WORLD, "loss": LOSS, "steps": 3} | arguments)
