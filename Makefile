@@ -5,7 +5,11 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # trained sweeps are kept here, so that a notebook opened again starts at once; remove the folder to train anew
 export OOD_CACHE ?= $(CURDIR)/.cache
-export OMP_NUM_THREADS ?= 2
+# threads that wait should sleep, not spin: several kernels share the machine in a classroom
+export OMP_WAIT_POLICY ?= PASSIVE
+# JupyterLab refuses to run as root (in a container, say) unless told; and it should not ask for news from the network
+LAB_FLAGS ?= $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.news_url=None \
+             --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
 .PHONY: lab test unit notebooks bench lint clean help
 help:            ## list the commands
@@ -19,7 +23,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 lab: $(READY)    ## set up, then open the course in JupyterLab
-	$(BIN)/jupyter lab notebooks/00_start_here.ipynb $(LAB_FLAGS)
+	$(BIN)/jupyter lab $(LAB_FLAGS) notebooks/00_start_here.ipynb
 
 test: $(READY) lint unit   ## set up, then run every test: package, notebooks, browser
 	$(BIN)/python -m pytest tests/test_browser.py

@@ -3,7 +3,6 @@
 import importlib.metadata
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from packaging.requirements import Requirement
 def environment():
     """Print one line per thing the course needs: a tick, or what to fix. True if nothing needs fixing."""
     problems = [*_packages(), *_cache(), *_browser_side()]
-    if sys.version_info < (3, 11):
-        problems.append(f"Python is {sys.version.split()[0]}; the course needs 3.11 or newer: install one, then `make lab`")
     for problem in problems:
         print("✗", problem)
     if not problems:
@@ -33,7 +30,7 @@ def _packages():
             yield f"{wanted.name} is missing: run `make lab` from the course's folder, or `pip install '{wanted}'`"
             continue
         if have not in wanted.specifier:
-            yield f"{wanted.name} is {have}, the course needs {wanted.specifier}: `pip install '{wanted}'`, then restart the kernel"
+            yield f"{wanted.name} is {have}, not {wanted.specifier}: `pip install '{wanted}'`, then restart the kernel"
 
 
 def _cache():
@@ -43,7 +40,7 @@ def _cache():
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        yield f"trained networks cannot be kept in {folder.name} ({error.strerror}): set OOD_CACHE to a folder that can be written"
+        yield f"trained networks cannot be kept in {folder.name} ({error.strerror}): set OOD_CACHE to another folder"
         return
     free = shutil.disk_usage(folder).free / 1e9
     if free < 0.5:
@@ -57,4 +54,4 @@ def _browser_side():
         yield f"{error.name} is missing, so sliders cannot be shown: `pip install ipywidgets jupyterlab`, then restart JupyterLab"
         return
     if int(running.split(".")[0]) < 4 or int(bundled.split(".")[0]) < 3:
-        yield f"JupyterLab {running} with jupyterlab-widgets {bundled} cannot show the sliders: `pip install -U jupyterlab ipywidgets`"
+        yield f"JupyterLab {running} with jupyterlab-widgets {bundled} show no sliders: `pip install -U jupyterlab ipywidgets`"

@@ -100,33 +100,50 @@ def band_map(ax, confidence, half_width):
 
 def class_map(ax, winner, half_width, n_classes, reject=False):
     """An image of winning classes [n, n] over the square window, the classes in pale colours and reject in light grey."""
-    pale = [matplotlib.colors.to_rgb(color) for color, _ in CLASSES[: n_classes - reject]]
-    pale = [tuple(0.5 + 0.5 * c for c in rgb) for rgb in pale] + [(0.9, 0.9, 0.9)] * reject
-    return _image(ax, winner, half_width, ListedColormap(pale), BoundaryNorm([k - 0.5 for k in range(n_classes + 1)], n_classes))
+    return _image(
+        ax,
+        winner,
+        half_width,
+        ListedColormap(_pale(n_classes - reject, reject)),
+        BoundaryNorm([k - 0.5 for k in range(n_classes + 1)], n_classes),
+    )
 
 
 def _image(ax, values, half_width, cmap, norm):
     extent = (-half_width, half_width, -half_width, half_width)
-    return ax.imshow(values, origin="lower", extent=extent, cmap=cmap, norm=norm, interpolation="nearest", zorder=0)
+    return ax.imshow(np.asarray(values), origin="lower", extent=extent, cmap=cmap, norm=norm, interpolation="nearest", zorder=0)
 
 
-def band_legend(ax, **kwargs):
+def band_legend(ax):
     """A legend of the three confidence bands."""
     handles = [Patch(fc=color, ec="0.4", label=name) for color, name in zip(BAND_COLORS, BAND_NAMES, strict=True)]
-    ax.legend(handles=handles, **BELOW | {"ncols": 3} | kwargs)
+    ax.legend(handles=handles, ncols=3, **BELOW | {"handlelength": 1.0})
 
 
-def class_legend(ax, n_classes, reject=False, **kwargs):
-    """A legend of class colours with their markers, and reject."""
+def class_legend(ax, n_classes, ood=False):
+    """A legend of points: the classes' markers, and OOD."""
     handles = [Line2D([], [], ls="", marker=m, color=c, label=f"class {k}") for k, (c, m) in enumerate(CLASSES[:n_classes])]
-    if reject:
-        handles.append(Line2D([], [], ls="", marker=OOD[1], color=OOD[0], label="reject / OOD"))
-    ax.legend(handles=handles, **BELOW | {"ncols": n_classes + 1} | kwargs)
+    if ood:
+        handles.append(Line2D([], [], ls="", marker=OOD[1], color=OOD[0], label="OOD"))
+    ax.legend(handles=handles, ncols=len(handles), **BELOW)
+
+
+def region_legend(ax, n_classes, reject=False):
+    """A legend of regions: the colours of `class_map`."""
+    names = [f"class {k}" for k in range(n_classes)] + ["reject"] * reject
+    handles = [Patch(fc=color, ec="0.4", label=name) for color, name in zip(_pale(n_classes, reject), names, strict=True)]
+    ax.legend(handles=handles, ncols=len(handles), **BELOW | {"handlelength": 1.0})
+
+
+def _pale(n_classes, reject):
+    """The classes' colours mixed with white, and light grey for reject."""
+    colors = [matplotlib.colors.to_rgb(color) for color, _ in CLASSES[:n_classes]]
+    return [tuple(0.5 + 0.5 * c for c in color) for color in colors] + [(0.9, 0.9, 0.9)] * reject
 
 
 def window(ax, image, values, half_width):
     """Show other values [n, n] in a map made before, over the square window [-half_width, half_width]²."""
-    image.set_data(values)
+    image.set_data(np.asarray(values))
     image.set_extent((-half_width, half_width, -half_width, half_width))
     ax.set(xlim=(-half_width, half_width), ylim=(-half_width, half_width))
 

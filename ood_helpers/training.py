@@ -62,6 +62,7 @@ def train(models, world, loss, ood=None, *, steps=1500, batch=64, lr=1e-3, cosin
     try:
         return _run(stack, single, _batches(world, ood or world.boundary, batch, seeds), loss, steps, lr, cosine, callback)
     finally:
+        torch.set_flush_denormal(False)
         stack.release()
 
 

@@ -43,7 +43,7 @@ def test_bad_scores_say_what_is_wrong(bad, says):
 
 @given(st.integers(2, 6), st.integers(0, 2**31))
 def test_scores_have_their_range_and_rank_alike(k, seed):
-    z = 5 * torch.randn(60, k, generator=torch.Generator().manual_seed(seed))
+    z = 2 * torch.randn(60, k, generator=torch.Generator().manual_seed(seed))
     p = scores.max_softmax(z)
     assert p.dtype == torch.float64 and ((p >= 1 / k) & (p <= 1)).all()
     torch.testing.assert_close(scores.max_softmax_log_odds(z), (p / (1 - p)).log(), rtol=1e-6, atol=1e-6)

@@ -137,6 +137,11 @@ def test_a_network_that_diverges_is_named_and_the_others_go_on(poison):
         torch.testing.assert_close(weights(models[e]), weights(whole[e]))
 
 
+def test_training_leaves_the_processors_small_numbers_alone():
+    train(network(), WORLD, LOSS, steps=2)
+    assert torch.tensor(1e-40) * 1 > 0
+
+
 def test_a_single_network_that_diverges_raises_and_keeps_its_last_weights():
     model, reference = network(), network()
 

@@ -1,0 +1,111 @@
+"""A ReLU network along a line, exactly: every breakpoint, and the affine logits between them. Any input dimension, any depth.
+
+The cost is about one matrix product per layer, see `fan`, which does the work: (t, 1) is a direction in a plane, and while t
+goes from 0 to 1 (or to infinity) this direction sweeps a part of a quadrant.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .fan import sweep
+from .network import read
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """logits = offsets[i] + slopes[i] * t on [t[i], t[i + 1]); the last piece ends at `end`.
+
+    t        [B]     breakpoints, ascending; the first is 0, which is only the start
+    slopes   [B, K]
+    offsets  [B, K]
+    end      1.0 for a line, infinity for a ray
+    """
+
+    t: np.ndarray
+    slopes: np.ndarray
+    offsets: np.ndarray
+    end: float
+
+    def __len__(self):
+        return len(self.t)
+
+    def logits(self, t):
+        """Logits [..., K] at parameters t [...]. Raises ValueError for t outside [0, end] or infinite."""
+        t = np.asarray(t, dtype=np.float64)
+        if not (np.isfinite(t) & (t >= 0) & (t <= self.end)).all():
+            raise ValueError(f"t must be finite and lie in [0, {self.end:g}], not reach from {t.min():g} to {t.max():g}")
+        i = np.searchsorted(self.t, t, side="right") - 1
+        return self.offsets[i] + self.slopes[i] * t[..., None]
+
+
+@dataclass(frozen=True, eq=False)
+class Ray(Line):
+    """A `Line` without end. `leaders` [K] is True at the classes whose logit grows fastest for ever: one k*, or a tie."""
+
+    leaders: np.ndarray
+
+    @property
+    def winner(self):
+        """k*, the class with the greatest slope in the last piece; the lowest index where several tie."""
+        return int(self.leaders.argmax())
+
+    @property
+    def tie(self):
+        """Whether several classes share the greatest slope."""
+        return bool(self.leaders.sum() > 1)
+
+    @property
+    def limit_confidence(self):
+        """The largest softmax probability for t → ∞: 1 for a unique k*, else the softmax of the tied classes' last offsets."""
+        tied = self.offsets[-1, self.leaders]
+        return float(1 / np.exp(tied - tied.max()).sum())
+
+
+def line(model, start, end):
+    """The logits at x = start + t * (end - start), t in [0, 1], piece by piece: a `Line`.
+
+    model  nn.Sequential of Linear and ReLU or LeakyReLU
+    start, end  points [d]
+
+    Raises ValueError for a model that `read` refuses, for points that are not d finite numbers, and where start equals end.
+    """
+    network = read(model)
+    start, end = vector(start, "start", network.in_dim), vector(end, "end", network.in_dim)
+    if (start == end).all():
+        raise ValueError("end must differ from start; a line needs two points")
+    t, slopes, offsets = _pieces(network, start, end - start, [0.5, 0.5])
+    return Line(t, slopes, offsets, end=1.0)
+
+
+def ray(model, start, direction):
+    """The logits at x = start + t * direction, t in [0, ∞), piece by piece: a `Ray`.
+
+    The direction is not normalised: t counts multiples of it, and the slopes double where it doubles.
+    model  nn.Sequential of Linear and ReLU or LeakyReLU
+    start  a point [d];  direction  a vector [d], not 0
+
+    Raises ValueError for a model that `read` refuses, for vectors that are not d finite numbers, and for a zero direction.
+    """
+    network = read(model)
+    start, direction = vector(start, "start", network.in_dim), vector(direction, "direction", network.in_dim)
+    if not direction.any():
+        raise ValueError("direction must not be the zero vector")
+    t, slopes, offsets = _pieces(network, start, direction, [1.0, 0.0])
+    return Ray(t, slopes, offsets, end=np.inf, leaders=network.leaders(direction[None])[0])
+
+
+def _pieces(network, start, direction, last_edge):
+    """Breakpoints, slopes and offsets: the constant is u_y = 1 times the offset, so (direction, start) are the input's maps."""
+    edges, maps, _ = sweep(network, np.array([[0.0, 1.0], last_edge]), np.stack([direction, start]))
+    return edges[:-1, 0] / edges[:-1, 1], maps[:, 0], maps[:, 1]
+
+
+def vector(values, name, size):
+    """`values` as a float64 vector [size], or a ValueError that names the argument."""
+    values = np.asarray(values, dtype=np.float64)
+    if values.shape != (size,):
+        raise ValueError(f"{name} must have shape ({size},), the input dimension of the model, not {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} must hold finite numbers; it holds NaN or infinity")
+    return values

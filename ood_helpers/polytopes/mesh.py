@@ -1,0 +1,396 @@
+"""The subdivision of a square by the kinks of a ReLU network, built layer by layer.
+
+The square [-1, 1]² starts as one face. Each hidden layer is then inserted as a whole:
+
+    1. `crossings`   where each neuron of the layer changes sign along the edges that are already there
+    2. `chords`      a neuron cuts a convex face along one straight chord, from one crossing to another
+    3. `meetings`    two chords of a face meet exactly when their ends alternate around it: no geometry is needed
+    4. `successors`  so it is known which half-edge follows which, and `walk` collects all faces at once
+
+The number of faces is known before any is built: faces = old faces + chords + meetings. Where kinks coincide, or three meet in
+one point, rounding cannot order the crossings: that is noticed, never guessed, and raises `Degenerate`.
+
+An edge e is two half-edges, 2e along it and 2e + 1 back; a face is the cycle of half-edges that have it on their left.
+"""
+
+from collections import namedtuple
+from dataclasses import dataclass
+
+import numpy as np
+
+from .network import Network
+
+FAINT = 1e-12  # a pre-activation this small, relative to `magnitudes`, has no sign that can be trusted
+SHORT = 1e-13  # an edge this short is a coincidence of kinks; the square is 2 wide
+BATCH = 1 << 21  # numbers that the large products hold at a time: 16 MB
+BLOCK = 16  # vertices that one small matrix product of `along_runs` advances
+
+Around = namedtuple("Around", "crossing side face")
+Pieces = namedtuple("Pieces", "ends run across first last before")
+
+
+class Degenerate(Exception):
+    """Kinks coincide, or three of them meet in one point, as far as rounding can tell."""
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A planar subdivision of the square [-1, 1]².
+
+    xy      float [V, 2]  vertices
+    ends    int [E, 2]    the two vertices of each edge
+    owner   int [E]       the neuron that bends along the edge, counted through all layers; -1 on the rim of the square
+    across  int [E]       the neuron that bends across the end of the edge; -1 where the run of edges stops
+    runs    int [R + 1]   edges runs[r] … runs[r + 1] - 1 follow one another along a straight line
+    loops   int [H]       half-edges of face 0 in counter-clockwise order, then those of face 1, …
+    starts  int [F + 1]   face f is loops[starts[f]:starts[f + 1]]
+    """
+
+    xy: np.ndarray
+    ends: np.ndarray
+    owner: np.ndarray
+    across: np.ndarray
+    runs: np.ndarray
+    loops: np.ndarray
+    starts: np.ndarray
+
+    def corners(self):
+        """The vertex at which each half-edge of `loops` begins, [H]."""
+        return self.ends[self.loops >> 1, self.loops & 1]
+
+    def face_of_loops(self):
+        """The face to which each half-edge of `loops` belongs, [H]."""
+        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+
+
+def subdivide(network):
+    """The `Mesh` of all polytopes of a network on the square [-1, 1]²; raises Degenerate."""
+    mesh = square()
+    first = first_neurons(network)
+    for layer, size in enumerate(magnitudes(network)[:-1]):
+        batches = along_runs(network, mesh) if layer == 1 else by_product(network, layer, mesh)
+        edge, neuron, t = crossings(batches, FAINT * size)
+        mesh = insert(mesh, edge, first[layer] + neuron, t)
+    return mesh
+
+
+def square():
+    """The square [-1, 1]² as one face."""
+    xy = np.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
+    ends = np.array([[0, 1], [1, 2], [2, 3], [3, 0]])
+    nobody = np.full(4, -1)
+    return Mesh(xy, ends, nobody, nobody, runs=np.arange(5), loops=np.arange(0, 8, 2), starts=np.array([0, 4]))
+
+
+def ragged(counts):
+    """0 … counts[0] - 1, then 0 … counts[1] - 1, and so on, in one array."""
+    stops = np.cumsum(counts)
+    return np.arange(stops[-1] if len(stops) else 0) - np.repeat(stops - counts, counts)
+
+
+def by_product(network, layer, mesh):
+    """A layer's pre-activations at the vertices, by matrix products; a generator of batches for `crossings`."""
+    head = Network(network.weights[: layer + 1], network.biases[: layer + 1], network.leaks[:layer])
+    chunk = max(1, BATCH // (2 * max(len(bias) for bias in head.biases)))
+    for i in range(0, len(mesh.ends), chunk):
+        ends = mesh.ends[i : i + chunk]
+        vertices, rows = np.unique(ends, return_inverse=True)
+        rows = rows.reshape(ends.shape)
+        yield np.arange(i, i + len(ends)), rows[:, 0], rows[:, 1], head(mesh.xy[vertices])
+
+
+def along_runs(network, mesh):
+    """The second layer's pre-activations at the vertices, without a matrix product per vertex; batches for `crossings`.
+
+    Along a line (a kink of the first layer, or a side of the square) each first-layer neuron is affine and bends at one vertex
+    at most, at t_k. So a second-layer pre-activation is z(t) = z(0) + slope t + Σ_k W[:, k] jump_k max(t - t_k, 0): two running
+    sums, n operations for n neurons where a product takes n². The sums advance BLOCK vertices at a time.
+    """
+    counts = np.diff(mesh.runs)
+    longest_first = np.argsort(-counts, kind="stable")
+    i = 0
+    while i < len(counts):
+        blocks = -(-counts[longest_first[i]] // BLOCK)
+        size = max(1, BATCH // ((blocks * BLOCK + 1) * len(network.biases[1])))
+        runs = longest_first[i : i + size]
+        z = _walk_runs(network, mesh, runs, blocks)
+        here, step = np.repeat(np.arange(len(runs)), counts[runs]), ragged(counts[runs])
+        row = here * z.shape[1] + step
+        yield mesh.runs[runs][here] + step, row, row + 1, z.reshape(-1, z.shape[2])
+        i += size
+
+
+def _walk_runs(network, mesh, runs, blocks):
+    """Second-layer pre-activations at the vertices of some runs, [runs, 1 + blocks * BLOCK, n]; a short run repeats its last."""
+    t, kink, jump, start, slope = _bends(network, mesh, runs, blocks * BLOCK)
+    mix = _mix(t.reshape(len(runs), blocks, BLOCK), jump.reshape(len(runs), blocks, BLOCK))
+    columns = np.ascontiguousarray(network.weights[1].T)
+    z = np.empty((len(runs), 1 + blocks * BLOCK, len(start[0])))
+    z[:, 0] = start
+    terms = np.empty((len(runs), BLOCK + 2, z.shape[2]))
+    terms[:, -2], terms[:, -1] = start, slope
+    for block in range(blocks):
+        steps = slice(block * BLOCK, (block + 1) * BLOCK)
+        terms[:, :-2] = columns[kink[:, steps]]
+        new = mix[:, block] @ terms
+        z[:, 1 + steps.start : 1 + steps.stop] = new[:, :-1]
+        terms[:, -2:] = new[:, -2:]
+    return z
+
+
+def _bends(network, mesh, runs, length):
+    """Where the first layer bends along some runs, and how the second layer begins there.
+
+    t [runs, length] of the vertices after the first, the neuron that bends at each, by how much its output's slope jumps there;
+    the second layer's pre-activations at the first vertex and their slopes behind it, each [runs, n].
+    """
+    (w, weight), (b, bias), leak = network.weights[:2], network.biases[:2], network.leaks[0]
+    edge = np.minimum(mesh.runs[runs, None] + np.arange(length), mesh.runs[runs + 1, None] - 1)
+    begin = mesh.xy[mesh.ends[edge[:, 0], 0]]
+    along = mesh.xy[mesh.ends[edge, 1]] - begin[:, None]
+    direction = along[:, -1] / np.linalg.norm(along[:, -1], axis=1, keepdims=True)
+    t = np.einsum("rsi,ri->rs", along, direction)
+    kink, rate = mesh.across[edge], direction @ w.T
+    jump = np.where(kink < 0, 0, (1 - leak) * np.abs(np.take_along_axis(rate, np.maximum(kink, 0), axis=1)))
+    hidden = begin @ w.T + b
+    gain = np.where(hidden > 0, 1.0, leak)
+    return t, kink, jump, (hidden * gain) @ weight.T + bias, (rate * gain) @ weight.T
+
+
+def _mix(t, jump):
+    """What turns (W[:, kink] at each vertex, z, slope) before a block into (z at each vertex, slope) after it.
+
+    t, jump [runs, blocks, BLOCK] -> [runs, blocks, BLOCK + 1, BLOCK + 2]
+    """
+    before = np.concatenate([np.zeros((len(t), 1)), t[:, :-1, -1]], axis=1)[:, :, None]
+    mix = np.zeros((*t.shape[:2], BLOCK + 1, BLOCK + 2))
+    mix[:, :, :-1, :-2] = np.maximum(t[:, :, :, None] - t[:, :, None, :], 0) * jump[:, :, None, :]
+    mix[:, :, :-1, -2] = 1
+    mix[:, :, :-1, -1] = t - before
+    mix[:, :, -1, :-2] = jump
+    mix[:, :, -1, -1] = 1
+    return mix
+
+
+def crossings(batches, faint):
+    """Step 1: where the layer's neurons change sign along the edges, sorted along each edge: edge [X], neuron [X], t [X].
+
+    batches   of (edges [e], row of z at their first vertex [e], at their second vertex [e], z [rows, n])
+    faint     [n]; a sign this near to zero would be rounding's choice: raises Degenerate
+    t         the place of the crossing, 0 at the first end of the edge, 1 at the second
+
+    Along an edge a pre-activation is affine, so a neuron crosses it once or never. Where a neuron is constant it never does.
+    """
+    found = []
+    for edges, first, second, z in batches:
+        positive = z > 0
+        row, neuron = np.divmod(np.flatnonzero(positive[first] != positive[second]), z.shape[1])
+        z0, z1 = z[first[row], neuron], z[second[row], neuron]
+        if (np.minimum(np.abs(z0), np.abs(z1)) <= faint[neuron]).any():
+            raise Degenerate("a kink runs through a vertex")
+        found.append((edges[row], neuron, z0 / (z0 - z1)))
+    edge, neuron, t = (np.concatenate(part) for part in zip(*found, strict=True))
+    order = np.lexsort((t, edge))
+    return edge[order], neuron[order], t[order]
+
+
+def insert(mesh, edge, neuron, t):
+    """Steps 2 to 4: the mesh, cut along the kinks of one more layer, given its crossings; raises Degenerate."""
+    cuts = np.bincount(edge, minlength=len(mesh.ends))
+    v0, v1 = mesh.xy[mesh.ends[edge]].transpose(1, 0, 2)
+    xy = v0 + t[:, None] * (v1 - v0)
+
+    around = crossings_around(mesh, cuts)
+    p, q = chords(around.face, neuron[around.crossing])
+    a, b = meetings(p, q)
+    tips = around.crossing[np.stack([p, q], axis=1)]
+    place_a, place_b = meeting_places(xy[tips], a, b)
+    met = xy[tips[a, 0]] + place_a[:, None] * (xy[tips[a, 1]] - xy[tips[a, 0]])
+
+    names = len(mesh.xy) + np.arange(len(xy) + len(met))  # the new vertices: crossings, then meetings
+    old = split(mesh.ends, cuts, names[: len(xy)], neuron)
+    chord_neuron = neuron[tips[:, 0]]
+    new, into_a, into_b = split_chords(names[tips], chord_neuron, a, b, place_a, place_b, names[len(xy) :], number=len(old.ends))
+    follow, seeds = successors(mesh, around, p, q, old, new, into_a, into_b)
+    most_sides = np.diff(mesh.starts).max() + np.bincount(around.face[p], minlength=1).max()
+    loops, starts = walk(follow, seeds, most_sides)
+
+    xy = np.concatenate([mesh.xy, xy, met])
+    ends = np.concatenate([old.ends, new.ends])
+    short = np.abs(xy[ends[:, 0]] - xy[ends[:, 1]]) < SHORT
+    if (short[:, 0] & short[:, 1]).any():
+        raise Degenerate("kinks coincide or three of them meet in a point")
+    owner = np.concatenate([mesh.owner[old.run], chord_neuron[new.run]])
+    across = np.concatenate([old.across, new.across])
+    runs = np.concatenate([old.first, new.first, [len(ends)]])
+    return Mesh(xy, ends, owner, across, runs, loops, starts)
+
+
+def crossings_around(mesh, cuts):
+    """The crossings in the order in which the loops pass them, [N] each: which, on which side of its edge, of which face.
+
+    cuts [E] counts the crossings on each edge. A crossing inside the square comes up twice, once from each side.
+    """
+    half = mesh.loops
+    here = cuts[half >> 1]
+    before = (np.cumsum(cuts) - cuts)[half >> 1]
+    step, side = ragged(here), np.repeat(half & 1, here)
+    crossing = np.where(side == 0, np.repeat(before, here) + step, np.repeat(before + here - 1, here) - step)
+    return Around(crossing, side, np.repeat(mesh.face_of_loops(), here))
+
+
+def chords(face, neuron):
+    """Step 2: the two places of each chord in the order around its face, p < q [C]; chords are sorted by p.
+
+    face [N], neuron [N] are those of the crossings, in that order. A convex face is cut by a neuron twice or never.
+    """
+    key = face * (neuron.max(initial=0) + 1) + neuron
+    order = np.argsort(key)
+    key, one, other = key[order][::2], order[::2], order[1::2]
+    if len(one) != len(other) or (face[one] != face[other]).any() or (neuron[one] != neuron[other]).any():
+        raise Degenerate("a neuron cuts a face in a single point")
+    if (key[1:] == key[:-1]).any():
+        raise Degenerate("a neuron cuts a face more than twice")
+    partner = np.zeros(len(face), int)
+    partner[np.minimum(one, other)] = np.maximum(one, other)
+    p = np.flatnonzero(partner)
+    return p, partner[p]
+
+
+def meetings(p, q):
+    """Step 3: the pairs a, b [X] of chords that meet, p[a] < p[b] < q[a] < q[b]. Cost: the pairs with p[b] < q[a]."""
+    rivals = np.searchsorted(p, q) - np.arange(1, len(p) + 1)
+    a = np.repeat(np.arange(len(p)), rivals)
+    b = a + 1 + ragged(rivals)
+    meet = q[b] > q[a]
+    return a[meet], b[meet]
+
+
+def meeting_places(tips, a, b):
+    """Where the chords from tips[:, 0] to tips[:, 1] meet: the fraction of chord a [X] and of chord b [X] that lies before."""
+    along = tips[:, 1] - tips[:, 0]
+    apart = tips[b, 0] - tips[a, 0]
+    turn = _cross(along[a], along[b])
+    if (turn <= 0).any():
+        raise Degenerate("chords that must meet are parallel")
+    return _cross(apart, along[b]) / turn, _cross(apart, along[a]) / turn
+
+
+def _cross(u, v):
+    return u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
+
+
+def split(ends, parts, inner, across, number=0):
+    """Cut lines into pieces: `Pieces`, numbered from `number` on, those of a line in a row.
+
+    ends [R, 2] of the lines; parts [R] counts the vertices inner [X] that lie on each line, in order, and across [X] names the
+    neuron that bends there. Of the answer: ends [R + X, 2], run [R + X] (whose piece it is), across [R + X] (the neuron at its
+    far end, -1 for the last piece), first [R] and last [R] piece of each line, before [X] the piece that ends at an inner vertex.
+    """
+    count = np.arange(len(ends))
+    last = count + np.cumsum(parts)
+    before = np.arange(len(inner)) + np.repeat(count, parts)
+    pieces, beyond = np.empty((len(ends) + len(inner), 2), int), np.full(len(ends) + len(inner), -1)
+    pieces[last - parts, 0], pieces[last, 1] = ends.T
+    pieces[before, 1] = pieces[before + 1, 0] = inner
+    beyond[before] = across
+    return Pieces(pieces, np.repeat(count, parts + 1), beyond, number + last - parts, number + last, number + before)
+
+
+def split_chords(ends, neuron, a, b, place_a, place_b, met, number):
+    """Cut chords at their meetings: `Pieces`, and the piece of chord a and of chord b [X] that ends at each meeting."""
+    chord, other = np.concatenate([a, b]), np.concatenate([b, a])
+    order = np.lexsort((np.concatenate([place_a, place_b]), chord))
+    pieces = split(ends, np.bincount(chord, minlength=len(ends)), np.tile(met, 2)[order], neuron[other[order]], number)
+    into = np.empty(len(chord), int)
+    into[order] = pieces.before
+    return pieces, *np.split(into, 2)
+
+
+def successors(mesh, around, p, q, old, new, into_a, into_b):
+    """Step 4: the half-edge that follows each half-edge around its face, -1 outside, and one half-edge of every new face."""
+    follow = np.full(2 * (len(old.ends) + len(new.ends)), -1)
+    half, back = mesh.loops, mesh.loops & 1
+    enter = 2 * np.where(back, old.last[half >> 1], old.first[half >> 1]) + back
+    leave = 2 * np.where(back, old.first[half >> 1], old.last[half >> 1]) + back
+    follow[leave] = enter[next_corner(mesh.starts)]
+    # where a chord ends on an old edge
+    before = old.before[around.crossing]
+    arriving, leaving = 2 * (before + around.side) + around.side, 2 * (before + 1 - around.side) + around.side
+    follow[arriving[p]], follow[arriving[q]] = 2 * new.first, 2 * new.last + 1
+    follow[2 * new.last], follow[2 * new.first + 1] = leaving[q], leaving[p]
+    # where chords meet, every half-edge turns left; b comes from the right of a
+    follow[2 * into_a], follow[2 * into_a + 3] = 2 * into_b + 2, 2 * into_b + 1
+    follow[2 * into_b], follow[2 * into_b + 3] = 2 * into_a + 1, 2 * into_a + 2
+    # Send the first corner of an old face to infinity, straight up: its rim is then a parabola and p is left of q, so all chords
+    # run to the right. The leftmost point of a new face is either at infinity, or where a chord starts, or a meeting.
+    seeds = np.concatenate([enter[mesh.starts[:-1]], leaving[p], 2 * into_a + 2])
+    return follow, seeds
+
+
+def next_corner(starts):
+    """The place of the next corner around each face, in an array that holds the corners of face after face, [N]."""
+    following = np.arange(1, starts[-1] + 1)
+    following[starts[1:] - 1] = starts[:-1]
+    return following
+
+
+def walk(follow, seeds, most_sides):
+    """All faces at once, a step a side: loops [H] and starts [F + 1]. Raises Degenerate unless each half-edge comes up once."""
+    steps, face, current = [], np.arange(len(seeds)), seeds
+    while len(face) and len(steps) < most_sides:
+        steps.append((face, current))
+        current = follow[current]
+        unfinished = current != seeds[face]
+        face, current = face[unfinished], current[unfinished]
+    sides = np.zeros(len(seeds), int)
+    for on, _ in steps:
+        sides[on] += 1
+    starts = np.concatenate([[0], np.cumsum(sides)])
+    loops = np.empty(starts[-1], int)
+    for step, (on, half) in enumerate(steps):
+        loops[starts[on] + step] = half
+    if len(face) or not np.array_equal(np.bincount(loops, minlength=len(follow)), follow >= 0):
+        raise Degenerate("the faces do not add up to old faces + chords + meetings")
+    return loops, starts
+
+
+def measure(mesh):
+    """Centroid [F, 2] and area [F] of every face of the square; raises Degenerate unless all are positive and add up.
+
+    Computed from the face's own first corner: far from the origin the usual formula would lose small faces to rounding.
+    """
+    corners, following = mesh.corners(), next_corner(mesh.starts)
+    origin = mesh.xy[corners[mesh.starts[:-1]]]
+    x, y = (mesh.xy[corners, i] - np.repeat(origin[:, i], np.diff(mesh.starts)) for i in (0, 1))
+    x_next, y_next = x[following], y[following]
+    twice = x * y_next - y * x_next
+    area = np.add.reduceat(twice, mesh.starts[:-1]) / 2
+    if (area <= 0).any() or abs(area.sum() - 4) > 4e-9:
+        raise Degenerate("a polytope has no area")
+    moments = [np.add.reduceat((v + v_next) * twice, mesh.starts[:-1]) for v, v_next in ((x, x_next), (y, y_next))]
+    return origin + np.stack(moments, axis=1) / (6 * area[:, None]), area
+
+
+def first_neurons(network):
+    """Hidden neurons are counted through all layers: the number of each layer's first neuron, and the total at the end."""
+    return np.cumsum([0] + [len(bias) for bias in network.biases[:-1]])
+
+
+def magnitudes(network):
+    """How large the terms are that add up to each neuron in the square, one [n] per Linear: |b| + |W| @ max |z before|.
+
+    The maximum is taken over a coarse grid, and before the kink, since a neuron at rest still rounds. This is the yardstick for
+    rounding; a factor of two does not matter. Raises ValueError where numbers overflow.
+    """
+    side = np.linspace(-1, 1, 9)
+    z = h = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+    sizes = []
+    with np.errstate(over="ignore", invalid="ignore"):
+        for i, (weight, bias, leak) in enumerate(zip(network.weights, network.biases, [*network.leaks, 1.0], strict=True)):
+            sizes.append(np.abs(bias) + np.abs(weight) @ np.abs(z).max(axis=0))
+            if not np.isfinite(sizes[-1]).all():
+                raise ValueError(f"layer {2 * i} (Linear): its outputs exceed the range of float64 in this rectangle")
+            z = h @ weight.T + bias
+            h = np.where(z > 0, z, leak * z)
+    return sizes

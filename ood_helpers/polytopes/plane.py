@@ -1,0 +1,231 @@
+"""Every polytope of a ReLU network in a rectangle of the plane, exactly.
+
+A ReLU network is affine wherever no neuron changes sign. The lines along which neurons do change sign, the *kinks*, cut the
+rectangle into convex polygons, and on each of them logits = slopes @ x + offsets. `plane` finds all polygons (`mesh.py` says
+how) and all maps (`maps.py`).
+
+Inside, the rectangle is the square [-1, 1]², so that every tolerance is a plain number.
+"""
+
+from functools import cached_property
+
+import numpy as np
+
+from .maps import activity, affine_maps, dual_tree, layers_of
+from .mesh import BATCH, Degenerate, first_neurons, magnitudes, measure, subdivide
+from .network import Network, read
+
+SHIFTS = (0.0, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)  # relative change of the biases: none, then ever more
+# rounding can give a point on a vertex an activation pattern that no polytope has: then `locate` looks beside it, ever farther
+NUDGES = np.array([(0, 0)] + [(r * x, r * y) for r in (1e-15, 1e-13, 1e-11, 1e-9) for x in (-1, 1, 0.3) for y in (-0.7, 1.1)])
+
+
+def plane(model, lo=-50.0, hi=50.0, origin=None, axes=None):
+    """All polytopes of a network in a rectangle, as a `Plane`.
+
+    model     nn.Sequential of Linear and ReLU or LeakyReLU, any depth, any number of classes
+    lo, hi    the rectangle: a number or a pair, lo < hi
+    axes      [2, d]: look at the flat x = origin + s₁ axes[0] + s₂ axes[1] of a d-dimensional input space; the rectangle and
+              everything in the answer are then in the coordinates s
+    origin    [d], zero if left out; only together with axes
+
+    Cost: two or three µs a polytope; from the third hidden layer on also a matrix product over all vertices.
+    Raises ValueError for a model that `read` refuses, an empty rectangle, or inputs that do not make a plane, and
+    ArithmeticError if an internal check fails: no answer is better than a wrong one.
+    """
+    network, box = _flat(read(model), origin, axes), _box(lo, hi)
+    generator = np.random.default_rng(0)
+    for shift in SHIFTS:
+        moved = _shifted(network, box, shift, generator)
+        try:
+            return Plane(moved, box, subdivide(_in_square(moved, box)), shift)
+        except Degenerate as found:
+            reason = found
+    raise ArithmeticError(f"even with biases moved by a relative {shift:g} the polytopes cannot be told apart: {reason}")
+
+
+class Plane:
+    """The polytopes of a network in a rectangle, as `plane` finds them: M polytopes, K classes.
+
+    areas [M], centroids [M, 2]         of each polytope
+    slopes [M, K, 2], offsets [M, K]    logits = slopes @ x + offsets; computed when first asked for
+    corners [N, 2], starts [M + 1]      polygon i is corners[starts[i]:starts[i + 1]], counter-clockwise
+    lo [2], hi [2]                      the rectangle
+    network                             the `Network` that was cut up, on two inputs
+    perturbed                           0.0, or by how much, relatively, its hidden biases were moved to part coincident kinks
+    """
+
+    def __init__(self, network, box, mesh, perturbed):
+        self.network, self.mesh, self.perturbed = network, mesh, perturbed
+        self.lo, self.hi = box
+        self._centroids, areas = measure(mesh)
+        self.starts = mesh.starts
+        self.areas = areas * ((self.hi - self.lo) / 2).prod()
+        self.centroids = self._from_square(self._centroids)
+
+    def __len__(self):
+        return len(self.areas)
+
+    def __repr__(self):
+        return (
+            f"Plane({len(self)} polytopes in [{self.lo[0]:g}, {self.hi[0]:g}] × [{self.lo[1]:g}, {self.hi[1]:g}]; {self.message})"
+        )
+
+    @property
+    def message(self):
+        """Whether these are the polytopes of the network as given, in words."""
+        if not self.perturbed:
+            return "biases as given"
+        return f"kinks coincide, so hidden biases were moved by a relative {self.perturbed:g}"
+
+    @cached_property
+    def corners(self):
+        return self._from_square(self.mesh.xy[self.mesh.corners()])
+
+    def polygon(self, i):
+        """The corners of polytope i (negative i counts from the end), counter-clockwise, [v, 2]."""
+        i = range(len(self))[i]
+        return self.corners[self.starts[i] : self.starts[i + 1]]
+
+    def edges(self):
+        """Every edge once, as a segment, [E, 2, 2]: what a matplotlib LineCollection takes."""
+        return self._from_square(self.mesh.xy)[self.mesh.ends]
+
+    def edgelayers_of(self):
+        """The hidden layer (0, 1, …) that bends along each edge, [E]; -1 on the rim of the rectangle."""
+        return np.where(self.mesh.owner < 0, -1, layers_of(self.network, self.mesh.owner))
+
+    @property
+    def slopes(self):
+        return self._maps[0]
+
+    @property
+    def offsets(self):
+        return self._maps[1]
+
+    def locate(self, points):
+        """The polytope that holds each point, [n]; -1 outside the rectangle. A point on an edge goes to either side.
+
+        A polytope is known by which neurons are active in it: look the point's activation pattern up. Cost: one forward pass.
+        """
+        points = np.asarray(points, dtype=np.float64)
+        if points.ndim != 2 or points.shape[1] != 2:
+            raise ValueError(f"points must be [n, 2], not {list(points.shape)}")
+        found = np.full(len(points), -1)
+        inside = np.flatnonzero(((points >= self.lo) & (points <= self.hi)).all(axis=1))
+        chunk = max(1, BATCH // max(1, first_neurons(self.network)[-1]))
+        for i in range(0, len(inside), chunk):
+            rows = inside[i : i + chunk]
+            found[rows] = self._look_up(np.clip(self._to_square(points[rows]), -1, 1))
+        return found
+
+    def _look_up(self, x):
+        """The polytope of points x [n, 2] of the square."""
+        keys, polytope, codes = self._code_book
+        found = np.full(len(x), -1)
+        for nudge in NUDGES:
+            lost = np.flatnonzero(found < 0)
+            if len(lost) == 0:
+                return found
+            code = _code(activity(self._square_network, np.clip(x[lost] + nudge, -1, 1)), keys)
+            slot = np.minimum(np.searchsorted(codes, code), len(codes) - 1)
+            found[lost] = np.where(codes[slot] == code, polytope[slot], -1)
+        raise ArithmeticError(f"no polytope holds the point {self._from_square(x[found < 0][0])}")
+
+    @property
+    def _square_network(self):
+        return _in_square(self.network, (self.lo, self.hi))
+
+    def _from_square(self, x):
+        return (self.lo + self.hi) / 2 + (self.hi - self.lo) / 2 * x
+
+    def _to_square(self, x):
+        return (x - (self.lo + self.hi) / 2) / ((self.hi - self.lo) / 2)
+
+    @cached_property
+    def _tree(self):
+        return dual_tree(self.mesh, root=int(np.argmax(self.areas)))
+
+    @cached_property
+    def _code_book(self):
+        """A random 64-bit key per neuron, the polytopes in the order of their codes, the codes.
+
+        The code of a polytope is the xor of its active neurons' keys: equal for two patterns with a chance of 2^-64.
+        """
+        keys = np.random.default_rng(0).integers(1 << 63, size=first_neurons(self.network)[-1], dtype=np.uint64)
+        tree = self._tree
+        codes = np.zeros(len(self), np.uint64)
+        codes[0] = _code(activity(self._square_network, self._centroids[tree.order[:1]]), keys)[0]
+        for level in tree.levels:
+            codes[level] = codes[tree.up[level]] ^ keys[tree.neuron[level]]
+        ranks = np.argsort(codes)
+        codes = codes[ranks]
+        if (codes[1:] == codes[:-1]).any():
+            raise ArithmeticError("two polytopes have the same active neurons")
+        return keys, tree.order[ranks], codes
+
+    @cached_property
+    def _maps(self):
+        maps = affine_maps(self._square_network, self._tree, self._centroids)
+        self._compare(maps)
+        slopes = maps[:, :, :2] / ((self.hi - self.lo) / 2)
+        return slopes, maps[:, :, 2] - slopes @ ((self.lo + self.hi) / 2)
+
+    def _compare(self, maps, samples=200):
+        """Check some maps against the network itself; raises ArithmeticError."""
+        some = np.unique(np.linspace(0, len(self) - 1, samples).astype(int))
+        x, network = self._centroids[some], self._square_network
+        error = np.abs(np.einsum("mkj,mj->mk", maps[some, :, :2], x) + maps[some, :, 2] - network(x))
+        if (error > 1e-9 * magnitudes(network)[-1]).any():
+            raise ArithmeticError(f"the affine maps miss the network by {error.max():g}")
+
+
+def _flat(network, origin, axes):
+    """The network on two inputs: itself, or seen from the flat origin + s₁ axes[0] + s₂ axes[1]."""
+    dim = network.in_dim
+    if axes is None:
+        if dim != 2:
+            raise ValueError(f"the network has {dim} inputs: plane needs 2, or axes [2, {dim}] of a flat to look at")
+        if origin is not None:
+            raise ValueError("origin is only used together with axes [2, d]")
+        return network
+    axes = np.asarray(axes, dtype=np.float64)
+    origin = np.zeros(dim) if origin is None else np.asarray(origin, dtype=np.float64)
+    if axes.shape != (2, dim) or origin.shape != (dim,):
+        raise ValueError(f"axes must be [2, {dim}] and origin [{dim}], not {list(axes.shape)} and {list(origin.shape)}")
+    if not (np.isfinite(axes).all() and np.isfinite(origin).all()):
+        raise ValueError("axes and origin must be finite numbers")
+    if np.linalg.matrix_rank(axes) < 2:
+        raise ValueError("axes must be two independent directions; these are zero or parallel")
+    return network.restricted(origin, axes)
+
+
+def _box(lo, hi):
+    """The rectangle's lower and upper corner, each [2]."""
+    lo, hi = (np.asarray(value, dtype=np.float64) for value in (lo, hi))
+    if lo.shape not in ((), (2,)) or hi.shape not in ((), (2,)):
+        raise ValueError(f"lo and hi must each be a number or a pair, not of shape {list(lo.shape)} and {list(hi.shape)}")
+    lo, hi = np.broadcast_to(lo, 2), np.broadcast_to(hi, 2)
+    if not (np.isfinite(lo).all() and np.isfinite(hi).all() and (lo < hi).all()):
+        raise ValueError(f"the rectangle must be finite with lo < hi in both directions, not lo={lo.tolist()}, hi={hi.tolist()}")
+    return lo, hi
+
+
+def _in_square(network, box):
+    """The network as a function of the square [-1, 1]² that is stretched over the rectangle."""
+    lo, hi = box
+    return network.restricted((lo + hi) / 2, np.diag((hi - lo) / 2))
+
+
+def _shifted(network, box, shift, generator):
+    """The network with every hidden bias moved by 0.5 to 1 times `shift`, up or down, relative to `magnitudes`."""
+    if not shift:
+        return network
+    moves = [shift * size * generator.uniform(0.5, 1, len(size)) for size in magnitudes(_in_square(network, box))[:-1]]
+    biases = [bias + move * generator.choice([-1, 1], len(move)) for bias, move in zip(network.biases, moves, strict=False)]
+    return Network(network.weights, [*biases, network.biases[-1]], network.leaks)
+
+
+def _code(on, keys):
+    """The xor of the active neurons' keys, uint64 [n]."""
+    return np.bitwise_xor.reduce(np.where(on, keys, np.uint64(0)), axis=1)

@@ -1,0 +1,161 @@
+"""Every notebook in a real JupyterLab: Run All without an error, and every slider moves picture and sentence.
+
+The pictures kept in tests/artifacts show each notebook and each of its demos.
+"""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+pytestmark = pytest.mark.browser
+COURSE = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+def complaints(demo):
+    """What is wrong with a demo, in words, after its sliders, presets and Reset were used by keyboard; empty when all is well."""
+    start = (demo.values(), demo.picture(), demo.sentence())
+    found, pictures, sentences = [], {demo.picture()}, {demo.sentence()}
+    for slider in demo.sliders():
+        before = demo.picture(), demo.sentence()
+        demo.step(slider)
+        if (demo.picture(), demo.sentence()) == before:
+            found.append(f"slider {demo.label(slider)!r} changes neither picture nor sentence")
+        pictures.add(demo.picture())
+        sentences.add(demo.sentence())
+    if demo.sliders() and len(pictures) == 1:
+        found.append("no slider changes the picture")
+    if demo.sliders() and len(sentences) == 1:
+        found.append("no slider changes the sentence")
+    return found + complaints_of_buttons(demo, start)
+
+
+def complaints_of_buttons(demo, start):
+    """What is wrong with the presets and Reset of a demo whose state was `start`: values, picture and sentence."""
+    found, seen = [], set()
+    for preset in demo.presets():
+        demo.click("Reset")
+        demo.click(preset)
+        seen.add((demo.picture(), demo.sentence()))
+    if seen == {start[1:]}:
+        found.append("no preset changes picture or sentence")
+    demo.click("Reset")
+    if (demo.values(), demo.picture(), demo.sentence()) != start:
+        found.append(f"Reset leads to {demo.values()}, {demo.sentence()!r}, not back to {start[0]}, {start[2]!r}")
+    return found
+
+
+@pytest.mark.parametrize("path", COURSE, ids=lambda path: path.stem)
+def test_notebook_runs_and_its_demos_answer(lab, browser, path):
+    found = []
+    with lab.open(browser, path.name) as notebook:
+        notebook.run_all(timeout=300)
+        notebook.screenshot(path.stem)
+        assert notebook.errors() == []
+        demos = notebook.demos()
+        for number, demo in enumerate(demos, 1):
+            found += [f"demo {number}: {complaint}" for complaint in complaints(demo)]
+            demo.screenshot(f"{path.stem}-demo-{number}")
+        assert notebook.errors() == []
+    assert not found, "\n".join([path.name, *found])
+    assert demos or "widgets.Demo(" not in path.read_text(encoding="utf-8"), "the notebook makes a demo, but shows none"
+
+
+# --- the harness itself, shown to notice what it is for -----------------------------------------------------------------------
+
+DEMO = """
+import io
+import ipywidgets
+from PIL import Image
+
+def picture(shade):
+    buffer = io.BytesIO()
+    Image.new("RGB", (200, 100), (shade, 90, 200)).save(buffer, "png")
+    return buffer.getvalue()
+
+def make():
+    slider = ipywidgets.IntSlider(value=9, max=9, description="shade")
+    image, sentence = ipywidgets.Image(value=picture(9)), ipywidgets.HTML("The shade is 9.")
+    sentence.add_class("ood-sentence")
+
+    def move(_):
+        {move}
+
+    slider.observe(move, "value")
+    reset, preset = ipywidgets.Button(description="Reset"), ipywidgets.Button(description="Dark")
+    reset.on_click(lambda _: {reset})
+    preset.on_click(lambda _: setattr(slider, "value", 1))
+    box = ipywidgets.VBox([slider, reset, preset, ipywidgets.ToggleButtons(options=["a", "b"]), image, sentence])
+    box.add_class("ood-demo")
+    return box
+
+make()
+"""
+PICTURE, SENTENCE = "image.value = picture(slider.value)", 'sentence.value = f"The shade is {slider.value}."'
+RESET = 'setattr(slider, "value", 9)'
+
+
+@pytest.fixture
+def opened(lab, browser, request):
+    """A notebook of the given code cells, open in the lab."""
+
+    def write(*sources):
+        path = lab.folder / f"{request.node.name.partition('[')[0]}.ipynb"
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        cells = [new_markdown_cell("# T"), *map(new_code_cell, sources)]
+        nbformat.write(new_notebook(cells=cells, metadata=kernel), path)
+        return lab.open(browser, path.name)
+
+    return write
+
+
+def test_a_cell_that_raises_or_warns_is_noticed(opened):
+    with opened("x = 1", "import sys\nprint('careful', file=sys.stderr)", "raise ValueError('no beta')", "x = 2") as notebook:
+        notebook.run_all()
+        warning, error = notebook.errors()
+        assert warning == "careful"
+        assert error.endswith("ValueError: no beta")
+
+
+def test_a_notebook_that_takes_too_long_is_noticed(opened):
+    with opened("import time", "time.sleep(60)") as notebook, pytest.raises(TimeoutError, match=r"\[1\]:.*\[\*\]:"):
+        notebook.run_all(timeout=3)
+
+
+def test_old_outputs_do_not_pass_for_new_ones(opened):
+    with opened("n = 0", "n += 1\nprint('run', n)") as notebook:
+        notebook.run_all()
+        notebook.run_all()
+        assert notebook.errors() == []
+        assert notebook.page.locator(".jp-OutputArea-output").all_inner_texts() == ["run 1\n"]
+        assert notebook.page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts() == ["[3]:", "[4]:"]
+
+
+def test_a_demo_that_does_nothing_is_noticed(opened):
+    dead = [
+        "slider 'shade' changes neither picture nor sentence",
+        "no slider changes the picture",
+        "no slider changes the sentence",
+    ]
+    cases = [
+        (f"{PICTURE}; {SENTENCE}", RESET, []),
+        (PICTURE, RESET, ["no slider changes the sentence"]),
+        (SENTENCE, RESET, ["no slider changes the picture"]),
+        ("pass", RESET, [*dead, "no preset changes picture or sentence"]),
+        (f"{PICTURE}; {SENTENCE}", "None", ["Reset leads to [1.0], 'The shade is 1.', not back to [9.0], 'The shade is 9.'"]),
+    ]
+    with opened(*[DEMO.format(move=move, reset=reset) for move, reset, _ in cases]) as notebook:
+        notebook.run_all()
+        assert [complaints(demo) for demo in notebook.demos()] == [expected for _, _, expected in cases]
+        assert notebook.demos()[0].presets() == ["Dark"]
+        assert notebook.errors() == []
+
+
+def test_an_error_in_a_callback_is_noticed(opened):
+    with opened(DEMO.format(move="raise ValueError('lost')", reset=RESET)) as notebook:
+        notebook.run_all()
+        (demo,) = notebook.demos()
+        assert notebook.errors() == []
+        demo.step(demo.sliders()[0])
+        assert notebook.errors() == ["ValueError: lost"]

@@ -1,0 +1,321 @@
+"""The rules that every stored notebook keeps. A rule is a small function: notebook in, list of complaints out.
+
+The first tests hold the course's notebooks to the rules; those below show on bad notebooks that each rule notices what it is for.
+"""
+
+import ast
+import re
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import unquote
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+STORED = sorted(path for path in NOTEBOOKS.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+COURSE = [path for path in STORED if path.parent == NOTEBOOKS and re.match(r"\d\d_", path.name)]
+
+# what every notebook of the course says somewhere, in any case
+PHRASES = ("Objectives", "Prerequisites", "minutes", "Paper:", "Summary", "Where this differs from the paper", "References")
+MAX_CODE_LINES = 15
+MAX_BYTES = 1_000_000
+NETWORK_MODULES = {"urllib", "urllib3", "requests", "http", "httpx", "aiohttp", "socket", "ftplib"}
+LOCAL_PATH = re.compile(r"/(?:home|root|tmp|Users)/|[A-Z]:\\\\?Users")
+
+
+def code_cells(notebook):
+    """(number counted from 1, cell) of each code cell that is not empty."""
+    return [(n, c) for n, c in enumerate(notebook.cells, 1) if c.cell_type == "code" and c.source.strip()]
+
+
+def outputs(notebook):
+    """(number of the cell counted from 1, output) of each stored output."""
+    return [(n, out) for n, c in enumerate(notebook.cells, 1) for out in c.get("outputs", [])]
+
+
+def markdown(notebook):
+    """The markdown cells as one text, without blocks of code, in which # means something else."""
+    text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+
+
+def prose(notebook):
+    """The markdown without code and formulas, in which brackets are no links."""
+    return re.sub(r"\$\$.*?\$\$|`[^`\n]*`|\$[^$\n]*\$", "", markdown(notebook), flags=re.DOTALL)
+
+
+def headings(notebook):
+    """(level, text) of each heading."""
+    found = re.findall(r"^(#{1,6}) +(.*)$", markdown(notebook), flags=re.MULTILINE)
+    return [(len(marks), text.strip()) for marks, text in found]
+
+
+def check_run_order(notebook):
+    """Execution counts are 1, 2, 3 …: the stored outputs are those of one run from a clean start."""
+    counts = [cell.execution_count for _, cell in code_cells(notebook)]
+    if counts != list(range(1, len(counts) + 1)):
+        return [f"execution counts are {counts}, not 1 … {len(counts)}: run it with `make notebooks`"]
+    return []
+
+
+def check_no_errors(notebook):
+    """No stored traceback, and nothing on stderr."""
+    bad = {"error": "a stored error", "stderr": "a stored stderr"}
+    kinds = [(n, out.name if out.output_type == "stream" else out.output_type) for n, out in outputs(notebook)]
+    return [f"cell {n} has {bad[kind]}" for n, kind in kinds if kind in bad]
+
+
+def check_no_widget_state(notebook):
+    """No widget that is dead without its kernel."""
+    found = ["metadata.widgets is stored"] if "widgets" in notebook.metadata else []
+    views = [n for n, out in outputs(notebook) if any("widget-view" in mime for mime in out.get("data", {}))]
+    return found + [f"cell {n} holds a widget view" for n in views]
+
+
+def check_kernel(notebook):
+    """The kernel is called python3, which every installation has."""
+    name = notebook.metadata.get("kernelspec", {}).get("name")
+    return [] if name == "python3" else [f"kernel is {name!r}, not 'python3'"]
+
+
+def check_headings(notebook):
+    """The first cell opens with the only h1; no heading skips a level on the way down."""
+    levels = [level for level, _ in headings(notebook)]
+    first = notebook.cells[0] if notebook.cells else None
+    found = []
+    if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
+        found.append("the first cell does not open with a heading of level 1")
+    if levels.count(1) != 1:
+        found.append(f"{levels.count(1)} headings of level 1, not 1")
+    for (before, _), (level, text) in pairwise(headings(notebook)):
+        if level > before + 1:
+            found.append(f"heading {text!r} skips a level")
+    return found
+
+
+def check_cell_length(notebook):
+    """Code cells can be read at a glance."""
+    lengths = [(n, len(cell.source.strip("\n").splitlines())) for n, cell in code_cells(notebook)]
+    return [f"cell {n} has {length} lines, at most {MAX_CODE_LINES}" for n, length in lengths if length > MAX_CODE_LINES]
+
+
+def check_links(notebook, folder):
+    """Every relative link or picture leads to a file, seen from `folder`, and every #anchor to a heading of this notebook."""
+    text = prose(notebook)
+    targets = re.findall(r"\]\(\s*<?([^)\s>]+)", text) + re.findall(r"""(?:src|href)=["']([^"']+)""", text)
+    anchors = {re.sub(r"[*_`]", "", heading).replace(" ", "-").lower() for _, heading in headings(notebook)}
+    found = []
+    for target in targets:
+        path, _, anchor = unquote(target).partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        if path and not (folder / path).exists():
+            found.append(f"link to {target}: there is no such file")
+        if not path and anchor.lower() not in anchors:
+            found.append(f"link to {target}: there is no such heading")
+    return found
+
+
+def check_no_network(notebook):
+    """Code reads no address, imports nothing that could, and installs nothing."""
+    found = []
+    for n, cell in code_cells(notebook):
+        if re.search(r"\b(?:https?|ftp)://", cell.source):
+            found.append(f"cell {n} holds a network address")
+        if re.search(r"\b(?:pip3?|conda|mamba)\s+install\b|^\s*[!%](?:pip|conda|mamba)\b", cell.source, flags=re.MULTILINE):
+            found.append(f"cell {n} installs a package")
+        found += [f"cell {n} imports {name}" for name in sorted(imported(cell.source) & NETWORK_MODULES)]
+    return found
+
+
+def imported(source):
+    """The top-level names of the modules that `source` imports; lines for the notebook itself (! and %) are left out."""
+    plain = re.sub(r"^(\s*)[!%].*$", r"\1pass", source, flags=re.MULTILINE)
+    names = set()
+    for node in ast.walk(ast.parse(plain)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def check_no_local_paths(notebook):
+    """No output tells where it was made."""
+    found = []
+    for n, out in outputs(notebook):
+        texts = [out.get("text", "")] + [str(value) for mime, value in out.get("data", {}).items() if not is_picture(mime)]
+        found += [f"cell {n} shows a local path: {hit.group()}…" for hit in map(LOCAL_PATH.search, texts) if hit]
+    return found
+
+
+def is_picture(mime):
+    """Whether `mime` is stored as base64, in which any letters may stand side by side."""
+    return mime.startswith("image/") and mime != "image/svg+xml"
+
+
+def check_phrases(notebook):
+    """The opening and the closing sections are there."""
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown").lower()
+    text = re.sub(r"[*_]", "", text)
+    return [f"nowhere says {phrase!r}" for phrase in PHRASES if phrase.lower() not in text]
+
+
+def check_neighbours(notebook, name, course):
+    """The notebook links to the ones before and after it; `course` holds all names in order."""
+    place = course.index(name)
+    neighbours = course[max(place - 1, 0) : place] + course[place + 1 : place + 2]
+    return [f"no link to its neighbour {other}" for other in neighbours if f"]({other}" not in prose(notebook)]
+
+
+def check_size(path):
+    """The file is small enough to open fast and to keep in version control."""
+    size = path.stat().st_size
+    return [f"{size} bytes, at most {MAX_BYTES}"] if size > MAX_BYTES else []
+
+
+RULES = (
+    check_run_order,
+    check_no_errors,
+    check_no_widget_state,
+    check_kernel,
+    check_headings,
+    check_cell_length,
+    check_no_network,
+    check_no_local_paths,
+)
+
+
+def short(path):
+    return str(path.relative_to(NOTEBOOKS))
+
+
+@pytest.mark.parametrize("path", STORED, ids=short)
+def test_stored_notebook_keeps_the_rules(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    found = [complaint for rule in (*RULES, partial(check_links, folder=path.parent)) for complaint in rule(notebook)]
+    found += check_size(path)
+    assert not found, "\n".join([short(path), *found])
+
+
+@pytest.mark.parametrize("path", COURSE, ids=short)
+def test_course_notebook_has_its_parts(path):
+    notebook = nbformat.read(path, as_version=4)
+    found = check_phrases(notebook) + check_neighbours(notebook, path.name, [other.name for other in COURSE])
+    assert not found, "\n".join([short(path), *found])
+
+
+# --- each rule, shown to notice what it is for -------------------------------------------------------------------------------
+
+
+def code(source="x = 1", count=1, outputs=()):
+    return new_code_cell(source, execution_count=count, outputs=list(outputs))
+
+
+def notebook_of(*cells, title="# Title", **metadata):
+    """A notebook that keeps every rule, and then the given cells (a string is markdown)."""
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}} | metadata
+    made = [new_markdown_cell(cell) if isinstance(cell, str) else cell for cell in (title, *cells)]
+    return new_notebook(cells=made, metadata=metadata)
+
+
+def stream(name, text):
+    return new_output("stream", name=name, text=text)
+
+
+def shown(**data):
+    return new_output("display_data", data={key.replace("_", "/", 1): value for key, value in data.items()})
+
+
+GOOD = notebook_of(
+    "## A `part`\n\n[a part](#A-part), $f[x](y)$, [the web](https://example.org)\n\n```\n# no heading\n```\n\n### Deeper",
+    code("\n".join(["x = 1"] * 15), 1, [stream("stdout", "fine"), shown(image_png="abc/tmp/def", text_plain="1")]),
+    new_code_cell(""),
+    "## Next",
+    code("import torch\n%matplotlib inline\nurl = 'a://b'", 2),
+)
+
+BAD = [
+    (check_run_order, notebook_of(code(count=2)), "not 1 … 1"),
+    (check_run_order, notebook_of(code(count=1), code(count=3)), "[1, 3]"),
+    (check_run_order, notebook_of(code(count=None)), "[None]"),
+    (check_no_errors, notebook_of(code(outputs=[stream("stderr", "careful")])), "cell 2 has a stored stderr"),
+    (check_no_errors, notebook_of(code(outputs=[new_output("error", ename="E", evalue="", traceback=[])])), "a stored error"),
+    (check_no_widget_state, notebook_of(widgets={}), "metadata.widgets"),
+    (
+        check_no_widget_state,
+        notebook_of(code(outputs=[new_output("display_data", data={"application/vnd.jupyter.widget-view+json": {}})])),
+        "cell 2 holds a widget view",
+    ),
+    (check_kernel, notebook_of(kernelspec={"name": "my-env", "display_name": "Mine"}), "'my-env'"),
+    (check_kernel, new_notebook(), "None"),
+    (check_headings, new_notebook(), "does not open"),
+    (check_headings, notebook_of(title="Words\n\n# Title"), "does not open"),
+    (check_headings, new_notebook(cells=[code(), new_markdown_cell("# Title")]), "does not open"),
+    (check_headings, notebook_of("# Another"), "2 headings of level 1"),
+    (check_headings, notebook_of("### Deep"), "'Deep' skips a level"),
+    (check_headings, notebook_of("## A", "#### B"), "'B' skips a level"),
+    (check_cell_length, notebook_of(code("x = 1\n" * 16)), "cell 2 has 16 lines"),
+    (check_no_network, notebook_of(code("read('https://example.org/a.csv')")), "network address"),
+    (check_no_network, notebook_of(code("def f():\n    from urllib.request import urlopen")), "imports urllib"),
+    (check_no_network, notebook_of(code("import numpy, requests")), "imports requests"),
+    (check_no_network, notebook_of(code("%pip install torch")), "installs"),
+    (check_no_network, notebook_of(code("!conda install torch")), "installs"),
+    (check_no_network, notebook_of(code("run('pip install torch')")), "installs"),
+    (check_no_local_paths, notebook_of(code(outputs=[stream("stdout", "at /home/ada/x")])), "cell 2 shows a local path: /home/"),
+    (check_no_local_paths, notebook_of(code(outputs=[shown(text_plain="/Users/ada")])), "/Users/"),
+    (check_no_local_paths, notebook_of(code(outputs=[shown(text_html="<a>/tmp/x</a>")])), "/tmp/"),
+    (check_no_local_paths, notebook_of(code(outputs=[shown(text_plain="C:\\Users\\ada")])), "Users"),
+    (check_phrases, notebook_of("Objectives, prerequisites"), "'References'"),
+]
+
+
+@pytest.mark.parametrize("rule, notebook, complaint", BAD, ids=[f"{rule.__name__}-{n}" for n, (rule, _, _) in enumerate(BAD)])
+def test_rule_notices(rule, notebook, complaint):
+    assert any(complaint in found for found in rule(notebook)), rule(notebook)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_rule_accepts_a_good_notebook(rule):
+    assert rule(GOOD) == []
+
+
+def test_every_rule_is_shown_to_notice_something():
+    assert {rule for rule, _, _ in BAD} == {*RULES, check_phrases}
+
+
+def test_links_are_followed(tmp_path):
+    (tmp_path / "there is.png").touch()
+    (tmp_path / "other.ipynb").touch()
+    good = notebook_of("[a](other.ipynb#Part) ![b](there%20is.png) [c](#Title) [d](https://example.org) <img src='other.ipynb'>")
+    assert check_links(good, tmp_path) == check_links(GOOD, tmp_path) == []
+    for link in ("[a](none.ipynb)", "![a](none.png)", "<img src='none.png'>", '<a href="none.ipynb">a</a>', "[a](#Nowhere)"):
+        assert check_links(notebook_of(link), tmp_path), link
+
+
+def test_size_is_limited(tmp_path):
+    path = tmp_path / "lesson.ipynb"
+    path.write_bytes(bytes(MAX_BYTES))
+    assert check_size(path) == []
+    path.write_bytes(bytes(MAX_BYTES + 1))
+    assert check_size(path) == ["1000001 bytes, at most 1000000"]
+
+
+def test_phrases_are_found_in_any_case_and_emphasis():
+    text = "**objectives** prerequisites. 20 *minutes*. **Paper:** §1. Summary. where this differs from the paper. references"
+    assert check_phrases(notebook_of(text)) == []
+
+
+def test_neighbours_are_asked_for():
+    course = ["00_a.ipynb", "01_b.ipynb", "02_c.ipynb"]
+    both = notebook_of("[before](00_a.ipynb) [after](02_c.ipynb)")
+    assert check_neighbours(both, "01_b.ipynb", course) == []
+    assert check_neighbours(both, "00_a.ipynb", course) == ["no link to its neighbour 01_b.ipynb"]
+    assert check_neighbours(notebook_of(), "01_b.ipynb", course) == [
+        "no link to its neighbour 00_a.ipynb",
+        "no link to its neighbour 02_c.ipynb",
+    ]

@@ -1,0 +1,156 @@
+"""Slider latency in a real JupyterLab: from a key press to the changed picture on the page, for three ways to build one demo.
+
+    python tools/bench_latency.py        needs a Chromium, as the browser tests do
+
+Ours (`widgets.Demo`), the same demo with `interact` and `plt.show()`, and a slider that changes only a text. The three take
+turns, move by move, so that whatever else the machine does meets all of them alike. Times differ between machines; look at the
+ratios.
+"""
+
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_notebook
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import browser as harness
+
+MOVES = 30
+# from the sixth of twelve positions to the last, to the first, and back
+KEYS = ["ArrowRight"] * 6 + ["ArrowLeft"] * 11 + ["ArrowRight"] * 5
+
+SETUP = """
+import functools
+import ipywidgets
+import matplotlib.pyplot as plt
+import torch
+from ood_helpers import data, losses, models, plotting, scores, training, widgets
+
+BETAS = [0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0]
+world, points = data.TwoGaussians(), plotting.grid(50, 81)
+networks = [models.mlp(width=100, generator=torch.Generator().manual_seed(0)) for _ in BETAS]
+training.train(networks, world, functools.partial(losses.confidence_loss, beta=torch.tensor(BETAS)), steps=200, seed=0)
+
+def confidence(beta):
+    with torch.no_grad():
+        return scores.max_softmax(networks[BETAS.index(beta)](points)).reshape(81, 81)
+
+def draw(ax, values):
+    plotting.plane_axes(ax, 50)
+    plotting.class_discs(ax, world)
+    plotting.band_legend(ax)
+    return plotting.band_map(ax, values, 50)
+
+def sentence(beta, values):
+    return f"At beta {beta} the confidence is above 0.9 on {(values > 0.9).double().mean():.0%} of the box."
+
+def slider():
+    return widgets.slider("beta", BETAS, 1.0, "weight of the second term")
+"""
+DEMOS = {
+    "ours": """
+figure, ax = plotting.figure(width=6.4, height=4.2)
+image = draw(ax, confidence(1.0))
+
+def update(beta):
+    values = confidence(beta)
+    image.set_data(values)
+    return sentence(beta, values)
+
+widgets.Demo(figure, update, {"beta": slider()})
+""",
+    "interact": """
+def show(beta):
+    values = confidence(beta)
+    figure, ax = plt.subplots(figsize=(6.4, 4.2), dpi=100)
+    draw(ax, values)
+    plt.show()
+    print(sentence(beta, values))
+
+interactive = ipywidgets.interactive(show, beta=slider())
+interactive.add_class("ood-demo")
+interactive
+""",
+    "text": """
+beta, text = slider(), ipywidgets.HTML()
+text.add_class("ood-sentence")
+
+def say(change):
+    text.value = f"beta is {change.new}"
+
+beta.observe(say, "value")
+box = ipywidgets.VBox([beta, text])
+box.add_class("ood-demo")
+box
+""",
+}
+
+# The clock starts when the page gets the key, and stops after the frame that shows the new picture (or text, where there is
+# none): a message posted in a frame's callback arrives when that frame has been drawn.
+START_CLOCK = """root => {
+    const look = () => root.querySelector('img')?.src ?? root.querySelector('.ood-sentence')?.textContent;
+    const before = look();
+    let start;
+    window.addEventListener('keydown', () => { start = performance.now(); }, {capture: true, once: true});
+    window.latency = new Promise(done => {
+        const observer = new MutationObserver(async () => {
+            if (!look() || look() === before) return;
+            observer.disconnect();
+            await root.querySelector('img')?.decode();
+            requestAnimationFrame(() => {
+                const channel = new MessageChannel();
+                channel.port1.onmessage = () => done(performance.now() - start);
+                channel.port2.postMessage(null);
+            });
+        });
+        observer.observe(root, {subtree: true, childList: true, attributes: true, characterData: true});
+    });
+}"""
+
+
+def move(demo, key):
+    """Press `key` on the demo's slider; returns milliseconds until the change is painted."""
+    slider = demo.sliders()[0]
+    slider.focus()
+    demo.element.evaluate(START_CLOCK)
+    slider.press(key)
+    milliseconds = demo.notebook.page.evaluate("window.latency")
+    demo.notebook.settle()
+    return milliseconds
+
+
+def measure(moves=MOVES):
+    """Milliseconds of each move: name of the demo -> list of `moves` numbers. One more round, the first, is not counted."""
+    with tempfile.TemporaryDirectory() as folder:
+        cells = [new_code_cell(source) for source in (SETUP, *DEMOS.values())]
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        nbformat.write(new_notebook(cells=cells, metadata=kernel), Path(folder) / "latency.ipynb")
+        with harness.chromium() as browser, harness.Lab(folder) as lab, lab.open(browser, "latency.ipynb") as notebook:
+            notebook.run_all()
+            if notebook.errors():
+                raise RuntimeError(notebook.errors()[0])
+            demos = dict(zip(DEMOS, notebook.demos(), strict=True))
+            taken = {name: [] for name in demos}
+            for number in range(moves + 1):
+                for name, demo in demos.items():
+                    taken[name].append(move(demo, KEYS[number % len(KEYS)]))
+            return {name: times[1:] for name, times in taken.items()}
+
+
+def main():
+    if what := harness.missing():
+        sys.exit(what)
+    taken = measure()
+    median = {name: statistics.median(times) for name, times in taken.items()}
+    print(f"slider to changed picture in JupyterLab, median of {MOVES} moves in turns")
+    for name, times in taken.items():
+        print(f"  {name:10s}{median[name]:6.0f} ms   (fastest {min(times):.0f}, slowest {max(times):.0f})")
+    print(f"  ours / interact   {median['ours'] / median['interact']:.2f}   (reach: at most 0.33)")
+    print(f"  ours / text       {median['ours'] / median['text']:.2f}   (reach: at most 2.5)")
+
+
+if __name__ == "__main__":
+    main()

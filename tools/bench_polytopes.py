@@ -1,0 +1,147 @@
+"""How long the exact polytopes take on one core, and how much faster that is than cutting polygon after polygon.
+
+Each row runs in a process of its own, with one thread, so that its peak memory is its own too. Networks are trained for 500
+steps on the course's two Gaussians. Both sides of a ratio run in the same process.
+"""
+
+import functools
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+import torch
+
+from ood_helpers.data import TwoGaussians
+from ood_helpers.losses import confidence_loss
+from ood_helpers.models import mlp
+from ood_helpers.polytopes.infinity import infinity
+from ood_helpers.polytopes.line import ray
+from ood_helpers.polytopes.network import read
+from ood_helpers.polytopes.plane import plane
+from ood_helpers.training import train
+
+WIDTHS = (16, 32, 64, 100, 200, 500)
+PLAIN_UP_TO = 64  # beyond this width the plain way takes minutes
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+
+
+def one_by_one(model, lo=-50.0, hi=50.0):
+    """The plain way: for every neuron, cut every polygon that it crosses in two. A list of (polygon [v, 2], slopes, offsets)."""
+    network = read(model)
+    pieces = [(np.array([[lo, lo], [hi, lo], [hi, hi], [lo, hi]]), np.eye(2), np.zeros(2))]
+    for weight, bias, leak in zip(network.weights, network.biases, [*network.leaks, None], strict=True):
+        pieces = [(polygon, weight @ slopes, weight @ offsets + bias) for polygon, slopes, offsets in pieces]
+        if leak is None:
+            return pieces
+        for j in range(len(bias)):
+            pieces = [
+                (half, slopes, offsets) for polygon, slopes, offsets in pieces for half in halves(polygon, slopes[j], offsets[j])
+            ]
+        bent = []
+        for polygon, slopes, offsets in pieces:
+            gain = np.where(slopes @ polygon.mean(axis=0) + offsets > 0, 1.0, leak)
+            bent.append((polygon, gain[:, None] * slopes, gain * offsets))
+        pieces = bent
+
+
+def halves(polygon, slope, offset):
+    """A convex polygon, whole or cut in two along the line slope·x + offset = 0."""
+    value = polygon @ slope + offset
+    positive = value > 0
+    if positive.all() or not positive.any():
+        return [polygon]
+    sides = ([], [])
+    for i in range(len(polygon)):
+        j = (i + 1) % len(polygon)
+        sides[int(positive[i])].append(polygon[i])
+        if positive[i] != positive[j]:
+            crossing = polygon[i] + value[i] / (value[i] - value[j]) * (polygon[j] - polygon[i])
+            sides[0].append(crossing)
+            sides[1].append(crossing)
+    return [np.array(side) for side in sides]
+
+
+def trained(width, n_classes=2):
+    model = mlp(width=width, n_classes=n_classes, generator=torch.Generator().manual_seed(0))
+    train(model, TwoGaussians(), functools.partial(confidence_loss, beta=1.0), steps=500, seed=0)
+    return model
+
+
+def seconds(run):
+    """Median over a second of runs, at least three."""
+    times = []
+    while len(times) < 3 or sum(times) < 1:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def megabytes():
+    """Peak memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2 ** (20 if sys.platform == "darwin" else 10)
+
+
+def plane_row(width):
+    model = trained(width)
+    before = megabytes()
+    polytopes = plane(model)
+    polytopes.slopes  # noqa: B018  the maps are computed when they are first asked for
+    row = {"polytopes": len(polytopes), "before": before, "peak": megabytes()}
+    del polytopes
+    row |= {"polygons": seconds(lambda: plane(model)), "all": seconds(lambda: plane(model).slopes)}
+    if width <= PLAIN_UP_TO:
+        start = time.perf_counter()
+        row |= {"plain count": len(one_by_one(model)), "plain": time.perf_counter() - start}
+    return row
+
+
+def other_rows():
+    """`infinity` and `ray` at the sizes that the course draws."""
+    generator = torch.Generator().manual_seed(0)
+    digits = mlp(in_dim=784, n_classes=10, generator=generator)
+    start, direction = torch.rand(784, generator=generator).numpy(), torch.randn(784, generator=generator).numpy()
+    model = trained(500, n_classes=3)
+    return {
+        "infinity 2-500-500-3": (seconds(lambda: infinity(model)), len(infinity(model)), "sectors"),
+        "ray 784-500-500-10": (seconds(lambda: ray(digits, start, direction)), len(ray(digits, start, direction).t), "pieces"),
+    }
+
+
+def alone(*arguments):
+    """What a row function prints in a process of its own with one thread."""
+    done = subprocess.run([sys.executable, __file__, *arguments], env=os.environ | ONE_THREAD, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout)
+
+
+def main():
+    print("plane, trained 2-w-w-2 on [-50, 50]², one core")
+    print(
+        f"{'width':>6} {'polytopes':>10} {'polygons s':>11} {'with maps s':>12} {'peak MB':>8} {'(before)':>8} {'one by one s':>13} ratio"
+    )
+    for width in WIDTHS:
+        row = alone("plane", str(width))
+        plain, ratio = (f"{row['plain']:.2f}", f"{row['plain'] / row['all']:.0f}×") if "plain" in row else ("", "")
+        memory = f"{row['peak']:8.0f} {row['before']:8.0f}"
+        print(f"{width:6} {row['polytopes']:10,} {row['polygons']:11.4f} {row['all']:12.4f} {memory} {plain:>13} {ratio}")
+    for name, (time_taken, count, what) in alone("others").items():
+        print(f"{name}: {1e3 * time_taken:.1f} ms, {count:,} {what}")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    match sys.argv[1:]:
+        case []:
+            main()
+        case ["plane", width]:
+            print(json.dumps(plane_row(int(width))))
+        case ["others"]:
+            print(json.dumps(other_rows()))
