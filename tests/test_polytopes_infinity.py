@@ -306,6 +306,14 @@ def test_a_very_thin_sector_is_kept():
     np.testing.assert_allclose(np.sort(result.width)[:2], 1e-9, rtol=1e-6)
 
 
+@pytest.mark.parametrize("tilt, start", [(1e-20, 0), (1e-12, TWO_PI - 1e-12)])
+def test_an_edge_just_below_a_full_turn(tilt, start):
+    """Its angle is below 2π, or it counts as angle 0: never 2π itself."""
+    result = infinity(build([[[tilt, 1]], [[1]]], [[0], [0]]))
+    np.testing.assert_allclose(result.start, sorted([np.pi - tilt, start]), rtol=1e-15)
+    assert result.start.max() < TWO_PI and result.width.sum() == pytest.approx(TWO_PI)
+
+
 def test_a_neuron_without_a_slope_is_on_or_off_by_its_constant():
     """Zero rows: pre-activations 3 and -3 everywhere, so only the first one's output weight reaches the offset."""
     result = infinity(build([[[0, 0], [0, 0]], [[5, 7]]], [[3, -3], [1]]))

@@ -124,9 +124,7 @@ def alone(*arguments):
 
 def main():
     print("plane, trained 2-w-w-2 on [-50, 50]², one core")
-    print(
-        f"{'width':>6} {'polytopes':>10} {'polygons s':>11} {'with maps s':>12} {'peak MB':>8} {'(before)':>8} {'one by one s':>13} ratio"
-    )
+    print(f"{'width':>6} {'polytopes':>10} {'no maps s':>11} {'with maps s':>12} {'peak MB':>8} {'before':>8} {'plain s':>13} r")
     for width in WIDTHS:
         row = alone("plane", str(width))
         plain, ratio = (f"{row['plain']:.2f}", f"{row['plain'] / row['all']:.0f}×") if "plain" in row else ("", "")

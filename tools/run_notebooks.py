@@ -35,29 +35,30 @@ def execute(notebook, folder):
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+    at = 0
+
+    def note(cell, cell_index):
+        nonlocal at
+        at = cell_index
+
     client = NotebookClient(
         notebook,
         timeout=SECONDS_PER_CELL,
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
         record_timing=False,
+        on_cell_start=note,
         store_widget_state=False,
     )
     try:
         client.execute()
     except CellTimeoutError:
-        raise NotebookFailed(f"{_last_started(notebook)} took longer than {SECONDS_PER_CELL} s") from None
+        raise NotebookFailed(f"{describe(notebook, at)} took longer than {SECONDS_PER_CELL} s") from None
     except DeadKernelError:
-        raise NotebookFailed(f"the kernel died in {_last_started(notebook)}") from None
+        raise NotebookFailed(f"the kernel died in {describe(notebook, at)}") from None
     except CellExecutionError as error:
-        raise NotebookFailed(f"{_last_started(notebook)} raised {error.ename}: {error.evalue}\n{error.traceback}") from None
+        raise NotebookFailed(f"{describe(notebook, at)} raised {error.ename}: {error.evalue}\n{error.traceback}") from None
     refuse_stderr(notebook)
-
-
-def _last_started(notebook):
-    """The last cell that has an execution count or an output, in words."""
-    started = [n for n, c in enumerate(notebook.cells) if c.cell_type == "code" and (c.execution_count or c.outputs)]
-    return describe(notebook, started[-1] if started else 0)
 
 
 def describe(notebook, number):

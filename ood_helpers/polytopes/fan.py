@@ -41,15 +41,13 @@ def exact_linear(inputs, weight, bias):
 
 
 def edge_values(edges, maps):
-    """m·u of every neuron at every edge [B + 1, n], exactly 0 where the two products cancel to rounding noise.
+    """m·u of every neuron at every edge [B + 1, n].
 
     The functions are continuous, so the sector that starts at an edge speaks for both sides of it: each sign is decided once.
     Where m = 0 the value is 0 at both edges, whatever rounding says on their other sides.
     """
-    first = np.concatenate([maps[:, 0], maps[-1:, 0]]) * edges[:, :1]
-    values = np.concatenate([maps[:, 1], maps[-1:, 1]]) * edges[:, 1:]
-    values += first
-    values[np.abs(values) <= ROUNDING * np.abs(first)] = 0
+    values = np.concatenate([maps[:, 0], maps[-1:, 0]]) * edges[:, :1]
+    values += np.concatenate([maps[:, 1], maps[-1:, 1]]) * edges[:, 1:]
     sector, neuron = _where(values[:-1] == 0)
     still = (maps[sector, 0, neuron] == 0) & (maps[sector, 1, neuron] == 0)
     values[sector[still] + 1, neuron[still]] = 0
@@ -130,16 +128,19 @@ class Cut:
         return maps
 
 
-def cut(edges, maps):
-    """Cut the sectors between edges [B + 1, 2] at the roots of the pre-activations maps [B, C, n]: a `Cut`."""
+def cut(edges, maps, slack):
+    """Cut the sectors between edges [B + 1, 2] at the roots of the pre-activations maps [B, C, n]: a `Cut`.
+
+    slack  0 or 1, see `_same`
+    """
     values = edge_values(edges, maps)
     signs = np.sign(values).astype(np.int8)
-    sector, neuron, position, roots = _roots(edges, values, signs)
+    sector, neuron, position, roots = _roots(edges, values, signs, slack)
 
     order = np.lexsort((np.append(np.zeros(len(maps)), position), np.append(np.arange(len(maps)), sector)))
     points = np.concatenate([edges[:-1], roots])[order]
     is_root = order >= len(maps)
-    new = ~(is_root & _same(points, np.roll(points, 1, axis=0)))  # coincident kinks change together, in one row
+    new = ~(is_root & _same(points, np.roll(points, 1, axis=0), slack))  # coincident kinks change together, in one row
     row = np.cumsum(new) - 1
     which = order[is_root] - len(maps)
     flips = row[is_root], sector[which], neuron[which]
@@ -149,7 +150,7 @@ def cut(edges, maps):
     return Cut(maps, _starting_signs(signs, edges, maps), np.concatenate([points[new], edges[-1:]]), old, flips, flip_row)
 
 
-def _roots(edges, values, signs):
+def _roots(edges, values, signs, slack):
     """Where values change their sign inside a sector: sector, neuron, position in it from 0 to 1, and root [F, 2].
 
     A root that coincides with an edge to rounding is moved onto it: `signs` becomes 0 there.
@@ -159,18 +160,16 @@ def _roots(edges, values, signs):
     position = before / (before + after)
     roots = edges[sector] * (after / (before + after))[:, None] + edges[sector + 1] * position[:, None]
     for shift in (0, 1):
-        at_edge = _same(roots, edges[sector + shift])
+        at_edge = _same(roots, edges[sector + shift], slack)
         signs[sector[at_edge] + shift, neuron[at_edge]] = 0
     inside = signs[sector, neuron] * signs[sector + 1, neuron] < 0
     return sector[inside], neuron[inside], position[inside], roots[inside]
 
 
 def _starting_signs(signs, edges, maps):
-    """Sign right after each sector's start [B, n]: a value of 0 there is decided by what follows; still 0 only where m = 0."""
+    """Sign right after each sector's start [B, n]: a value of 0 there is decided by the sector's middle, 0 only if m = 0."""
     start = signs[:-1].copy()
-    zero = _where(start == 0)
-    start[zero] = signs[1:][zero]
-    sector, neuron = _where(start == 0)  # 0 at both edges: m = 0, or a sector as thin as rounding, where the middle decides
+    sector, neuron = _where(start == 0)
     middle = edges[sector] + edges[sector + 1]
     start[sector, neuron] = np.sign(maps[sector, 0, neuron] * middle[:, 0] + maps[sector, 1, neuron] * middle[:, 1])
     return start
@@ -181,17 +180,21 @@ def _where(mask):
     return np.divmod(np.flatnonzero(mask), mask.shape[1])
 
 
-def _same(u, v):
-    """Where two directions u, v [P, 2] of one quadrant are equal to rounding."""
+def _same(u, v, slack):
+    """Where two directions u, v [P, 2] of one quadrant are equal to rounding.
+
+    With slack 0 the ratios u_x / u_y may differ by a relative 1e-13, what a line needs; with slack 1 the angles by about 1e-13.
+    """
     left, right = u[:, 0] * v[:, 1], u[:, 1] * v[:, 0]
-    return np.abs(left - right) <= ROUNDING * (np.abs(left) + np.abs(right))
+    return np.abs(left - right) <= ROUNDING * (np.abs(left) + np.abs(right) + slack)
 
 
-def sweep(network, edges, inputs):
+def sweep(network, edges, inputs, slack):
     """Carry a fan of directions through a network.
 
     edges   [E + 1, 2]  points of the diamond |x| + |y| = 1 in walking order, consecutive ones in the same quadrant
     inputs  [C, d]      the network's input as a map of u; its last channel is the one that biases are added to
+    slack   0 or 1, see `_same`
 
     Returns edges [R + 1, 2], maps [R, C, K] of the logits, and real [R]: whether any neuron changes at a sector's first
     edge (False at edges that the caller brought along only to start with).
@@ -199,7 +202,7 @@ def sweep(network, edges, inputs):
     maps = exact_linear(inputs[None], network.weights[0], network.biases[0]).repeat(len(edges) - 1, axis=0)
     real = np.zeros(len(maps), dtype=bool)
     for weight, bias, leak in zip(network.weights[1:], network.biases[1:], network.leaks, strict=True):
-        layer = cut(edges, maps)
+        layer = cut(edges, maps, slack)
         maps = layer.push(weight, bias, leak)
         real = real[layer.old] | ~layer.starts()
         rows = np.flatnonzero(~real)

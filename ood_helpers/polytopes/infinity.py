@@ -68,13 +68,14 @@ def infinity(model, axes=None):
     model  nn.Sequential of Linear and ReLU or LeakyReLU
     axes   [2, d], needed where the input dimension d is not 2: the directions are cos(angle) * axes[0] + sin(angle) * axes[1]
 
-    Exact to rounding: slopes below 1e-13 of the terms they are summed from count as 0, directions that close as one.
+    Exact to rounding: a slope below 1e-13 of the terms it is summed from counts as 0, edges closer than about 1e-13 as one.
     Raises ValueError for a model that `read` refuses and for axes that are missing or do not span a plane.
     """
     network = read(model)
-    edges, maps, real = sweep(_with_differences(network), DIAMOND, np.vstack([_plane(network, axes), np.zeros(network.in_dim)]))
+    inputs = np.vstack([_plane(network, axes), np.zeros(network.in_dim)])
+    edges, maps, real = sweep(_with_differences(network), DIAMOND, inputs, slack=1)
     k = network.n_classes
-    duels = cut(edges, maps[:, :, k:])  # the winner may change inside a sector: cut it where two classes draw
+    duels = cut(edges, maps[:, :, k:], slack=1)  # the winner may change inside a sector: cut it where two classes draw
     leaders = _leaders(duels.signs(np.arange(len(duels.old))), k)
     keep = (real[duels.old] & duels.starts()) | (leaders != np.roll(leaders, 1, axis=0)).any(axis=1)
     keep[0] |= not keep.any()
@@ -139,4 +140,4 @@ def _angles(edges, keep):
     start = np.arctan2(before[keep, 1], before[keep, 0]) % (2 * np.pi)
     kept = np.flatnonzero(keep)
     width = np.add.reduceat(np.roll(width, -kept[0]), kept - kept[0])
-    return np.minimum(start, np.nextafter(2 * np.pi, 0)), width
+    return start, width

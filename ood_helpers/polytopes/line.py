@@ -97,7 +97,7 @@ def ray(model, start, direction):
 
 def _pieces(network, start, direction, last_edge):
     """Breakpoints, slopes and offsets: the constant is u_y = 1 times the offset, so (direction, start) are the input's maps."""
-    edges, maps, _ = sweep(network, np.array([[0.0, 1.0], last_edge]), np.stack([direction, start]))
+    edges, maps, _ = sweep(network, np.array([[0.0, 1.0], last_edge]), np.stack([direction, start]), slack=0)
     return edges[:-1, 0] / edges[:-1, 1], maps[:, 0], maps[:, 1]
 
 
