@@ -51,7 +51,9 @@ class Demo:
 
     def __init__(self, figure, update, controls, presets=None):
         self.figure, self.update, self.controls = figure, update, controls
-        self.image = ipywidgets.Image(format="png")
+        # shown pixel for pixel, smaller only where the page is narrower; otherwise the page stretches it
+        pixels = f"{figure.bbox.width:.0f}px"
+        self.image = ipywidgets.Image(format="png", layout={"width": pixels, "max_width": "100%", "align_self": "flex-start"})
         self.text = ipywidgets.HTML()
         self.text.add_class("ood-sentence")
         first = {name: control.value for name, control in controls.items()}
