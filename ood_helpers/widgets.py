@@ -12,6 +12,7 @@ import ipywidgets
 import numpy as np
 from IPython.display import display
 from matplotlib.axis import Axis
+from matplotlib.legend import Legend
 from PIL import Image
 
 LABEL = {"description_width": "9em"}
@@ -118,7 +119,7 @@ class Demo:
         return button
 
     def _png(self):
-        """The figure as PNG bytes. Axes, labels and titles cost most and seldom change: they are kept as a background."""
+        """The figure as PNG bytes. Axes, titles and legends cost most and seldom change: a background keeps them."""
         canvas = self.figure.canvas
         contents = [artist for ax in self.figure.axes for artist in _contents(ax)]
         frame = [(ax.get_xlim(), ax.get_ylim(), ax.get_title(), ax.get_xlabel(), ax.get_ylabel()) for ax in self.figure.axes]
@@ -142,7 +143,7 @@ class Demo:
 
 
 def _contents(ax):
-    """The artists of `ax` from bottom to top, without its background, ticks and titles."""
+    """The artists of `ax` from bottom to top, without its background, ticks, titles and legend."""
     frame = (ax.patch, ax.title, ax._left_title, ax._right_title)
-    inside = [a for a in ax.get_children() if a not in frame and not isinstance(a, Axis)]
+    inside = [a for a in ax.get_children() if a not in frame and not isinstance(a, Axis | Legend)]
     return sorted(inside, key=lambda artist: artist.get_zorder())
