@@ -256,6 +256,7 @@ def test_a_unique_winner_has_limit_confidence_one_and_a_share():
     result = infinity(build([[[1, 0], [-1, 0]]], [[7, -3]]))  # no hidden layer: one polytope, two half-planes
     assert result.start.tolist() == [np.pi / 2, 1.5 * np.pi] and result.winner.tolist() == [1, 0]
     np.testing.assert_allclose(result.shares(), [0.5, 0.5], atol=1e-15)
+    assert repr(result) == "Infinity(2 sectors; shares of directions won: 0.500, 0.500; tied: 0.000)"
     assert (result.limit_confidence() == 1).all() and result.tie_share == 0 and not result.tie.any()
 
 

@@ -207,6 +207,12 @@ def test_duplicates_share_one_breakpoint_and_dead_layers_have_none():
     assert along.tie and along.winner == 0 and along.limit_confidence == pytest.approx(1 / (1 + np.exp(-1)))
 
 
+def test_a_line_and_a_ray_introduce_themselves():
+    model = build([[[1.0]], [[1.0], [2.0]]], [[0.0], [0.0, 0.0]])
+    assert repr(line(model, [-1.0], [1.0])) == "Line(2 pieces for t from 0 to 1, 2 logits)"
+    assert repr(ray(model, [-1.0], [1.0])) == "Ray(2 pieces for t from 0 to inf, 2 logits)"
+
+
 def test_running_sums_do_not_drift():
     """3,000 kinks on one ray: after all of them a slope is still right to rounding."""
     rng = np.random.default_rng(5)

@@ -35,6 +35,14 @@ def test_reading_does_not_touch_the_model():
     assert all((a == b).all() and b.requires_grad for a, b in zip(before, model.parameters(), strict=True))
 
 
+def test_training_on_does_not_change_what_was_read():
+    model = nn.Sequential(nn.Linear(2, 3)).double()
+    network = read(model)
+    before = network.weights[0].copy()
+    model[0].weight.data += 1
+    assert (network.weights[0] == before).all()
+
+
 def test_restricted_is_the_network_on_a_flat():
     rng = np.random.default_rng(0)
     network, origin, axes = read(random_network(rng, (6, 10, 3))), rng.normal(size=6), rng.normal(size=(2, 6))

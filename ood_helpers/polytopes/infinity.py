@@ -16,7 +16,7 @@ from .network import Network, read
 DIAMOND = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0], [1.0, 0.0]])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Infinity:
     """Sectors of the circle of directions, S of them, counter-clockwise. Neurons and k* are constant inside each.
 
@@ -35,6 +35,10 @@ class Infinity:
 
     def __len__(self):
         return len(self.start)
+
+    def __repr__(self):
+        shares = ", ".join(f"{share:.3f}" for share in self.shares())
+        return f"Infinity({len(self)} sectors; shares of directions won: {shares}; tied: {self.tie_share:.3f})"
 
     @property
     def winner(self):

@@ -12,7 +12,7 @@ from .fan import sweep
 from .network import read
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Line:
     """logits = offsets[i] + slopes[i] * t on [t[i], t[i + 1]); the last piece ends at `end`.
 
@@ -30,6 +30,9 @@ class Line:
     def __len__(self):
         return len(self.t)
 
+    def __repr__(self):
+        return f"{type(self).__name__}({len(self)} pieces for t from 0 to {self.end:g}, {self.slopes.shape[1]} logits)"
+
     def logits(self, t):
         """Logits [..., K] at parameters t [...]. Raises ValueError for t outside [0, end] or infinite."""
         t = np.asarray(t, dtype=np.float64)
@@ -39,7 +42,7 @@ class Line:
         return self.offsets[i] + self.slopes[i] * t[..., None]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Ray(Line):
     """A `Line` without end. `leaders` [K] is True at the classes whose logit grows fastest for ever: one k*, or a tie."""
 

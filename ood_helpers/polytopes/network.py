@@ -72,8 +72,8 @@ def read(model):
         if i % 2 == 0:
             if not isinstance(layer, nn.Linear):
                 raise ValueError(f"{name}: expected a Linear here; the order must be Linear, ReLU, Linear, …, Linear")
-            weight = layer.weight.detach().cpu().double().numpy()
-            bias = np.zeros(len(weight)) if layer.bias is None else layer.bias.detach().cpu().double().numpy()
+            weight = _float64(layer.weight)
+            bias = np.zeros(len(weight)) if layer.bias is None else _float64(layer.bias)
             if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
                 raise ValueError(f"{name}: weights must be finite numbers; it holds NaN or infinity")
             if 0 in weight.shape:
@@ -93,3 +93,8 @@ def read(model):
     if len(leaks) == len(weights):
         raise ValueError(f"{name}: the last layer must be a Linear that gives the logits")
     return Network(weights, biases, leaks)
+
+
+def _float64(parameter):
+    """A copy, so that training the model further does not change what was read."""
+    return parameter.detach().cpu().numpy().astype(np.float64)
