@@ -23,7 +23,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 lab: $(READY)    ## set up, then open the course in JupyterLab
-	$(BIN)/jupyter lab $(LAB_FLAGS) notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_FLAGS)
 
 test: $(READY) lint unit   ## set up, then run every test: package, notebooks, browser
 	$(BIN)/python -m pytest tests/test_browser.py
