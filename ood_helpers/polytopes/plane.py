@@ -91,7 +91,7 @@ class Plane:
         """Every edge once, as a segment, [E, 2, 2]: what a matplotlib LineCollection takes."""
         return self._from_square(self.mesh.xy)[self.mesh.ends]
 
-    def edgelayers_of(self):
+    def edge_layers(self):
         """The hidden layer (0, 1, …) that bends along each edge, [E]; -1 on the rim of the rectangle."""
         return np.where(self.mesh.owner < 0, -1, layers_of(self.network, self.mesh.owner))
 
