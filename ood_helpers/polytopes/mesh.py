@@ -378,19 +378,21 @@ def first_neurons(network):
 
 
 def magnitudes(network):
-    """How large the terms are that add up to each neuron in the square, one [n] per Linear: |b| + |W| @ max |z before|.
+    """The yardstick for rounding in the square, one [n] per Linear: how large the terms are that add up to each neuron.
 
-    The maximum is taken over a coarse grid, and before the kink, since a neuron at rest still rounds. This is the yardstick for
-    rounding; a factor of two does not matter. Raises ValueError where numbers overflow.
+    |b| + |W| @ max |z before|, and what the layers before have rounded away already, as independent errors: √(W² @ size²).
+    The maximum is taken over a coarse grid and before the kink, since a neuron at rest still rounds; a factor of two does not
+    matter. Raises ValueError where numbers overflow.
     """
     side = np.linspace(-1, 1, 9)
     z = h = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
-    sizes = []
+    sizes, size = [], np.zeros(2)
     with np.errstate(over="ignore", invalid="ignore"):
         for i, (weight, bias, leak) in enumerate(zip(network.weights, network.biases, [*network.leaks, 1.0], strict=True)):
-            sizes.append(np.abs(bias) + np.abs(weight) @ np.abs(z).max(axis=0))
-            if not np.isfinite(sizes[-1]).all():
+            size = np.abs(bias) + np.abs(weight) @ np.abs(z).max(axis=0) + np.hypot.reduce(weight * size, axis=1)
+            if not np.isfinite(size).all():
                 raise ValueError(f"layer {2 * i} (Linear): its outputs exceed the range of float64 in this rectangle")
+            sizes.append(size)
             z = h @ weight.T + bias
             h = np.where(z > 0, z, leak * z)
     return sizes

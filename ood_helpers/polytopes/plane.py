@@ -16,8 +16,6 @@ from .mesh import BATCH, Degenerate, first_neurons, magnitudes, measure, subdivi
 from .network import Network, read
 
 SHIFTS = (0.0, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)  # relative change of the biases: none, then ever more
-# rounding can give a point on a vertex an activation pattern that no polytope has: then `locate` looks beside it, ever farther
-NUDGES = np.array([(0, 0)] + [(r * x, r * y) for r in (1e-15, 1e-13, 1e-11, 1e-9) for x in (-1, 1, 0.3) for y in (-0.7, 1.1)])
 
 
 def plane(model, lo=-50.0, hi=50.0, origin=None, axes=None):
@@ -104,9 +102,9 @@ class Plane:
         return self._maps[1]
 
     def locate(self, points):
-        """The polytope that holds each point, [n]; -1 outside the rectangle. A point on an edge goes to either side.
+        """The polytope that holds each point, [n]; -1 outside the rectangle. A point on an edge goes to one of its sides.
 
-        A polytope is known by which neurons are active in it: look the point's activation pattern up. Cost: one forward pass.
+        A polytope is known by which neurons are active in it: look up which are active at the point. Cost: one forward pass.
         """
         points = np.asarray(points, dtype=np.float64)
         if points.ndim != 2 or points.shape[1] != 2:
@@ -122,15 +120,12 @@ class Plane:
     def _look_up(self, x):
         """The polytope of points x [n, 2] of the square."""
         keys, polytope, codes = self._code_book
-        found = np.full(len(x), -1)
-        for nudge in NUDGES:
-            lost = np.flatnonzero(found < 0)
-            if len(lost) == 0:
-                return found
-            code = _code(activity(self._square_network, np.clip(x[lost] + nudge, -1, 1)), keys)
-            slot = np.minimum(np.searchsorted(codes, code), len(codes) - 1)
-            found[lost] = np.where(codes[slot] == code, polytope[slot], -1)
-        raise ArithmeticError(f"no polytope holds the point {self._from_square(x[found < 0][0])}")
+        code = _code(activity(self._square_network, x), keys)
+        slot = np.minimum(np.searchsorted(codes, code), len(codes) - 1)
+        lost = codes[slot] != code
+        if lost.any():
+            raise ArithmeticError(f"no polytope has the active neurons of the point {self._from_square(x[lost][0])}")
+        return polytope[slot]
 
     @property
     def _square_network(self):
