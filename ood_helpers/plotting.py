@@ -4,6 +4,7 @@ Figures are plain matplotlib figures drawn by Agg, without pyplot; a notebook ce
 """
 
 import io
+from itertools import pairwise
 
 import matplotlib
 import numpy as np
@@ -13,6 +14,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure as _Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch
+from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's palette, told apart with any colour vision; every colour goes with a marker of its own
 CLASSES = [("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D")]
@@ -66,6 +68,8 @@ def plane_axes(ax, half_width, title=""):
         ylabel="$x_2$",
         title=title,
     )
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))  # few enough labels for any window
 
 
 def points(ax, x, y, size=14, **kwargs):
@@ -150,8 +154,7 @@ def window(ax, image, values, half_width):
 
 def band_points(ax, x, confidence, size=9):
     """Points x [n, 2] in the colour of their confidence band, each band with its own marker."""
-    edges = zip(BANDS, BANDS[1:], BAND_COLORS, ["v", "s", "o"], strict=False)
-    for low, high, color, marker in edges:
+    for (low, high), color, marker in zip(pairwise(BANDS), BAND_COLORS, "vso", strict=True):
         inside = (confidence > low) & (confidence <= high) if low > BANDS[0] else confidence <= high
         ax.scatter(*x[inside].T, s=size, c=color, marker=marker, edgecolors="0.5", linewidths=0.2)
 
