@@ -50,12 +50,13 @@ class Figure(_Figure):
         return buffer.getvalue()
 
 
-def figure(columns=1, rows=1, width=8.4, height=4.2, **kwargs):
-    """A figure of `width` × `height` inches and its axes (one, or an array of rows × columns), in the course's style."""
+def figure(columns=1, width=8.4, height=4.2):
+    """A figure of `width` × `height` inches and its axes (one, or an array of columns), in the course's style."""
     with matplotlib.rc_context(STYLE):
         fig = Figure(figsize=(width, height), dpi=100, layout="compressed")
+        fig.get_layout_engine().set(h_pad=0.1)  # the topmost tick label needs room where there is no title
         FigureCanvasAgg(fig)
-        return fig, fig.subplots(rows, columns, **kwargs)
+        return fig, fig.subplots(1, columns)
 
 
 def plane_axes(ax, half_width, title=""):
@@ -72,16 +73,16 @@ def plane_axes(ax, half_width, title=""):
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))  # few enough labels for any window
 
 
-def points(ax, x, y, size=14, **kwargs):
+def points(ax, x, y, size=14):
     """Points x [n, 2] of classes y [n], each class in its colour and marker."""
     for k in range(int(y.max()) + 1):
         color, marker = CLASSES[k]
-        ax.scatter(*x[y == k].T, s=size, c=color, marker=marker, linewidths=0, label=f"class {k}", **kwargs)
+        ax.scatter(*x[y == k].T, s=size, c=color, marker=marker, linewidths=0)
 
 
-def ood_points(ax, x, size=14, label="OOD", **kwargs):
+def ood_points(ax, x, size=14):
     """OOD points x [n, 2] as black crosses."""
-    ax.scatter(*x.T, s=size, c=OOD[0], marker=OOD[1], linewidths=0.9, label=label, **kwargs)
+    ax.scatter(*x.T, s=size, c=OOD[0], marker=OOD[1], linewidths=0.9)
 
 
 def class_discs(ax, world, radius=3.0):

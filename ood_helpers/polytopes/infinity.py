@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .fan import cut, sweep
-from .network import Network, read
+from .network import Network, plane_of, read
 
 DIAMOND = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0], [1.0, 0.0]])
 
@@ -76,7 +76,7 @@ def infinity(model, axes=None):
     Raises ValueError for a model that `read` refuses and for axes that are missing or do not span a plane.
     """
     network = read(model)
-    inputs = np.vstack([_plane(network, axes), np.zeros(network.in_dim)])
+    inputs = np.vstack([plane_of(axes, network.in_dim), np.zeros(network.in_dim)])
     edges, maps, real = sweep(_with_differences(network), DIAMOND, inputs, slack=1)
     k = network.n_classes
     duels = cut(edges, maps[:, :, k:], slack=1)  # the winner may change inside a sector: cut it where two classes draw
@@ -102,21 +102,6 @@ def directions(model, u):
         raise ValueError("u must hold finite numbers and no zero rows; a zero vector is no direction")
     leaders = network.leaders(u)
     return leaders.argmax(axis=1), leaders.sum(axis=1) > 1
-
-
-def _plane(network, axes):
-    """The plane of directions as rows [2, d], checked."""
-    d = network.in_dim
-    if axes is None:
-        if d != 2:
-            raise ValueError(f"axes must be given for a model with {d} inputs: two vectors of shape (2, {d}) that span a plane")
-        return np.eye(2)
-    axes = np.asarray(axes, dtype=np.float64)
-    if axes.shape != (2, d):
-        raise ValueError(f"axes must have shape (2, {d}), not {axes.shape}")
-    if not np.isfinite(axes).all() or np.linalg.matrix_rank(axes) < 2:
-        raise ValueError("axes must be two finite vectors that span a plane, not zero and not parallel")
-    return axes
 
 
 def _with_differences(network):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .fan import sweep
-from .network import read
+from .network import read, vector
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -102,13 +102,3 @@ def _pieces(network, start, direction, last_edge):
     """Breakpoints, slopes and offsets: the constant is u_y = 1 times the offset, so (direction, start) are the input's maps."""
     edges, maps, _ = sweep(network, np.array([[0.0, 1.0], last_edge]), np.stack([direction, start]), slack=0)
     return edges[:-1, 0] / edges[:-1, 1], maps[:, 0], maps[:, 1]
-
-
-def vector(values, name, size):
-    """`values` as a float64 vector [size], or a ValueError that names the argument."""
-    values = np.asarray(values, dtype=np.float64)
-    if values.shape != (size,):
-        raise ValueError(f"{name} must have shape ({size},), the input dimension of the model, not {values.shape}")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} must hold finite numbers; it holds NaN or infinity")
-    return values

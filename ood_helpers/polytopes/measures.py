@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .mesh import next_corner, ragged
+from .mesh import cross, next_corner, ragged
 
 ROUNDS = 24  # times that triangles are split at most …
 MOST = 200_000  # … and how many there may be; the bounds hold whenever the splitting stops
@@ -228,7 +228,7 @@ def area_in_disc(polygons, mean, radius):
     q = p[next_corner(polygons.starts)]
     enter, leave = _chord_of_circle(p, q, radius)
     a, b = p + enter[:, None] * (q - p), p + leave[:, None] * (q - p)
-    return _each(np.add, (_cross(a, b) + radius**2 * (_angle(p, a) + _angle(b, q))) / 2, polygons)
+    return _each(np.add, (cross(a, b) + radius**2 * (_angle(p, a) + _angle(b, q))) / 2, polygons)
 
 
 def _chord_of_circle(p, q, radius):
@@ -242,13 +242,9 @@ def _chord_of_circle(p, q, radius):
     return np.clip(ends, 0, 1)
 
 
-def _cross(u, v):
-    return u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
-
-
 def _angle(u, v):
     """The turn from u to v, in (-π, π]."""
-    return np.arctan2(_cross(u, v), (u * v).sum(axis=1))
+    return np.arctan2(cross(u, v), (u * v).sum(axis=1))
 
 
 # ---- logits ----
@@ -275,9 +271,9 @@ def _vertex_logits(polytopes):
 
 
 def _surprise(logits, k):
-    """-log p_k [n] of logits [K, n]; convex where the logits are affine."""
+    """-log p_k [n] of logits [K, n], k a class or one per point; convex where the logits are affine."""
     top = logits.max(axis=0)
-    return np.log(np.exp(logits - top).sum(axis=0)) + (top - logits[k])
+    return np.log(np.exp(logits - top).sum(axis=0)) + (top - logits[k, np.arange(logits.shape[1])])
 
 
 def _tangent(polytopes, face, k, x):
@@ -286,11 +282,7 @@ def _tangent(polytopes, face, k, x):
     p = np.exp(logits - logits.max(axis=0))
     p /= p.sum(axis=0)
     slopes = polytopes.slopes[face]
-    one = np.arange(len(face))
-    k = np.broadcast_to(k, len(face))
-    top = logits.max(axis=0)
-    value = np.log(np.exp(logits - top).sum(axis=0)) + (top - logits[k, one])
-    return value, np.einsum("kn,nkj->nj", p, slopes) - slopes[one, k]
+    return _surprise(logits, k), np.einsum("kn,nkj->nj", p, slopes) - slopes[np.arange(len(face)), k]
 
 
 # ---- who wins where ----

@@ -270,13 +270,14 @@ def meeting_places(tips, a, b):
     """Where the chords from tips[:, 0] to tips[:, 1] meet: the fraction of chord a [X] and of chord b [X] that lies before."""
     along = tips[:, 1] - tips[:, 0]
     apart = tips[b, 0] - tips[a, 0]
-    turn = _cross(along[a], along[b])
+    turn = cross(along[a], along[b])
     if (turn <= 0).any():
         raise Degenerate("chords that must meet are parallel")
-    return _cross(apart, along[b]) / turn, _cross(apart, along[a]) / turn
+    return cross(apart, along[b]) / turn, cross(apart, along[a]) / turn
 
 
-def _cross(u, v):
+def cross(u, v):
+    """The cross product of vectors u, v [..., 2]."""
     return u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
 
 

@@ -95,6 +95,33 @@ def read(model):
     return Network(weights, biases, leaks)
 
 
+def plane_of(axes, dim):
+    """Two directions [2, dim] that span a plane, as float64; the plane itself if `axes` is None and dim is 2.
+
+    Raises ValueError where axes are missing, of another shape, not finite, or do not span a plane.
+    """
+    if axes is None:
+        if dim != 2:
+            raise ValueError(f"axes must be given for a model with {dim} inputs: axes [2, {dim}], two vectors that span a plane")
+        return np.eye(2)
+    axes = np.asarray(axes, dtype=np.float64)
+    if axes.shape != (2, dim):
+        raise ValueError(f"axes must have shape (2, {dim}), not {axes.shape}")
+    if not np.isfinite(axes).all() or np.linalg.matrix_rank(axes) < 2:
+        raise ValueError("axes must be two finite vectors that span a plane: independent, not zero and not parallel")
+    return axes
+
+
+def vector(values, name, size):
+    """`values` as a float64 vector [size], or a ValueError that names the argument."""
+    values = np.asarray(values, dtype=np.float64)
+    if values.shape != (size,):
+        raise ValueError(f"{name} must have shape ({size},), the input dimension of the model, not {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} must hold finite numbers; it holds NaN or infinity")
+    return values
+
+
 def _float64(parameter):
     """A copy, so that training the model further does not change what was read."""
     return parameter.detach().cpu().numpy().astype(np.float64)

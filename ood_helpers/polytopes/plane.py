@@ -13,7 +13,7 @@ import numpy as np
 
 from .maps import activity, affine_maps, dual_tree, layers_of
 from .mesh import BATCH, Degenerate, first_neurons, magnitudes, measure, subdivide
-from .network import Network, read
+from .network import Network, plane_of, read, vector
 
 SHIFTS = (0.0, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)  # relative change of the biases: none, then ever more
 
@@ -178,20 +178,10 @@ class Plane:
 def _flat(network, origin, axes):
     """The network on two inputs: itself, or seen from the flat origin + s₁ axes[0] + s₂ axes[1]."""
     dim = network.in_dim
-    if axes is None:
-        if dim != 2:
-            raise ValueError(f"the network has {dim} inputs: plane needs 2, or axes [2, {dim}] of a flat to look at")
-        if origin is not None:
-            raise ValueError("origin is only used together with axes [2, d]")
-        return network
-    axes = np.asarray(axes, dtype=np.float64)
-    origin = np.zeros(dim) if origin is None else np.asarray(origin, dtype=np.float64)
-    if axes.shape != (2, dim) or origin.shape != (dim,):
-        raise ValueError(f"axes must be [2, {dim}] and origin [{dim}], not {list(axes.shape)} and {list(origin.shape)}")
-    if not (np.isfinite(axes).all() and np.isfinite(origin).all()):
-        raise ValueError("axes and origin must be finite numbers")
-    if np.linalg.matrix_rank(axes) < 2:
-        raise ValueError("axes must be two independent directions; these are zero or parallel")
+    if axes is None and origin is not None:
+        raise ValueError("origin is only used together with axes [2, d]")
+    axes = plane_of(axes, dim)
+    origin = np.zeros(dim) if origin is None else vector(origin, "origin", dim)
     return network.restricted(origin, axes)
 
 
