@@ -45,6 +45,12 @@ def test_shells_are_uniform_in_volume(dim):
     assert stats.kstest(share, "uniform").pvalue > 0.01
 
 
+@pytest.mark.parametrize("dim", [1, 2, 1000])
+def test_thin_shells_cost_no_more(dim):
+    x = TwoGaussians(dim=dim).boundary(100, generator=seeded(), inner=3.0, outer=3.0 + 1e-5)
+    assert len(x) == 100
+
+
 def test_shell_directions_are_uniform():
     world = TwoGaussians()
     x = world.boundary(8000, generator=seeded())

@@ -74,6 +74,15 @@ def test_other_dimensions_and_the_reject_loss():
     assert history.loss.shape == (300, 2) and (history.loss[-10:].mean(0) < 0.3).all()
 
 
+def test_cosine_lets_the_steps_fall_to_nothing():
+    def last_step(cosine):
+        model, seen = network(), []
+        train(model, WORLD, LOSS, steps=200, cosine=cosine, callback=lambda *_: seen.append(weights(model)))
+        return (seen[-1] - seen[-2]).norm()
+
+    assert last_step(cosine=True) < 0.01 * last_step(cosine=False)
+
+
 def test_the_callback_sees_every_step_and_can_stop():
     model, seen = network(), []
 
