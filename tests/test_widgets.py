@@ -1,5 +1,6 @@
 """Demos: values in, picture and sentence out."""
 
+import base64
 import io
 
 import ipywidgets
@@ -31,7 +32,9 @@ def make(update=None, **kwargs):
 
 
 def pixels(demo):
-    return np.asarray(Image.open(io.BytesIO(demo.image.value)))
+    kind, data = bytes(demo.image.value).split(b",")
+    assert kind == b"data:image/jpeg;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
 
 
 def dark(demo):
