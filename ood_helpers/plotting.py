@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure as _Figure
 from matplotlib.lines import Line2D
@@ -54,7 +55,7 @@ def figure(columns=1, width=8.4, height=4.2):
     """A figure of `width` × `height` inches and its axes (one, or an array of columns), in the course's style."""
     with matplotlib.rc_context(STYLE):
         fig = Figure(figsize=(width, height), dpi=100, layout="compressed")
-        fig.get_layout_engine().set(h_pad=0.1)  # the topmost tick label needs room where there is no title
+        fig.get_layout_engine().set(h_pad=0.1, w_pad=0.12)  # tick labels at the corners need room
         FigureCanvasAgg(fig)
         return fig, fig.subplots(1, columns)
 
@@ -175,3 +176,65 @@ def set_bars(bars, confidence):
     _, edges, _ = bars.get_data()
     counts, _ = np.histogram(confidence, edges)
     bars.set_data(counts / len(confidence))
+
+
+def class_colors(logits, reject=False):
+    """A colour [n, 3] for each of n logits [n, K]: that of the winning class, the paler the less sure; reject is grey."""
+    logits = torch.as_tensor(logits).double()
+    winner, n_classes = logits.argmax(-1).numpy(), logits.shape[-1]
+    names = [color for color, _ in CLASSES[: n_classes - reject]] + ["0.45"] * reject
+    full = np.array([matplotlib.colors.to_rgb(color) for color in names])[winner]
+    sure = (logits.softmax(-1).amax(-1).numpy()[:, None] - 1 / n_classes) / (1 - 1 / n_classes)
+    return 1 - (0.12 + 0.88 * sure) * (1 - full)  # a hint of the class even where nothing is sure
+
+
+def polytope_map(ax, polytopes, colors):
+    """The polytopes of `polytopes.plane`, one colour [M, 3] each, with white edges; returns it for `set_polytopes`."""
+    artist = PolyCollection([], linewidths=0.3, edgecolors="white", zorder=0)
+    ax.add_collection(artist, autolim=False)
+    set_polytopes(artist, polytopes, colors)
+    return artist
+
+
+def set_polytopes(artist, polytopes, colors):
+    """Show other polytopes in a `polytope_map`."""
+    artist.set_verts(np.split(polytopes.corners, polytopes.starts[1:-1]))
+    artist.set_facecolor(colors)
+
+
+def direction_ring(ax, infinity, reject=False, title="all directions"):
+    """The circle of directions, each in the colour and with the marker of its k*, black where classes tie, on axes `ax`.
+
+    infinity  from `polytopes.infinity`
+    reject    whether the last class is reject
+    Returns the ring for `set_directions`.
+    """
+    ax.set(xlim=(-1.15, 1.15), ylim=(-1.15, 1.15), aspect="equal", xticks=[], yticks=[], title=title)
+    ax.spines[:].set_visible(False)
+    n_classes = infinity.slopes.shape[1]
+    looks = [*CLASSES[: n_classes - reject], *[("0.75", "x")] * reject, ("black", "*")]
+    ring = PolyCollection([], linewidths=0)
+    ax.add_collection(ring, autolim=False)
+    marks = [ax.plot([], [], ls="", marker=m, color=c, markeredgecolor="black", ms=9)[0] for c, m in looks]
+    names = [f"class {k}" for k in range(n_classes - reject)] + ["reject"] * reject + ["tie"]
+    handles = [Line2D([], [], ls="", marker=m, color=c, markeredgecolor="black", ms=9) for c, m in looks]
+    ax.legend(handles, names, **BELOW | {"bbox_to_anchor": (0.5, 0.02)}, ncols=2)
+    set_directions((ring, marks), infinity)
+    return ring, marks
+
+
+def set_directions(ring, infinity):
+    """Show another network's directions in a `direction_ring`."""
+    ring, marks = ring
+    who = np.where(infinity.tie, len(marks) - 1, infinity.winner)
+    new = np.flatnonzero(who != np.roll(who, 1)) if len(set(who)) > 1 else np.array([0])
+    starts, who = infinity.start[new], who[new]
+    widths = np.add.reduceat(np.roll(infinity.width, -new[0]), new - new[0])
+    arcs = [start + np.linspace(0, width, 2 + int(50 * width)) for start, width in zip(starts, widths, strict=True)]
+    unit = [np.stack([np.cos(arc), np.sin(arc)], axis=1) for arc in arcs]
+    ring.set_verts([np.concatenate([u, 0.72 * u[::-1]]) for u in unit])
+    ring.set_facecolor([mark.get_color() for mark in (marks[k] for k in who)])
+    middle, wide = starts + widths / 2, widths > 0.05
+    for k, mark in enumerate(marks):
+        here = wide & (who == k)
+        mark.set_data(0.86 * np.cos(middle[here]), 0.86 * np.sin(middle[here]))

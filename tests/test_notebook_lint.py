@@ -143,6 +143,51 @@ def imported(source):
     return names
 
 
+def check_live_names(notebook):
+    """What a demo's function reads is not given another meaning by a later cell: after Run All the demo must still work."""
+    trees = [(n, ast.parse(re.sub(r"^\s*[!%].*$", "pass", cell.source, flags=re.MULTILINE))) for n, cell in code_cells(notebook)]
+    functions, demos = {}, []
+    for n, tree in trees:
+        functions |= {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "Demo"]
+        demos += [(n, call.args[1].id, names_read(call.args[1].id, functions)) for call in calls]
+    return [
+        f"cell {later} gives a new meaning to {name}, which {function} of the demo in cell {n} reads"
+        for n, function, names in demos
+        for later, tree in trees
+        for name in sorted(names & names_made(tree))
+        if later > n
+    ]
+
+
+def names_read(function, functions):
+    """The global names that a function reads, itself or through the functions it calls."""
+    read, waiting = set(), [function]
+    while waiting:
+        nodes = list(ast.walk(functions[waiting.pop()]))
+        own = {node.arg for node in nodes if isinstance(node, ast.arg)}
+        own |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        new = {node.id for node in nodes if isinstance(node, ast.Name)} - own - read
+        read |= new
+        waiting += new & functions.keys()
+    return read
+
+
+def names_made(tree):
+    """The names that a cell gives a meaning to, outside functions and comprehensions."""
+    inner = (ast.FunctionDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+    made, waiting = set(), list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef):
+            made.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            made.add(node.id)
+        if not isinstance(node, inner):
+            waiting += ast.iter_child_nodes(node)
+    return made
+
+
 def check_no_local_paths(notebook):
     """No output tells where it was made."""
     found = []
@@ -185,6 +230,7 @@ RULES = (
     check_headings,
     check_cell_length,
     check_no_network,
+    check_live_names,
     check_no_local_paths,
 )
 
@@ -231,12 +277,22 @@ def shown(**data):
     return new_output("display_data", data={key.replace("_", "/", 1): value for key, value in data.items()})
 
 
+DEMO = """
+def helper(x):
+    return model(x)
+def update(beta):
+    local = helper(beta)
+    ax.plot(local)
+widgets.Demo(figure, update, {})
+"""
 GOOD = notebook_of(
     "## A `part`\n\n[a part](#A-part), $f[x](y)$, [the web](https://example.org)\n\n```\n# no heading\n```\n\n### Deeper",
     code("\n".join(["x = 1"] * 15), 1, [stream("stdout", "fine"), shown(image_png="abc/tmp/def", text_plain="1")]),
     new_code_cell(""),
     "## Next",
-    code("import torch\n%matplotlib inline\nurl = 'a://b'", 2),
+    code(DEMO, 2),
+    code("figure, local = 1, [ax for ax in range(3)]\ndef later(ax):\n    model = ax", 3),
+    code("import torch\n%matplotlib inline\nurl = 'a://b'", 4),
 )
 
 BAD = [
@@ -266,6 +322,8 @@ BAD = [
     (check_no_network, notebook_of(code("%pip install torch")), "installs"),
     (check_no_network, notebook_of(code("!conda install torch")), "installs"),
     (check_no_network, notebook_of(code("run('pip install torch')")), "installs"),
+    (check_live_names, notebook_of(code(DEMO), code("figure, (a, ax) = 1, (2, 3)", 2)), "cell 3 gives a new meaning to ax"),
+    (check_live_names, notebook_of(code(DEMO), code("for _, model in []:\n    pass", 2)), "meaning to model, which update"),
     (check_no_local_paths, notebook_of(code(outputs=[stream("stdout", "at /home/ada/x")])), "cell 2 shows a local path: /home/"),
     (check_no_local_paths, notebook_of(code(outputs=[shown(text_plain="/Users/ada")])), "/Users/"),
     (check_no_local_paths, notebook_of(code(outputs=[shown(text_html="<a>/tmp/x</a>")])), "/tmp/"),
