@@ -1,32 +1,41 @@
 """Areas and worst cases, measured on the polytopes that `plane` finds: no sampling.
 
-Inside a polytope every logit is affine, and that decides what is exact:
+Inside a polytope every logit f_k is affine, and that decides what is exact:
 
 - the winner changes along straight lines f_k = f_l, so what a class wins of a polytope is a convex polygon: exact;
-- with two classes the confidence rises with f_k - f_l, which is affine, so it exceeds tau on one side of a straight line: exact;
-- with more, -log p_k = log Σ_l exp(f_l - f_k) is convex: in a triangle it lies below the plane through its values at the corners
-  and above each of its tangent planes. That brackets areas and maxima, and triangles are split until the bracket is narrow;
+- the log-odds against a class, log((1 - p_k) / p_k) = log Σ exp(f_l - f_k) over l ≠ k, fall as p_k rises. With two classes they
+  are affine too, so p_k exceeds tau on one side of a straight line: exact;
+- with more they are convex: in a triangle they lie below the plane through their values at the corners and above each of their
+  tangent planes. That brackets areas and maxima, and triangles are split until the bracket is narrow;
 - a convex function is greatest at a corner, so the smallest p_k is found among corners: exact for any number of classes.
+
+Exact means to rounding; a difference of logits that could be rounding counts as 0, so that classes tie where they should. What
+is measured is `polytopes.network`: where `polytopes.perturbed` is not 0, that is the network with its hidden biases moved.
 
 In-distribution discs are cut out exactly: areas by circular sectors, worst cases by the points where circles cross edges. Where
 the discs' edges are curved they bend inwards, seen from outside, so no point of an arc can be the greatest value of a convex
 function: it lies inside a short tangent, and the function is at least as great at one of its ends.
 
-`means` [m, 2] are the centres of the discs, none by default, `radius` is common to all.
+`means` [m, 2] are the centres of the discs, none by default; `radius` is common to all. The discs must not overlap. Both are in
+the coordinates of the rectangle. In a slice of more dimensions these are s₁ and s₂: a ball of radius r is a disc only if the two
+axes have length 1 and are orthogonal, and its radius is √(r² - h²) where its centre is a distance h away from the slice.
+
+Every measure raises ValueError for an argument outside what is allowed, and so does a search where the discs leave no point.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import expit
 
-from .mesh import cross, next_corner, ragged
+from .mesh import FAINT, cross, next_corner, ragged
 
-ROUNDS = 24  # times that triangles are split at most …
+ROUNDS = 40  # times that triangles are split at most …
 MOST = 200_000  # … and how many there may be; the bounds hold whenever the splitting stops
 
 
 class Bounds(NamedTuple):
-    """An area that is at least `low` and at most `high`."""
+    """An area that is at least `low` and at most `high`, to rounding."""
 
     low: float
     high: float
@@ -64,7 +73,7 @@ def class_areas(polytopes, means=(), radius=0.0):
     """Area [K] that each class wins, outside the discs. Where classes tie the lowest index wins. Exact for any K."""
     discs = _discs(means, radius)
     areas = np.zeros(polytopes.offsets.shape[1])
-    for k, won in _won(polytopes, range(len(areas))):
+    for k, won in _won(polytopes, range(len(areas)), _noise(polytopes)):
         areas[k] = _area_outside(won, *discs).sum()
     return areas
 
@@ -74,24 +83,23 @@ def confident_area(polytopes, tau, classes=None, means=(), radius=0.0, rtol=1e-5
 
     tau      in [0, 1)
     classes  which probabilities count: all by default; for a reject network the in-distribution classes
-    rtol     for three or more classes: how far the bounds may lie apart, relative to the area of the rectangle. With one or
-             two classes the area is exact and the bounds are equal
+    rtol     for three or more classes: how far the bounds may lie apart, relative to the area of the rectangle; they lie further
+             apart only if that takes more than `MOST` triangles. With one or two classes the area is exact and the bounds equal
     """
     if not 0 <= tau < 1:
         raise ValueError(f"tau must be a probability in [0, 1), not {tau}")
-    discs, total = _discs(means, radius), polytopes.offsets.shape[1]
+    discs, total, noise = _discs(means, radius), polytopes.offsets.shape[1], _noise(polytopes)
     classes = _classes(classes, total)
-    budget = rtol * polytopes.areas.sum() / len(classes)
+    budget = _not_negative(rtol, "rtol") * polytopes.areas.sum() / len(classes)
+    level = np.log1p(-tau) - np.log(tau) if tau else np.inf
     low = high = 0.0
-    for k, won in _won(polytopes, classes):
-        if total == 1 or tau == 0:
-            part = [_area_outside(won, *discs).sum()] * 2
-        elif total == 2:
-            logits = _logits(polytopes, won)
-            part = [_area_outside(_clip(won, logits[k] - logits[1 - k] - np.log(tau / (1 - tau))), *discs).sum()] * 2
+    for k, won in _won(polytopes, classes, noise):
+        if total > 2:
+            inner, outer = _bracket_area(polytopes, won, k, level, discs, budget, noise)
         else:
-            part = _bracket_area(polytopes, won, k, -np.log(tau), discs, budget)
-        low, high = low + part[0], high + part[1]
+            sure = _clip(won, level - _log_odds(_logits(polytopes, won), k), noise)
+            inner = outer = _area_outside(sure, *discs).sum()
+        low, high = low + inner, high + outer
     return Bounds(float(low), float(high))
 
 
@@ -99,18 +107,22 @@ def most_confident(polytopes, classes=None, means=(), radius=0.0, tol=1e-6):
     """Where, outside the discs, the softmax probability of any of `classes` is largest, as a `Peak`.
 
     With two classes exact: the place is a corner of a polytope, or where a circle crosses an edge. With more the maximum may lie
-    inside a polytope: then log(bound) is within `tol` of log(confidence), unless the maximum is reached along a whole line, where
-    the search stops early with a wider bound.
+    inside a polytope: then the log-odds of `bound` and of `confidence` are within `tol`, and so are their logarithms, unless the
+    maximum is reached along a whole line, where the search stops early with a wider bound.
     """
-    discs = _discs(means, radius)
+    discs, tol = _discs(means, radius), _not_negative(tol, "tol")
     classes = _classes(classes, polytopes.offsets.shape[1])
     points, logits = _candidates(polytopes, discs)
-    surprise = np.stack([_surprise(logits, k) for k in classes])
-    k, i = np.unravel_index(surprise.argmin(), surprise.shape)
-    found, least = (surprise[k, i], points[i], classes[k]), surprise[k, i]
-    if len(logits) > 2:
-        found, least = _search(polytopes, classes, discs, found, tol)
-    return Peak(float(np.exp(-found[0])), found[1], int(found[2]), float(np.exp(-least)))
+    log_odds = np.stack([_log_odds(logits, k) for k in classes])
+    k, i = np.unravel_index(log_odds.argmin(), log_odds.shape)
+    best = least = log_odds[k, i]
+    point, winner = points[i], classes[k]
+    for k in classes if len(logits) > 2 else ():
+        value, place, bound = _search(polytopes, k, discs, best, tol)
+        if value < best:
+            best, point, winner = value, place, k
+        least = min(least, bound)
+    return Peak(float(expit(-best)), point, winner, float(expit(-least)))
 
 
 def least_probable(polytopes, k, means=(), radius=0.0):
@@ -120,9 +132,9 @@ def least_probable(polytopes, k, means=(), radius=0.0):
     """
     (k,) = _classes([k], polytopes.offsets.shape[1])
     points, logits = _candidates(polytopes, _discs(means, radius))
-    surprise = _surprise(logits, k)
-    i = surprise.argmax()
-    value = float(np.exp(-surprise[i]))
+    log_odds = _log_odds(logits, k)
+    i = log_odds.argmax()
+    value = float(expit(-log_odds[i]))
     return Peak(value, points[i], k, value)
 
 
@@ -130,28 +142,38 @@ def least_probable(polytopes, k, means=(), radius=0.0):
 
 
 def _classes(classes, total):
-    """A list of distinct class numbers, all by default."""
-    chosen = list(range(total) if classes is None else classes)
-    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(total)):
+    """A sorted list of distinct class numbers: all by default, or one, or several."""
+    chosen = list(range(total)) if classes is None else np.atleast_1d(classes).tolist()
+    if not chosen or any(k not in range(total) for k in chosen) or len(set(chosen)) < len(chosen):
         raise ValueError(f"classes must be distinct numbers from 0 to {total - 1}, not {chosen}")
-    return [int(k) for k in chosen]
+    return sorted(int(k) for k in chosen)
 
 
 def _discs(means, radius):
     """Centres [m, 2] and the common radius."""
+    radius = _not_negative(radius, "radius")
     means = np.asarray(means, dtype=np.float64)
     means = means.reshape(0, 2) if means.size == 0 else means
     if means.ndim != 2 or means.shape[1] != 2 or not np.isfinite(means).all():
-        raise ValueError(f"means must be finite and [m, 2], not of shape {list(means.shape)}")
-    if not (np.isfinite(radius) and radius >= 0):
-        raise ValueError(f"radius must be a finite number, 0 or more, not {radius}")
+        raise ValueError(f"means must be finite and [m, 2], points of the rectangle's plane, not of shape {list(means.shape)}")
     i, j = np.triu_indices(len(means), 1)
-    if (np.linalg.norm(means[i] - means[j], axis=1) < 2 * radius).any():
-        raise ValueError(f"the discs of radius {radius} around the means overlap; they must lie apart")
-    return means, float(radius)
+    if (np.linalg.norm(means[i] - means[j], axis=1) < 2 * radius * (1 - FAINT)).any():
+        raise ValueError(f"the discs of radius {radius} around the means overlap; they must lie apart, or touch")
+    return means, radius
+
+
+def _not_negative(value, name):
+    if not (np.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} must be a finite number, 0 or more, not {value}")
+    return float(value)
 
 
 # ---- polygons ----
+
+
+def _polygons(polytopes):
+    """All polytopes, whole."""
+    return Polygons(polytopes.corners, polytopes.starts, np.arange(len(polytopes)))
 
 
 def _rectangle(polytopes):
@@ -167,6 +189,7 @@ def _pick(polygons, keep):
 
 
 def _join(parts):
+    """Several `Polygons` as one."""
     corners, starts, source = zip(*parts, strict=True)
     sizes = np.concatenate([np.diff(s) for s in starts])
     return Polygons(np.concatenate(corners), np.concatenate([[0], np.cumsum(sizes)]), np.concatenate(source))
@@ -177,11 +200,12 @@ def _each(ufunc, values, polygons):
     return ufunc.reduceat(values, polygons.starts[:-1]) if len(polygons.source) else values[:0]
 
 
-def _clip(polygons, values, keep_ties=False):
+def _clip(polygons, values, noise, keep_ties=False):
     """The part of each polygon where an affine function is positive, given its values [N] at the corners.
 
-    A polygon on which the function is 0 everywhere goes, or stays with `keep_ties`.
+    A polygon on which the function is 0 everywhere goes, or stays with `keep_ties`. Values up to `noise` count as 0.
     """
+    values = np.where(np.abs(values) <= noise, 0, values)
     following = next_corner(polygons.starts)
     after = values[following]
     kept, cut = values >= 0, (values > 0) & (after < 0) | (values < 0) & (after > 0)
@@ -208,7 +232,7 @@ def _areas(polygons):
 
 
 def _area_outside(polygons, means, radius):
-    """Area [P] of each polygon outside the discs."""
+    """Area [P] of each polygon outside the discs. Only those whose bounding box meets the disc's are compared with it."""
     areas = _areas(polygons)
     for mean in means if radius else ():
         near = np.ones(len(areas), bool)
@@ -235,7 +259,7 @@ def _chord_of_circle(p, q, radius):
     """The part of each segment p to q [n, 2] that lies inside a circle around 0, from and to, as fractions in [0, 1]."""
     along = q - p
     square, slope = (along**2).sum(axis=1), (p * along).sum(axis=1)
-    depth = slope**2 - square * ((p**2).sum(axis=1) - radius**2)
+    depth = square * radius**2 - cross(p, q) ** 2  # positive where the line passes the centre within the radius
     root = np.sqrt(np.maximum(depth, 0))
     inside = (depth > 0) & (square > 0)
     ends = [np.divide(-slope + sign * root, square, out=np.zeros(len(p)), where=inside) for sign in (-1, 1)]
@@ -270,29 +294,43 @@ def _vertex_logits(polytopes):
     return points, _affine(polytopes, face, points)
 
 
-def _surprise(logits, k):
-    """-log p_k [n] of logits [K, n], k a class or one per point; convex where the logits are affine."""
-    top = logits.max(axis=0)
-    return np.log(np.exp(logits - top).sum(axis=0)) + (top - logits[k, np.arange(logits.shape[1])])
+def _log_odds(logits, k):
+    """log((1 - p_k) / p_k) [n] of logits [K, n]: convex where the logits are affine, and affine if K is 2; -inf if K is 1."""
+    return np.logaddexp.reduce(_rivals(logits, k), axis=0)
+
+
+def _rivals(logits, k):
+    """f_l - f_k [K, n], and -inf for class k itself, which is no rival."""
+    rivals = logits - logits[k]
+    rivals[k] = -np.inf
+    return rivals
 
 
 def _tangent(polytopes, face, k, x):
-    """-log p_k and its gradient at points x: [n], [n, 2]. k is a class, or one per point."""
-    logits = _affine(polytopes, face, x)
-    p = np.exp(logits - logits.max(axis=0))
-    p /= p.sum(axis=0)
+    """The log-odds against class k and their gradient at points x [n, 2] of polytopes face [n]: [n], [n, 2].
+
+    The gradient is the mean of the rivals' slopes, weighted with their probabilities, less the slope of k.
+    """
+    rivals = _rivals(_affine(polytopes, face, x), k)
+    log_odds = np.logaddexp.reduce(rivals, axis=0)
     slopes = polytopes.slopes[face]
-    return _surprise(logits, k), np.einsum("kn,nkj->nj", p, slopes) - slopes[np.arange(len(face)), k]
+    return log_odds, np.einsum("kn,nkj->nj", np.exp(rivals - log_odds), slopes) - slopes[:, k]
+
+
+def _noise(polytopes):
+    """A difference of logits this small may be rounding: measured by the largest terms that add up to a logit, and 1 for logs."""
+    reach = np.maximum(np.abs(polytopes.lo), np.abs(polytopes.hi))
+    return FAINT * (1 + (np.abs(polytopes.slopes) @ reach + np.abs(polytopes.offsets)).max())
 
 
 # ---- who wins where ----
 
 
-def _won(polytopes, classes):
-    """For each class, what it wins among `classes` of the polytopes: a generator of (k, Polygons)."""
-    every = Polygons(polytopes.corners, polytopes.starts, np.arange(len(polytopes)))
-    logits = _vertex_logits(polytopes)[1]
-    leader = logits[classes].argmax(axis=0)[polytopes.mesh.corners()]
+def _won(polytopes, classes, noise):
+    """For each class, what it wins among `classes` of the polytopes: a generator of (k, Polygons). The first of a tie wins."""
+    every = _polygons(polytopes)
+    logits = _vertex_logits(polytopes)[1][classes]
+    leader = (logits >= logits.max(axis=0) - noise).argmax(axis=0)[polytopes.mesh.corners()]
     first = leader[polytopes.starts[:-1]]
     decided = _each(np.logical_and, leader == np.repeat(first, np.diff(polytopes.starts)), every)
     contested = _pick(every, ~decided)
@@ -301,7 +339,7 @@ def _won(polytopes, classes):
         for other in classes:
             if other != k:
                 logits = _logits(polytopes, part)
-                part = _clip(part, logits[k] - logits[other], keep_ties=k < other)
+                part = _clip(part, logits[k] - logits[other], noise, keep_ties=k < other)
         yield k, _join([_pick(every, decided & (first == i)), part])
 
 
@@ -323,24 +361,21 @@ def _split(triangles):
 
 
 def _tangent_at(polytopes, polygons, k):
-    """A tangent plane of -log p_k at the corners [N] of each polygon, a lower bound, taken at the mean of the corners."""
+    """A tangent plane of the log-odds at the corners [N] of each polygon, a lower bound; it touches at the corners' mean."""
     sizes = np.diff(polygons.starts)
     centre = np.stack([_each(np.add, polygons.corners[:, i], polygons) for i in (0, 1)], axis=1) / sizes[:, None]
-    value, slope = _tangent(polytopes, polygons.source, k, centre)
-    return np.repeat(value, sizes) + (
-        np.repeat(slope, sizes, axis=0) * (polygons.corners - np.repeat(centre, sizes, axis=0))
-    ).sum(1)
+    value, slope = (np.repeat(v, sizes, axis=0) for v in _tangent(polytopes, polygons.source, k, centre))
+    return value + (slope * (polygons.corners - np.repeat(centre, sizes, axis=0))).sum(axis=1)
 
 
-def _bracket_area(polytopes, won, k, level, discs, budget):
-    """Bounds on the area outside the discs where -log p_k < level, at most `budget` apart."""
-    surprise = _surprise(_logits(polytopes, won), k)
-    inside = _each(np.maximum, surprise, won) < level
-    outside = _each(np.minimum, _tangent_at(polytopes, won, k), won) >= level
+def _bracket_area(polytopes, won, k, level, discs, budget, noise):
+    """Bounds on the area outside the discs where the log-odds are below `level`, at most `budget` apart."""
+    inside = _each(np.maximum, _log_odds(_logits(polytopes, won), k), won) < level - noise
+    outside = _each(np.minimum, _tangent_at(polytopes, won, k), won) >= level - noise
     low = high = _area_outside(_pick(won, inside), *discs).sum()
     triangles, face = _triangles(_pick(won, ~inside & ~outside))
+    inner, outer = _bracket(polytopes, triangles, face, k, level, discs, noise)
     for _ in range(ROUNDS):
-        inner, outer = _bracket(polytopes, triangles, face, k, level, discs)
         gap = outer - inner
         if gap.sum() <= budget or len(face) > MOST:
             break
@@ -349,16 +384,17 @@ def _bracket_area(polytopes, won, k, level, discs, budget):
         done, split = np.split(order, [np.searchsorted(np.cumsum(gap[order]), budget / 8, side="right")])
         low, high, budget = low + inner[done].sum(), high + outer[done].sum(), budget - gap[done].sum()
         triangles, face = _split(triangles[split]), np.tile(face[split], 4)
+        inner, outer = _bracket(polytopes, triangles, face, k, level, discs, noise)
     return low + inner.sum(), high + outer.sum()
 
 
-def _bracket(polytopes, triangles, face, k, level, discs):
-    """Bounds [T], [T] on the area of each triangle, outside the discs, where -log p_k < level."""
+def _bracket(polytopes, triangles, face, k, level, discs, noise):
+    """Bounds [T], [T] on the area of each triangle, outside the discs, where the log-odds are below `level`."""
     parts = Polygons(triangles.reshape(-1, 2), np.arange(0, 3 * len(face) + 1, 3), face)
-    above = _surprise(_logits(polytopes, parts), k)
+    above = _log_odds(_logits(polytopes, parts), k)
     below = _tangent_at(polytopes, parts, k)
     parts = parts._replace(source=np.arange(len(face)))
-    inner, outer = (_clip(parts, level - values) for values in (above, below))
+    inner, outer = (_clip(parts, level - values, noise) for values in (above, below))
     inner, outer = (np.bincount(part.source, _area_outside(part, *discs), len(face)) for part in (inner, outer))
     return inner, np.maximum(inner, outer)
 
@@ -371,7 +407,7 @@ def _candidates(polytopes, discs):
     points, values = [], []
     begin, end = polytopes.mesh.ends.T
     for mean in means if radius else ():
-        outside &= np.linalg.norm(vertices - mean, axis=1) >= radius
+        outside &= np.linalg.norm(vertices - mean, axis=1) >= radius * (1 - FAINT)  # a corner on the circle counts
         enter, leave = _chord_of_circle(vertices[begin] - mean, vertices[end] - mean, radius)
         for t, crosses in ((enter, (enter > 0) & (enter < leave)), (leave, (leave < 1) & (enter < leave))):
             a, b, share = begin[crosses], end[crosses], t[crosses]
@@ -383,38 +419,32 @@ def _candidates(polytopes, discs):
     return points, values
 
 
-def _search(polytopes, classes, discs, found, tol):
-    """The smallest -log p_k outside the discs over all `classes`: (value, point, class), and a proven lower bound.
+def _search(polytopes, k, discs, best, tol):
+    """The smallest log-odds against class k outside the discs, if below `best`: (value, point, a proven lower bound).
 
-    found   the best known so far, (value, point, class)
-
-    Triangles whose tangent plane stays above the best value are dropped, the others are split.
+    Triangles whose tangent plane stays above the best value so far are dropped, the others are split.
     """
-    every = Polygons(polytopes.corners, polytopes.starts, np.arange(len(polytopes)))
-    parts = []
-    for k in classes:
-        near = _each(np.minimum, _tangent_at(polytopes, every, k), every) < found[0] - tol
-        triangles, face = _triangles(_pick(every, near))
-        parts.append((triangles, face, np.full(len(face), k)))
-    triangles, face, k = (np.concatenate(part) for part in zip(*parts, strict=True))
+    every, point = _polygons(polytopes), None
+    near = _each(np.minimum, _tangent_at(polytopes, every, k), every) < best - tol
+    triangles, face = _triangles(_pick(every, near))
     for _ in range(ROUNDS):
         centre = triangles.mean(axis=1)
         value, slope = _tangent(polytopes, face, k, centre)
-        free = np.flatnonzero(~_in_a_disc(centre[:, None], discs))
-        if len(free) and value[free].min() < found[0]:
-            best = free[value[free].argmin()]
-            found = value[best], centre[best], k[best]
+        free = np.flatnonzero((value < best) & ~_in_a_disc(centre[:, None], discs))
+        if len(free):
+            i = free[value[free].argmin()]
+            best, point = value[i], centre[i]
         lower = value + np.einsum("tj,tcj->tc", slope, triangles - centre[:, None]).min(axis=1)
-        alive = (lower < found[0] - tol) & ~_in_a_disc(triangles, discs)
-        least = min(found[0] - tol, lower[alive].min(initial=np.inf))
+        alive = (lower < best - tol) & ~_in_a_disc(triangles, discs)
+        least = min(best - tol, lower[alive].min(initial=np.inf))
         if not alive.any() or len(face) > MOST:
             break
-        triangles, face, k = _split(triangles[alive]), np.tile(face[alive], 4), np.tile(k[alive], 4)
-    return found, max(least, 0.0)
+        triangles, face = _split(triangles[alive]), np.tile(face[alive], 4)
+    return best, point, least
 
 
 def _in_a_disc(x, discs):
-    """Which groups x [T, c, 2] of points lie inside one disc."""
+    """Which groups x [T, c, 2] of points lie inside a disc, all points of the group inside the same one: boolean [T]."""
     means, radius = discs
     inside = [(np.linalg.norm(x - mean, axis=2) < radius).all(axis=1) for mean in means]
     return np.any(inside, axis=0) if inside else np.zeros(len(x), bool)
