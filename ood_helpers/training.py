@@ -1,5 +1,7 @@
 """One training loop for every loss of the course, for one network or for many at once."""
 
+import contextlib
+import itertools
 import warnings
 from dataclasses import dataclass
 from numbers import Integral
@@ -42,6 +44,26 @@ def train(models, world, loss, ood=None, *, steps=1500, batch=64, lr=1e-3, cosin
     warning and keeps the weights of its last good step, while the others go on; a single network raises. An interrupt leaves
     every network with the weights of its last complete step.
     """
+    record, diverged = [], []
+    if not (isinstance(steps, int) and steps >= 1):
+        raise ValueError(f"steps must be a whole number of at least 1; got {steps}")
+    training = train_steps(models, world, loss, ood, steps=steps, batch=batch, lr=lr, cosine=cosine, seed=seed, diverged=diverged)
+    with contextlib.closing(training):
+        for step, losses in enumerate(tqdm(training, "training", steps, unit="step", leave=False, delay=1, mininterval=0.5)):
+            record.append(losses)
+            if callback and callback(step, losses):
+                break
+    return History(torch.stack(record), sorted(diverged))
+
+
+def train_steps(models, world, loss, ood=None, *, steps=None, batch=64, lr=1e-3, cosine=False, seed=0, diverged=None):
+    """`train` one step at a time: a generator of the losses, a number or [E], before each step that has been taken.
+
+    For a picture that follows the training. Between steps the networks can be used as they are; nothing happens until the next
+    one is asked for. The arguments are those of `train`, but steps=None goes on for ever (then without cosine), and networks
+    that diverge are appended to the list `diverged`. Bad arguments are found when the first step is asked for. Close it (or let
+    it end) to give each network its own weights again.
+    """
     single = isinstance(models, nn.Module)
     networks = [models] if single else list(models)
     seeds = [seed] * len(networks) if isinstance(seed, Integral) else list(seed)
@@ -51,44 +73,46 @@ def train(models, world, loss, ood=None, *, steps=1500, batch=64, lr=1e-3, cosin
         raise ValueError("models must be different networks; one of them is in the list twice")
     if len(seeds) != len(networks):
         raise ValueError(f"seed must be one whole number or one per network ({len(networks)}); got {len(seeds)}")
-    for name, value in [("steps", steps), ("batch", batch)]:
-        if not (isinstance(value, int) and value >= 1):
-            raise ValueError(f"{name} must be a whole number of at least 1; got {value}")
+    if not (isinstance(batch, int) and batch >= 1):
+        raise ValueError(f"batch must be a whole number of at least 1; got {batch}")
     if not 0 < lr < float("inf"):
         raise ValueError(f"lr must be a positive number; got {lr}")
+    if cosine and steps is None:
+        raise ValueError("steps must be a number where cosine=True: the learning rate reaches 0 in the last step")
 
-    torch.set_flush_denormal(True)  # saturated softmaxes are full of denormal numbers, which the processor handles slowly
-    stack = Stack(networks)
+    stack, last_good = Stack(networks), {}
     try:
-        return _run(stack, single, _batches(world, ood or world.boundary, batch, seeds), loss, steps, lr, cosine, callback)
+        batches = _batches(world, ood or world.boundary, batch, seeds)
+        yield from _steps(stack, single, batches, loss, steps, lr, cosine, last_good)
     finally:
-        torch.set_flush_denormal(False)
+        _restore(stack, last_good)
         stack.release()
+        if diverged is not None:
+            diverged += last_good
 
 
-def _run(stack, single, batches, loss, steps, lr, cosine, callback):
+def _steps(stack, single, batches, loss, steps, lr, cosine, last_good):
     optimizer = torch.optim.Adam(stack.parameters(), lr=lr, fused=True)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) if cosine else None
     size = [] if single else [len(stack.models)]
-    record, last_good = [], {}
-    for step in tqdm(range(steps), desc="training", unit="step", leave=False, delay=1, mininterval=0.5):
+    for step in itertools.count() if steps is None else range(steps):
         x_in, y, x_out = next(batches)
-        logits_in, logits_out = stack(x_in), stack(x_out)
-        losses = loss(logits_in[0], y[0], logits_out[0]) if single else loss(logits_in, y, logits_out)
-        if not (isinstance(losses, torch.Tensor) and list(losses.shape) == size):
-            got = list(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
-            raise ValueError(f"loss must return a tensor of shape {size}, one number per network; got {got}")
-        optimizer.zero_grad()
-        losses.sum().backward()
-        _stop_diverged(stack, losses.detach().reshape(-1), step, last_good)
-        optimizer.step()
+        torch.set_flush_denormal(True)  # saturated softmaxes are full of denormal numbers, which the processor handles slowly
+        try:
+            logits_in, logits_out = stack(x_in), stack(x_out)
+            losses = loss(logits_in[0], y[0], logits_out[0]) if single else loss(logits_in, y, logits_out)
+            if not (isinstance(losses, torch.Tensor) and list(losses.shape) == size):
+                got = list(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
+                raise ValueError(f"loss must return a tensor of shape {size}, one number per network; got {got}")
+            optimizer.zero_grad()
+            losses.sum().backward()
+            _stop_diverged(stack, losses.detach().reshape(-1), step, last_good)
+            optimizer.step()
+        finally:
+            torch.set_flush_denormal(False)
         if scheduler:
             scheduler.step()
-        record.append(losses.detach())
-        if callback and callback(step, losses.detach()):
-            break
-    _restore(stack, last_good)
-    return History(torch.stack(record), sorted(last_good))
+        yield losses.detach()
 
 
 def _stop_diverged(stack, losses, step, last_good):

@@ -1,12 +1,14 @@
 """From sliders to pictures: the one pattern behind every live demo.
 
-A figure is made once. When a control moves, `update` changes the figure's artists and returns a sentence; the figure is drawn
-by Agg, and the bytes go to one image widget. Nothing is stacked, nothing flickers, and a move costs one drawing.
+A figure is made once. When a control moves (`Demo`) or a training goes on (`Live`), the figure's artists are changed, the figure
+is drawn by Agg, and the bytes go to one image widget. Nothing is stacked, nothing flickers, and a move costs one drawing.
 """
 
+import asyncio
 import base64
 import html
 import io
+import time
 
 import ipywidgets
 import numpy as np
@@ -38,67 +40,29 @@ def _labelled(kind, label, tooltip, **kwargs):
     return kind(description=label, tooltip=tooltip, style=LABEL, layout=LAYOUT, **kwargs)
 
 
-class Demo:
-    """A live figure: controls above it, a sentence with its numbers below it.
+class _Picture:
+    """A figure as an image widget with a sentence below it, and as a static picture for readers without a kernel."""
 
-    figure    a figure from `plotting.figure`, with all its artists
-    update    update(**values) changes the artists and returns the sentence; values are those of the controls, by name
-    controls  name -> control (`slider`, `choice`)
-    presets   name -> values, one button each; "Reset" is added and goes back to the controls' first values
-
-    A cell that ends in a demo shows it. A notebook read without a kernel shows the first picture and sentence instead.
-    An error in `update` appears in place of the sentence, and the picture stays.
-    """
-
-    def __init__(self, figure, update, controls, presets=None):
-        self.figure, self.update, self.controls = figure, update, controls
+    def __init__(self, figure, rows):
+        self.figure, self._sentence = figure, ""
         # shown pixel for pixel, smaller only where the page is narrower; otherwise the page stretches it
         pixels = f"{figure.bbox.width:.0f}px"
         self.image = ipywidgets.Image(format="url", layout={"width": pixels, "max_width": "100%", "align_self": "flex-start"})
         self.text = ipywidgets.HTML()
         self.text.add_class("ood-sentence")
-        first = {name: control.value for name, control in controls.items()}
-        buttons = [self._preset(name, values) for name, values in {"Reset": first, **(presets or {})}.items()]
         wrap = ipywidgets.Layout(flex_flow="row wrap")
-        rows = [
-            ipywidgets.HBox(list(controls.values()), layout=wrap),
-            ipywidgets.HBox(buttons, layout=wrap),
-            self.image,
-            self.text,
-        ]
-        self.box = ipywidgets.VBox(rows)
+        self.box = ipywidgets.VBox([*(ipywidgets.HBox(row, layout=wrap) for row in rows), self.image, self.text])
         self.box.add_class("ood-demo")
-        for control in controls.values():
-            control.observe(self._moved, "value")
-        self._frozen, self._frame, self._background = False, None, None
-        self.refresh()
-
-    @property
-    def values(self):
-        """The controls' values by name."""
-        return {name: control.value for name, control in self.controls.items()}
+        self._frame, self._background = None, None
 
     @property
     def sentence(self):
         """The sentence below the picture, as plain text."""
         return self._sentence
 
-    def set(self, **values):
-        """Move several controls at once, drawing once. ValueError names a control that does not exist."""
-        for name in values:
-            if name not in self.controls:
-                raise ValueError(f"there is no control {name!r}; there are {', '.join(self.controls)}")
-        self._frozen = True
-        try:
-            for name, value in values.items():
-                self.controls[name].value = value
-        finally:
-            self._frozen = False
-        self._moved()
-
-    def refresh(self):
-        """Draw the picture for the present values."""
-        self._sentence = self.update(**self.values)
+    def _show(self, sentence):
+        """Draw the figure as it is now, with this sentence."""
+        self._sentence = sentence
         self._draw()
         # a data address spares the page a fetch, and a JPEG of this quality takes a third of the time of a PNG
         jpeg = self._encoded("jpeg", quality=92, subsampling=0)
@@ -107,19 +71,8 @@ class Demo:
             f'<p role="status" style="font-size:115%;line-height:1.4;max-width:56em">{html.escape(self._sentence)}</p>'
         )
 
-    def _moved(self, _change=None):
-        if self._frozen:
-            return
-        try:
-            self.refresh()
-        except Exception as error:
-            self.text.value = f"<b>This setting failed: {html.escape(f'{type(error).__name__}: {error}')}</b>"
-
-    def _preset(self, name, values):
-        button = ipywidgets.Button(description=name, tooltip=", ".join(f"{k} = {v}" for k, v in values.items()))
-        button.layout.width = "auto"
-        button.on_click(lambda _: self.set(**values))
-        return button
+    def _failed(self, error, what):
+        self.text.value = f"<b>{what} failed: {html.escape(f'{type(error).__name__}: {error}')}</b>"
 
     def _draw(self):
         """Draw the figure. Axes, titles and legends cost most and seldom change: a background keeps them."""
@@ -146,6 +99,157 @@ class Demo:
         png = base64.b64encode(self._encoded("png")).decode()
         static = {"image/png": png, "text/markdown": self._sentence, "text/plain": self._sentence}
         display(self.box._repr_mimebundle_() | static, raw=True)
+
+
+class Demo(_Picture):
+    """A live figure: controls above it, a sentence with its numbers below it.
+
+    figure    a figure from `plotting.figure`, with all its artists
+    update    update(**values) changes the artists and returns the sentence; values are those of the controls, by name
+    controls  name -> control (`slider`, `choice`)
+    presets   name -> values, one button each; "Reset" is added and goes back to the controls' first values
+
+    A cell that ends in a demo shows it. A notebook read without a kernel shows the first picture and sentence instead.
+    An error in `update` appears in place of the sentence, and the picture stays.
+    """
+
+    def __init__(self, figure, update, controls, presets=None):
+        self.update, self.controls = update, controls
+        first = {name: control.value for name, control in controls.items()}
+        buttons = [self._preset(name, values) for name, values in {"Reset": first, **(presets or {})}.items()]
+        super().__init__(figure, [list(controls.values()), buttons])
+        for control in controls.values():
+            control.observe(self._moved, "value")
+        self._frozen = False
+        self.refresh()
+
+    @property
+    def values(self):
+        """The controls' values by name."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def set(self, **values):
+        """Move several controls at once, drawing once. ValueError names a control that does not exist."""
+        for name in values:
+            if name not in self.controls:
+                raise ValueError(f"there is no control {name!r}; there are {', '.join(self.controls)}")
+        self._frozen = True
+        try:
+            for name, value in values.items():
+                self.controls[name].value = value
+        finally:
+            self._frozen = False
+        self._moved()
+
+    def refresh(self):
+        """Draw the picture for the present values."""
+        self._show(self.update(**self.values))
+
+    def _moved(self, _change=None):
+        if self._frozen:
+            return
+        try:
+            self.refresh()
+        except Exception as error:
+            self._failed(error, "This setting")
+
+    def _preset(self, name, values):
+        button = ipywidgets.Button(description=name, tooltip=", ".join(f"{k} = {v}" for k, v in values.items()))
+        button.layout.width = "auto"
+        button.on_click(lambda _: self.set(**values))
+        return button
+
+
+class Live(_Picture):
+    """A training to watch: Train and Pause, one Step, Reset; the picture follows the training about ten times a second.
+
+    figure  a figure from `plotting.figure`, with all its artists
+    start   start() begins anew and returns an iterator that takes one training step each time it is asked (`train_steps`)
+    draw    draw(steps) changes the artists to what the training has reached after so many steps, and returns the sentence
+    stop    the number of steps after which the training pauses for good
+    first   steps taken at once, so that there is something to see
+
+    Training is a task of the kernel's own event loop that lets others have their turn between two pictures: other cells can be
+    run meanwhile, and Pause works at once. Only one training runs at a time; starting another pauses it. An error appears in
+    place of the sentence, and the picture stays.
+    """
+
+    SLICE = 0.05  # seconds of training between two pictures
+    _running = None
+
+    def __init__(self, figure, start, draw, stop=3000, first=0):
+        if not (isinstance(stop, int) and isinstance(first, int) and 0 <= first <= stop):
+            raise ValueError(f"stop and first must be whole numbers, 0 <= first <= stop; got stop {stop}, first {first}")
+        self.start, self.draw, self.stop, self.first = start, draw, stop, first
+        names = {"Train": "let it train, or pause it", "Step": "one training step", "Reset": "begin anew"}
+        self._train, step, reset = (ipywidgets.Button(description=name, tooltip=tip) for name, tip in names.items())
+        super().__init__(figure, [[self._train, step, reset]])
+        self._train.on_click(lambda _: self.pause() if self.running else self.train())
+        step.on_click(lambda _: self.step())
+        reset.on_click(lambda _: self.reset())
+        self._begin()
+        self._advance(first, np.inf)  # an error here is the notebook's: it is raised
+
+    @property
+    def running(self):
+        return Live._running is self
+
+    def reset(self):
+        """Begin anew, with the `first` steps."""
+        self.pause()
+        if hasattr(self.training, "close"):
+            self.training.close()
+        self._begin()
+        self._guarded(lambda: self._advance(self.first, np.inf))
+
+    def step(self, steps=1):
+        """Take some steps and draw."""
+        self.pause()
+        self._guarded(lambda: self._advance(steps, np.inf))
+
+    def train(self):
+        """Go on until `pause` or the last step. Needs a running event loop, as in Jupyter. Returns the task."""
+        if Live._running:
+            Live._running.pause()
+        Live._running, self._train.description = self, "Pause"
+        self._task = asyncio.get_running_loop().create_task(self._run())  # kept: a task that nobody holds may be collected
+        return self._task
+
+    def pause(self):
+        """Stop after the present slice of training; `train` goes on from there."""
+        if self.running:
+            Live._running = None
+        self._train.description = "Train"
+
+    async def _run(self):
+        task = self._task
+        while self.running and task is self._task:
+            self._guarded(lambda: self._advance(self.stop, self.SLICE))
+            await asyncio.sleep(0.01)  # the event loop's turn: buttons, other cells
+
+    def _begin(self):
+        self.training, self.steps = iter(self.start()), 0
+
+    def _guarded(self, act):
+        try:
+            act()
+        except Exception as error:
+            self.pause()
+            self._failed(error, "The training")
+
+    def _advance(self, steps, seconds):
+        """Up to so many steps, in up to so many seconds, then a picture."""
+        end = time.perf_counter() + seconds
+        for _ in range(min(steps, self.stop - self.steps)):
+            if next(self.training, self) is self:  # the iterator has come to its end
+                self.pause()
+                break
+            self.steps += 1
+            if time.perf_counter() > end:
+                break
+        if self.steps >= self.stop:
+            self.pause()
+        self._show(self.draw(self.steps))
 
 
 def _contents(ax):

@@ -8,7 +8,7 @@ import torch
 from ood_helpers.data import TwoGaussians
 from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.models import mlp
-from ood_helpers.training import train
+from ood_helpers.training import train, train_steps
 
 WORLD = TwoGaussians()
 LOSS = functools.partial(confidence_loss, beta=1.0)
@@ -181,3 +181,17 @@ def nan_points(n, *, generator):
 def test_bad_input_says_what_is_wrong(arguments, says):
     with pytest.raises(ValueError, match=says):
         train(**{"models": network(), "world": WORLD, "loss": LOSS, "steps": 3} | arguments)
+
+
+def test_training_step_by_step_is_the_same_training_and_leaves_usable_networks():
+    whole, stepped = network(), network()
+    history = train(whole, WORLD, LOSS, steps=70, seed=3)
+    steps = train_steps(stepped, WORLD, LOSS, seed=3)
+    taken = [next(steps) for _ in range(70)]
+    torch.testing.assert_close(stepped(WORLD.means), whole(WORLD.means))  # between steps the network can be used
+    next(steps)
+    steps.close()
+    torch.testing.assert_close(torch.stack(taken), history.loss)
+    assert not torch.equal(stepped[0].weight, whole[0].weight) and stepped[0].weight.is_contiguous()
+    with pytest.raises(ValueError, match="steps must be a number"):
+        next(train_steps(stepped, WORLD, LOSS, cosine=True))

@@ -1,7 +1,9 @@
 """Demos: values in, picture and sentence out."""
 
+import asyncio
 import base64
 import io
+import time
 
 import ipywidgets
 import numpy as np
@@ -107,3 +109,97 @@ def test_a_reader_without_a_kernel_gets_picture_and_sentence(monkeypatch):
 def test_bad_input_says_what_is_wrong(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+def make_live(fail_at=None, length=1000, **kwargs):
+    fig, ax = plotting.figure(width=3, height=2)
+    (bar,) = ax.bar([0], [0], color="black")
+    ax.set(ylim=(0, 100))
+    log = {"started": 0, "closed": 0}
+
+    def start():
+        log["started"] += 1
+        try:
+            for step in range(length):
+                if step == fail_at:
+                    raise RuntimeError("no more")
+                time.sleep(0.002)
+                yield step
+        finally:
+            log["closed"] += 1
+
+    def draw(steps):
+        bar.set_height(steps)
+        return f"{steps} steps"
+
+    return widgets.Live(fig, start, draw, **kwargs), log
+
+
+def test_a_training_takes_its_first_steps_single_steps_and_begins_anew():
+    live, log = make_live(first=5, stop=8)
+    assert live.sentence == "5 steps" and not live.running
+    area = dark(live)
+    buttons(live)["Step"].click()
+    assert live.sentence == "6 steps" and dark(live) > area
+    live.step(100)
+    assert live.sentence == "8 steps"
+    buttons(live)["Reset"].click()
+    assert live.sentence == "5 steps" and log == {"started": 2, "closed": 1}
+
+
+def test_a_training_lets_the_event_loop_have_its_turn_and_pauses():
+    live, _ = make_live()
+
+    async def scenario():
+        pictures = []
+        live.image.observe(lambda change: pictures.append(live.steps), "value")
+        buttons(live)["Train"].click()
+        assert live.running and buttons(live)["Pause"]
+        await asyncio.sleep(0.4)  # other work: it is not kept waiting until the training ends
+        assert len(pictures) >= 2 and 0 < live.steps < 1000
+        buttons(live)["Pause"].click()
+        reached = live.steps
+        await asyncio.sleep(0.1)
+        assert live.steps == reached and not live.running and live._task.done()
+        buttons(live)["Train"].click()
+        await asyncio.sleep(0.2)
+        live.pause()
+        assert live.steps > reached  # it goes on where it was
+
+    asyncio.run(scenario())
+
+
+def test_a_training_ends_at_its_last_step_or_when_its_iterator_does():
+    for live in (make_live(stop=20)[0], make_live(length=20)[0]):
+        asyncio.run(until_done(live))
+        assert not live.running and buttons(live)["Train"] and live.sentence == "20 steps"
+
+
+async def until_done(live):
+    await live.train()
+
+
+def test_only_one_training_runs_at_a_time():
+    first, second = make_live()[0], make_live()[0]
+
+    async def scenario():
+        first.train()
+        await asyncio.sleep(0.1)
+        second.train()
+        assert second.running and not first.running and buttons(first)["Train"]
+        second.pause()
+
+    asyncio.run(scenario())
+
+
+def test_an_error_in_a_training_is_shown_and_the_picture_stays():
+    live, _ = make_live(fail_at=10, first=5)
+    before = live.image.value
+    asyncio.run(until_done(live))
+    assert "RuntimeError: no more" in live.text.value and live.image.value == before and not live.running
+    buttons(live)["Reset"].click()
+    assert live.sentence == "5 steps" and "RuntimeError" not in live.text.value
+    with pytest.raises(RuntimeError, match="no more"):
+        make_live(fail_at=3, first=5)
+    with pytest.raises(ValueError, match="0 <= first <= stop"):
+        make_live(first=9, stop=8)
