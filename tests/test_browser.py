@@ -28,7 +28,8 @@ def complaints(demo):
         found.append("no slider changes the picture")
     if demo.sliders() and len(sentences) == 1:
         found.append("no slider changes the sentence")
-    return found + complaints_of_buttons(demo, start)
+    training = complaints_of_training(demo) if demo.button("Train").count() else []
+    return found + training + complaints_of_buttons(demo, start)
 
 
 def complaints_of_buttons(demo, start):
@@ -44,6 +45,23 @@ def complaints_of_buttons(demo, start):
     if (demo.values(), demo.picture(), demo.sentence()) != start:
         found.append(f"Reset leads to {demo.values()}, {demo.sentence()!r}, not back to {start[0]}, {start[2]!r}")
     return found
+
+
+def complaints_of_training(demo):
+    """What is wrong with a training to watch: it must move while the kernel answers other questions, and stand still on Pause."""
+    demo.click("Train")
+    seen = set()
+    for _ in range(200):  # each round is a question to the kernel and its answer
+        demo.notebook.settle()
+        seen.add(demo.sentence())  # the picture may change while one looks at it
+        if len(seen) > 3:
+            break
+    else:
+        return [f"only {len(seen)} sentences during Train"]
+    demo.click("Pause")
+    reached = demo.sentence()
+    demo.notebook.page.wait_for_timeout(300)
+    return [] if demo.sentence() == reached else ["goes on after Pause"]
 
 
 @pytest.mark.parametrize("path", COURSE, ids=lambda path: path.stem)
@@ -150,6 +168,36 @@ def test_a_demo_that_does_nothing_is_noticed(opened):
         assert [complaints(demo) for demo in notebook.demos()] == [expected for _, _, expected in cases]
         assert notebook.demos()[0].presets() == ["Dark"]
         assert notebook.errors() == []
+
+
+LIVE = """
+from ood_helpers import plotting, widgets
+figure, ax = plotting.figure(width=3, height=2)
+ax.set(ylim=(0, 1000))
+(bar,) = ax.bar([0], [0])
+
+def start():
+    {steps}
+
+def draw(steps):
+    bar.set_height(steps)
+    return f"{{steps}} steps"
+
+live = widgets.Live(figure, start, draw, stop=100_000)
+live.pause = live.pause if {pausing} else lambda: None
+live
+"""
+
+
+def test_a_training_that_stands_still_or_cannot_be_paused_is_noticed(opened):
+    sleepy = "import itertools, time; return (time.sleep(0.001) for _ in itertools.count())"
+    cases = [(sleepy, True), ("return iter(())", True), (sleepy, False)]
+    with opened(*[LIVE.format(steps=steps, pausing=pausing) for steps, pausing in cases]) as notebook:
+        notebook.run_all()
+        good, still, endless = notebook.demos()
+        assert complaints_of_training(good) == []
+        assert complaints_of_training(still)[0].startswith("only ")
+        assert complaints_of_training(endless) == ["goes on after Pause"]
 
 
 def test_an_error_in_a_callback_is_noticed(opened):

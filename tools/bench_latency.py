@@ -88,6 +88,36 @@ box
 """,
 }
 
+LIVE = """
+live_figure, live_ax = plotting.figure(width=6.4, height=4.2)
+live_image, learner = draw(live_ax, confidence(1.0)), models.mlp(width=100)
+
+def start():
+    return training.train_steps(learner, world, functools.partial(losses.confidence_loss, beta=1.0))
+
+def follow(steps):
+    with torch.no_grad():
+        values = scores.max_softmax(learner(points)).reshape(81, 81)
+    live_image.set_data(values)
+    return f"after {steps} steps: above 0.9 on {(values > 0.9).double().mean():.0%} of the box"
+
+widgets.Live(live_figure, start, follow, stop=1_000_000)
+"""
+# press Train, count the pictures of five seconds, press Pause, wait for the button to say Train again
+WATCH = """async root => {
+    const button = name => [...root.querySelectorAll('button')].find(b => b.textContent.trim() === name);
+    let pictures = 0;
+    new MutationObserver(() => pictures++).observe(root.querySelector('img'), {attributes: true, attributeFilter: ['src']});
+    button('Train').click();
+    await new Promise(done => setTimeout(done, 1000));
+    const before = pictures;
+    await new Promise(done => setTimeout(done, 5000));
+    const rate = (pictures - before) / 5, start = performance.now();
+    button('Pause').click();
+    while (!button('Train')) await new Promise(requestAnimationFrame);
+    return [rate, performance.now() - start];
+}"""
+
 # The clock starts when the page gets the key, and stops after the frame that shows the new picture (or text, where there is
 # none): a message posted in a frame's callback arrives when that frame has been drawn.
 START_CLOCK = """root => {
@@ -123,33 +153,36 @@ def move(demo, key):
 
 
 def measure(moves=MOVES):
-    """Milliseconds of each move: name of the demo -> list of `moves` numbers. One more round, the first, is not counted."""
+    """Milliseconds of each move: name of the demo -> list of `moves` numbers (one more round, the first, is not counted); and of
+    a training to watch, how many pictures a second it shows and the milliseconds until Pause is seen to work."""
     with tempfile.TemporaryDirectory() as folder:
-        cells = [new_code_cell(source) for source in (SETUP, *DEMOS.values())]
+        cells = [new_code_cell(source) for source in (SETUP, *DEMOS.values(), LIVE)]
         kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
         nbformat.write(new_notebook(cells=cells, metadata=kernel), Path(folder) / "latency.ipynb")
         with harness.chromium() as browser, harness.Lab(folder) as lab, lab.open(browser, "latency.ipynb") as notebook:
             notebook.run_all()
             if notebook.errors():
                 raise RuntimeError(notebook.errors()[0])
-            demos = dict(zip(DEMOS, notebook.demos(), strict=True))
+            *sliders, live = notebook.demos()
+            demos = dict(zip(DEMOS, sliders, strict=True))
             taken = {name: [] for name in demos}
             for number in range(moves + 1):
                 for name, demo in demos.items():
                     taken[name].append(move(demo, KEYS[number % len(KEYS)]))
-            return {name: times[1:] for name, times in taken.items()}
+            return {name: times[1:] for name, times in taken.items()}, live.element.evaluate(WATCH)
 
 
 def main():
     if what := harness.missing():
         sys.exit(what)
-    taken = measure()
+    taken, (rate, pause) = measure()
     median = {name: statistics.median(times) for name, times in taken.items()}
     print(f"slider to changed picture in JupyterLab, median of {MOVES} moves in turns")
     for name, times in taken.items():
         print(f"  {name:10s}{median[name]:6.0f} ms   (fastest {min(times):.0f}, slowest {max(times):.0f})")
     print(f"  ours / interact   {median['ours'] / median['interact']:.2f}   (reach: at most 0.33)")
     print(f"  ours / text       {median['ours'] / median['text']:.2f}   (reach: at most 2.5)")
+    print(f"a training to watch: {rate:.1f} pictures a second (reach: at least 10), Pause works in {pause:.0f} ms (reach: 500)")
 
 
 if __name__ == "__main__":
