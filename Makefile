@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 LAB_FLAGS ?= $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.news_url=None \
              --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
-.PHONY: lab test unit notebooks bench lint clean help
+.PHONY: lab test unit notebooks reproduce bench lint clean help
 help:            ## list the commands
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -34,9 +34,13 @@ unit: $(READY)
 notebooks: $(READY)   ## run every notebook from a clean start and store its outputs
 	$(BIN)/python tools/run_notebooks.py
 
-bench: $(READY)  ## print the speed ratios: slider latency, batched training, polytopes
+reproduce: $(READY)  ## run the paper's experiments and judge its claims (resumable, about 40 minutes)
+	$(BIN)/python tools/reproduce.py
+
+bench: $(READY)  ## print the speed ratios: slider latency, batched training, the GAN, polytopes
 	$(BIN)/python tools/bench_training.py
 	$(BIN)/python tools/bench_polytopes.py
+	$(BIN)/python tools/bench_gan.py
 	$(BIN)/python tools/bench_latency.py
 
 lint: $(READY)   ## check the style of the code

@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 # Okabe and Ito's palette, told apart with any colour vision; every colour goes with a marker of its own
 CLASSES = [("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D")]
 OOD = ("#000000", "x")
+REJECT = "0.6"  # the colour of the reject class, a grey
 ACCENT = "#D55E00"
 # the bands of the paper's Figures 3b and 4b: the surer, the darker
 BANDS, BAND_COLORS = [0.5, 0.6, 0.9, 1.0], ["#fcefb4", "#6aa6c8", "#1d2f6f"]
@@ -142,9 +143,9 @@ def region_legend(ax, n_classes, reject=False):
 
 
 def _pale(n_classes, reject):
-    """The classes' colours mixed with white, and light grey for reject."""
-    colors = [matplotlib.colors.to_rgb(color) for color, _ in CLASSES[:n_classes]]
-    return [tuple(0.5 + 0.5 * c for c in color) for color in colors] + [(0.9, 0.9, 0.9)] * reject
+    """The colours of the classes and of reject, mixed with white."""
+    colors = [color for color, _ in CLASSES[:n_classes]] + [REJECT] * reject
+    return [tuple(0.5 + 0.5 * c for c in matplotlib.colors.to_rgb(color)) for color in colors]
 
 
 def window(ax, image, values, half_width):
@@ -182,7 +183,7 @@ def class_colors(logits, reject=False):
     """A colour [n, 3] for each of n logits [n, K]: that of the winning class, the paler the less sure; reject is grey."""
     logits = torch.as_tensor(logits).double()
     winner, n_classes = logits.argmax(-1).numpy(), logits.shape[-1]
-    names = [color for color, _ in CLASSES[: n_classes - reject]] + ["0.45"] * reject
+    names = [color for color, _ in CLASSES[: n_classes - reject]] + [REJECT] * reject
     full = np.array([matplotlib.colors.to_rgb(color) for color in names])[winner]
     sure = (logits.softmax(-1).amax(-1).numpy()[:, None] - 1 / n_classes) / (1 - 1 / n_classes)
     return 1 - (0.12 + 0.88 * sure) * (1 - full)  # a hint of the class even where nothing is sure
@@ -212,7 +213,7 @@ def direction_ring(ax, infinity, reject=False, title="all directions"):
     ax.set(xlim=(-1.15, 1.15), ylim=(-1.15, 1.15), aspect="equal", xticks=[], yticks=[], title=title)
     ax.spines[:].set_visible(False)
     n_classes = infinity.slopes.shape[1]
-    looks = [*CLASSES[: n_classes - reject], *[("0.75", "x")] * reject, ("black", "*")]
+    looks = [*CLASSES[: n_classes - reject], *[(REJECT, "x")] * reject, ("black", "*")]
     ring = PolyCollection([], linewidths=0)
     ax.add_collection(ring, autolim=False)
     marks = [ax.plot([], [], ls="", marker=m, color=c, markeredgecolor="black", ms=9)[0] for c, m in looks]

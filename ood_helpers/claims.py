@@ -1,0 +1,416 @@
+"""The paper's claims as conditions that a trained network meets or fails, and the experiments that decide about them.
+
+`SETTINGS` holds the experiments by name, `CLAIMS` what the paper says of them. `table` judges every claim by one rule, fixed
+before the results were seen: the condition is checked for each seed, and the claim "holds" in a setting if at least 95 % of the
+seeds meet it, "does not hold" if at most 5 % do, and "holds in part" in between. A new experiment is one more entry in
+`SETTINGS`, a new claim one more in `CLAIMS`.
+
+The paper gives no thresholds. These stand for its words, for all claims alike:
+
+- a detector is *effective* from an AUROC of 0.95 on, *ineffective* up to 0.7 (below, discrimination is commonly called poor);
+- *highly confident* is the paper's own colour band, above 0.9; *many* OOD points are at least a tenth of them;
+- *regions* of high confidence are, together, at least as large as both classes' discs at standard deviation 1, 0.6 % of the box;
+- *almost all* directions are 95 % of them, an entropy *approaches 0* when it is at most 5 % of its maximum;
+- OOD points are *classified as OOD* when at least 95 % of them are; *no clear winner* means AUROCs at most 0.01 apart.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import bootstrap, chi2
+
+from ood_helpers.experiments import Setting, write_whole
+
+METHODS = ("confident", "reject")
+AUTHORS = {"std": 2.0, "init": "glorot", "n_train": 1000, "batch": 32, "steps": 6250, "cosine": False}
+AUTHORS_OWN = {"confident": {"beta": 2.0, "n_ood": 1000}, "reject": {"n_ood": 500}}
+
+
+def shell(dim):
+    """Radii of the training shell in `dim` dimensions: it starts where it leaves out as many points as 3 deviations in the plane.
+
+    There that is 1.1 % of the points. In 100 dimensions nearly all points of a Gaussian lie about 10 deviations from its mean,
+    and a shell at 3 would be inside the class, not around it.
+    """
+    inner = math.sqrt(chi2.ppf(chi2.cdf(3.0**2, 2), dim))
+    return {"inner": inner, "outer": inner + 0.5}
+
+
+def _both(name, **changes):
+    """A setting for each method, named confident_… and reject_…."""
+    return {f"{method}_{name}": Setting(method, **changes) for method in METHODS}
+
+
+def _authors(name, **changes):
+    return {f"{method}_{name}": Setting(method, **AUTHORS, **AUTHORS_OWN[method], **changes) for method in METHODS}
+
+
+# The paper's text at the paper's size, its authors' own values (where the public code has others), and one thing changed at a
+# time. With 32 rows of each kind in 6,250 steps the authors' in-distribution points are seen 200 times each, as in their code,
+# which mixes both kinds in batches of 32. Its loss for reject, a binary cross-entropy on softmax outputs, is not copied.
+SETTINGS = {
+    **_both("boundary", exact=True),
+    **_both("general", ood="general", exact=True),
+    **_authors("authors_boundary", exact=True),
+    **_authors("authors_general", ood="general", exact=True),
+    **_both("sigmoid", activation="sigmoid"),
+    **_both("glorot", init="glorot"),
+    **_both("std_2", std=2.0),
+    **{name: s for dim in (10, 100) for name, s in _both(f"dim_{dim}", dim=dim, **shell(dim)).items()},
+    **_both("depth_1", depth=1),
+}
+
+# The same at smaller sizes, where a setting takes seconds; "width_100" is what the others are compared with.
+SMALL = {"width": 100}
+WIDTHS = (2, 4, 8, 16, 32, 100, 200)
+RINGS = ((2.0, 2.5), (4.0, 4.5), (6.0, 6.5), (3.0, 3.1), (3.0, 5.0))
+SETTINGS |= {
+    **{name: s for width in WIDTHS for name, s in _both(f"width_{width}", width=width).items()},
+    **{name: s for depth in (3, 4) for name, s in _both(f"depth_{depth}", depth=depth, **SMALL).items()},
+    **{name: s for dim in (5, 50) for name, s in _both(f"dim_{dim}", dim=dim, **shell(dim), **SMALL).items()},
+    **{name: s for dim in (10, 50) for name, s in _both(f"dim_{dim}_ring_3", dim=dim, **SMALL).items()},
+    **{name: s for a, b in RINGS for name, s in _both(f"ring_{a:g}_{b:g}", inner=a, outer=b, **SMALL).items()},
+    **{name: s for n in (50, 500) for name, s in _both(f"points_{n}", n_ood=n, **SMALL).items()},
+    **{f"confident_beta_{beta:g}": Setting("confident", beta=beta, **SMALL) for beta in (0.0, 0.01, 0.1, 10.0, 30.0)},
+    **_both("width_100_general", ood="general", **SMALL),
+    **_both("tanh", activation="tanh", **SMALL),
+    **_both("width_100_long", steps=6000, **SMALL),
+    **_both("sigmoid_long", activation="sigmoid", steps=6000, **SMALL),
+}
+
+# What makes the authors' settings so much kinder to the confident classifier? Each of these takes one of them back.
+BACK = {
+    "std_1": {"std": 1.0},
+    "torch_init": {"init": "torch"},
+    "fresh_points": {"n_train": None, "n_ood": None},
+    "beta_1": {"beta": 1.0},
+    "our_steps": {"batch": 64, "steps": 1500, "cosine": True},
+}
+SETTINGS |= {
+    f"confident_authors_{name}": replace(SETTINGS["confident_authors_boundary"], exact=False, **changes)
+    for name, changes in BACK.items()
+}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition on a number, in words and as a function of it."""
+
+    words: str
+    met: Callable
+
+
+def at_least(bound):
+    return Condition(f"at least {bound:g}", lambda value: value >= bound)
+
+
+def at_most(bound):
+    return Condition(f"at most {bound:g}", lambda value: value <= bound)
+
+
+def above(bound):
+    return Condition(f"above {bound:g}", lambda value: value > bound)
+
+
+def below(bound):
+    return Condition(f"below {bound:g}", lambda value: value < bound)
+
+
+def within(bound):
+    return Condition(f"at most {bound:g} away from 0", lambda value: abs(value) <= bound)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says, and what decides about it in one setting or, seed by seed, in the difference of two.
+
+    text       the claim, in our words · section of the paper
+    measure    one of `experiments.MEASURES`
+    condition  what a seed must meet: on the measure, or, with `minus`, on its difference between the settings
+    setting    a name in `SETTINGS` · minus: the name of the setting whose measure is subtracted, or None
+    """
+
+    text: str
+    section: str
+    measure: str
+    condition: Condition
+    setting: str
+    minus: str | None = None
+
+    @property
+    def settings(self):
+        return [self.setting] if self.minus is None else [self.setting, self.minus]
+
+    @property
+    def of(self):
+        """The name of the setting, or of the pair."""
+        return " minus ".join(self.settings)
+
+
+def _claims(text, section, measure, condition, names):
+    """The same claim about several settings."""
+    return [Claim(text, section, measure, condition, name) for name in names]
+
+
+MAIN = ("boundary", "authors_boundary")
+GENERAL = ("general", "authors_general")
+NEURONS = tuple(f"width_{width}" for width in WIDTHS)
+DIMENSIONS = tuple(f"dim_{dim}" for dim in (5, 10, 50, 100))
+OTHERS = ("depth_1", "depth_3", "depth_4", "glorot", "std_2")
+VARIANTS = {
+    "hidden neurons": NEURONS,
+    "input dimension": DIMENSIONS,
+    "activation": ("sigmoid", "tanh"),
+    "depth, initial weights, standard deviation": OTHERS,
+}
+BETAS = ("beta_0.1", "beta_10", "beta_30")
+
+
+def _named(method, variants):
+    return [f"{method}_{variant}" for variant in variants]
+
+
+CLAIMS = [
+    # section 3: the limit far away, for any ReLU network
+    *_claims(
+        "Far from the data the confident classifier's confidence goes to 1 in almost all directions",
+        "3", "limit_above", at_least(0.95), _named("confident", MAIN + GENERAL + NEURONS + DIMENSIONS + OTHERS),
+    ),
+    *_claims(
+        "Several classes that share the greatest slope in every infinity polytope are highly unlikely",
+        "3", "directions_tied", below(1.0), _named("confident", MAIN + GENERAL),
+    ),
+    *_claims(
+        "Corollary: far from the data the entropy of the output approaches 0 in almost all directions",
+        "3", "entropy_far", at_most(0.05), _named("confident", MAIN + GENERAL),
+    ),
+    *_claims(
+        "Corollary: far from the data confidence and entropy cannot tell OOD points from in-distribution points",
+        "3", "auroc_far", at_most(0.7), _named("confident", MAIN + GENERAL),
+    ),
+    *_claims(
+        "With boundary OOD samples there are regions of high confidence without stretching to infinity, inside the box",
+        "3", "area_sure", at_least(0.006), _named("confident", MAIN),
+    ),
+    *_claims(
+        "The confident classifier almost always has OOD points of high confidence, here inside the box",
+        "6", "peak", above(0.9), _named("confident", MAIN),
+    ),
+    # section 4: the reject class
+    *_claims(
+        "With OOD samples along the boundary, reject has the greatest slope in every infinity polytope",
+        "4", "directions_class", at_most(0.0), _named("reject", MAIN + NEURONS + DIMENSIONS + OTHERS),
+    ),
+    *_claims(
+        "Far from the data only the reject class becomes highly confident",
+        "4", "sure_far", at_most(0.01), _named("reject", MAIN),
+    ),
+    Claim(
+        "The reject classifier needs OOD samples close to the boundary: farther away it detects worse",
+        "4, 6", "auroc", below(0.0), "reject_ring_6_6.5", "reject_width_100",
+    ),
+    Claim(
+        "The reject classifier needs OOD samples that follow the boundary: inside the classes it detects worse",
+        "4, 6", "auroc", below(0.0), "reject_ring_2_2.5", "reject_width_100",
+    ),
+    Claim(
+        "The reject classifier needs OOD samples that follow the whole boundary: with few of them it detects worse",
+        "4, 6", "auroc", below(0.0), "reject_points_50", "reject_points_500",
+    ),
+    # section 5.1: boundary OOD samples, Figure 3
+    *_claims(
+        "Figure 3b: the confident classifier is highly confident on many OOD points of the box",
+        "5.1", "sure", at_least(0.1), _named("confident", MAIN),
+    ),
+    *_claims(
+        "Figure 3b, exact: the confident classifier is highly confident on much of the box's OOD area",
+        "5.1", "area_sure", at_least(0.1), _named("confident", MAIN),
+    ),
+    *_claims(
+        "Confidence (or entropy, which ranks two classes alike) is ineffective at detecting OOD points of the box",
+        "5.1", "auroc", at_most(0.7), _named("confident", MAIN),
+    ),
+    *_claims(
+        "Figure 3c: the reject classifier classifies the box's OOD points as OOD",
+        "5.1", "rejected", at_least(0.95), _named("reject", MAIN),
+    ),
+    *_claims(
+        "Figure 3c, exact: reject wins the box's OOD area",
+        "5.1", "area_reject", at_least(0.95), _named("reject", MAIN),
+    ),
+    *_claims(
+        "The probability of reject is effective at detecting OOD points of the box",
+        "5.1", "auroc", at_least(0.95), _named("reject", MAIN),
+    ),
+    *(
+        Claim(
+            "With boundary OOD samples the reject classifier detects better than the confident classifier",
+            "5.1, 6", "auroc", above(0.0), f"reject_{variant}", f"confident_{variant}",
+        )
+        for variant in MAIN
+    ),
+    # section 5.1: not specific to an architecture
+    *(
+        claim
+        for what, variants in VARIANTS.items()
+        for claim in [
+            *_claims(
+                f"Not specific to an architecture ({what}): many highly confident OOD points",
+                "5.1", "sure", at_least(0.1), _named("confident", variants),
+            ),
+            *_claims(
+                f"Not specific to an architecture ({what}): confidence is ineffective",
+                "5.1", "auroc", at_most(0.7), _named("confident", variants),
+            ),
+            *_claims(
+                f"Not specific to an architecture ({what}): OOD points are classified as OOD",
+                "5.1", "rejected", at_least(0.95), _named("reject", variants),
+            ),
+            *_claims(
+                f"Not specific to an architecture ({what}): the probability of reject is effective",
+                "5.1", "auroc", at_least(0.95), _named("reject", variants),
+            ),
+        ]
+    ),
+    *_claims(
+        "Not specific to an architecture (weight of the KL term): many highly confident OOD points",
+        "5.1", "sure", at_least(0.1), _named("confident", BETAS),
+    ),
+    *_claims(
+        "Not specific to an architecture (weight of the KL term): confidence is ineffective",
+        "5.1", "auroc", at_most(0.7), _named("confident", BETAS),
+    ),
+    *(
+        Claim(
+            "Sigmoid networks are less extreme: fewer OOD points of high confidence than with ReLU",
+            "5.1", "sure", below(0.0), sigmoid, relu,
+        )
+        for sigmoid, relu in [
+            ("confident_sigmoid", "confident_boundary"),
+            ("confident_sigmoid_long", "confident_width_100_long"),
+        ]
+    ),
+    # section 5.1: general OOD samples, Figure 4
+    *_claims(
+        "Figure 4b: with general OOD samples the confident classifier detects OOD points of the box effectively",
+        "5.1", "auroc", at_least(0.95), _named("confident", GENERAL),
+    ),
+    *_claims(
+        "Figure 4c: with general OOD samples the reject classifier detects OOD points of the box effectively",
+        "5.1", "auroc", at_least(0.95), _named("reject", GENERAL),
+    ),
+    *_claims(
+        "Figure 4c: with general OOD samples the reject classifier classifies the box's OOD points as OOD",
+        "5.1", "rejected", at_least(0.95), _named("reject", GENERAL),
+    ),
+    *(
+        Claim(
+            "With general OOD samples there is no clear winner between the two",
+            "4, 5.1", "auroc", within(0.01), f"confident_{variant}", f"reject_{variant}",
+        )
+        for variant in GENERAL
+    ),
+]  # fmt: skip
+
+COLUMNS = (
+    "claim", "section", "setting", "measure", "seeds", "diverged", "mean", "low", "high", "smallest", "largest",
+    "condition", "share_of_seeds", "verdict",
+)  # fmt: skip
+
+
+def table(runs, claims=CLAIMS):
+    """One row for each claim, a list of dicts with the keys `COLUMNS`. runs: by setting's name, the rows of `experiments.run`.
+
+    seeds, diverged    how many seeds count, and how many do not because a network diverged
+    mean, low, high    of the measure (or difference) over the seeds, and its 95 % interval: bootstrap, percentiles. Where all
+                       seeds agree the interval is that value, with one seed it is NaN
+    smallest, largest  over the seeds
+    share_of_seeds     that meet the condition; verdict by the rule at the top, or "not measured" if no seed counts
+    Numbers are rounded to 4 significant digits. ValueError for a setting that is missing in `runs`, one that lacks the measure,
+    or pairs with different seeds.
+    """
+    return [judge(claim, runs) for claim in claims]
+
+
+def judge(claim, runs):
+    """One row of `table`."""
+    values, diverged = _values(claim, runs)
+    share = np.mean([claim.condition.met(value) for value in values]) if len(values) else math.nan
+    low, high = interval(values)
+    numbers = {"mean": _mean(values), "low": low, "high": high, "smallest": min(values, default=math.nan)}
+    numbers |= {"largest": max(values, default=math.nan), "share_of_seeds": share}
+    return {
+        "claim": claim.text,
+        "section": claim.section,
+        "setting": claim.of,
+        "measure": claim.measure,
+        "seeds": len(values),
+        "diverged": diverged,
+        "condition": claim.condition.words,
+        "verdict": verdict(share),
+        **{name: float(f"{value:.4g}") for name, value in numbers.items()},
+    }
+
+
+def verdict(share):
+    """The rule, for the share of seeds that meet the condition."""
+    if math.isnan(share):
+        return "not measured"
+    if share >= 0.95:
+        return "holds"
+    return "does not hold" if share <= 0.05 else "holds in part"
+
+
+def interval(values):
+    """The 95 % interval (low, high) of the mean, by resampling the values 9,999 times, always with the same random numbers."""
+    if len(values) < 2:
+        return math.nan, math.nan
+    if min(values) == max(values):
+        return values[0], values[0]
+    found = bootstrap((values,), np.mean, method="percentile", random_state=np.random.default_rng(0)).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def _mean(values):
+    return float(np.mean(values)) if len(values) else math.nan
+
+
+def _values(claim, runs):
+    """The measure, or difference, of each seed that counts, and the number of seeds that do not."""
+    missing = [name for name in claim.settings if name not in runs]
+    if missing:
+        raise ValueError(f"runs must hold the settings {', '.join(claim.settings)}; missing: {', '.join(missing)}")
+    columns = [runs[name] for name in claim.settings]
+    seeds = [[row["seed"] for row in rows] for rows in columns]
+    if seeds[0] != seeds[-1]:
+        raise ValueError(f"{claim.of}: both settings must have the same seeds; got {seeds[0]} and {seeds[-1]}")
+    together = [rows for rows in zip(*columns, strict=True) if not any(row["diverged"] for row in rows)]
+    values = [rows[0][claim.measure] - (rows[1][claim.measure] if claim.minus else 0.0) for rows in together]
+    if any(map(math.isnan, values)):
+        raise ValueError(f"{claim.of} must be a setting that has the measure {claim.measure}; it is NaN there")
+    return values, len(seeds[0]) - len(values)
+
+
+def write_table(path, rows):
+    """Write the rows of `table` as a CSV file."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, text.getvalue())
+
+
+def read_table(path):
+    """The rows of a CSV file that `write_table` wrote, numbers as numbers."""
+    text = ("claim", "section", "setting", "measure", "condition", "verdict")
+    whole = ("seeds", "diverged")
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        return [
+            {name: value if name in text else int(value) if name in whole else float(value) for name, value in row.items()}
+            for row in csv.DictReader(file)
+        ]

@@ -1,0 +1,342 @@
+"""One experiment of the paper, from its description to its numbers: one network per seed, all measured in the same way.
+
+A `Setting` says everything that matters. `run` trains and measures, `save` and `load` keep the numbers in a small CSV file.
+"""
+
+import csv
+import functools
+import hashlib
+import io
+import json
+import math
+import os
+import warnings
+from dataclasses import asdict, dataclass, fields
+from numbers import Real
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from ood_helpers import polytopes, scores
+from ood_helpers.data import TwoGaussians
+from ood_helpers.losses import confidence_loss, reject_loss
+from ood_helpers.models import mlp
+from ood_helpers.training import train
+
+CLASSES = 2  # in-distribution classes; a reject network has one more output
+POINTS = 4000  # in-distribution points, and points of each test box
+DIRECTIONS = 20_000  # random directions, where they cannot all be known
+NEAR, FAR = 50.0, 1000.0  # half widths of the test boxes; the first is the paper's
+SURE, UNSURE = 0.9, 0.6  # the paper's colour bands: unsure in [0.5, 0.6], sure in (0.9, 1]
+FAR_OUT = 1e4  # distance at which the entropy is looked at
+DATA_SEEDS, TEST_SEED = 10_000, 123_456  # points come from other random numbers than the initial weights, and tests from others
+POOLS = {"in": 1_000_000, "ood": 2_000_000}
+
+MEASURES = (
+    "accuracy", "class_accuracy", "confidence_in",
+    "auroc", "fpr95", "auroc_max", "sure", "unsure", "rejected",
+    "auroc_far", "sure_far",
+    "directions_class", "directions_tied", "limit_above", "entropy_far",
+    "area_sure", "area_reject", "peak",
+)  # fmt: skip
+COLUMNS = ("seed", "diverged", "loss", *MEASURES)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained, on what, and how. The defaults are the paper's text; ValueError says which value is not allowed.
+
+    method       "confident": Eq. (1), terms (a) + β (b) · "reject": one more class for the OOD points (§4)
+    ood          training OOD points: "boundary", a shell around each class · "general", the box [-50, 50]^d
+    width, depth, activation, init   as in `models.mlp`
+    std, dim     of the world `data.TwoGaussians`
+    beta         weight of the KL term, confident only
+    inner, outer radii of the shell in standard deviations, boundary only
+    n_train      None: fresh in-distribution points in every step; a number: a pool of so many, drawn once per seed, from
+                 which every step takes random rows
+    n_ood        the same for the OOD points
+    steps, batch, lr, cosine         as in `training.train`: `batch` in-distribution and as many OOD rows in every step
+    exact        also measure areas and the largest confidence on the polytopes of the box (ReLU, two dimensions; seconds)
+    """
+
+    method: str
+    ood: str = "boundary"
+    width: int = 500
+    depth: int = 2
+    activation: str = "relu"
+    init: str = "torch"
+    std: float = 1.0
+    dim: int = 2
+    beta: float = 1.0
+    inner: float = 3.0
+    outer: float = 3.5
+    n_train: int | None = None
+    n_ood: int | None = None
+    steps: int = 1500
+    batch: int = 64
+    lr: float = 1e-3
+    cosine: bool = True
+    exact: bool = False
+
+    def __post_init__(self):
+        for name, allowed in [("method", ("confident", "reject")), ("ood", ("boundary", "general"))]:
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        for name, least in [("depth", 0), ("steps", 1), ("batch", 1), ("n_train", 1), ("n_ood", 1)]:
+            value = getattr(self, name)
+            may_be_none = name in ("n_train", "n_ood")
+            if not ((value is None and may_be_none) or (isinstance(value, int) and value >= least)):
+                raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}")
+        for name, good, what in [
+            ("beta", isinstance(self.beta, Real) and 0 <= self.beta < math.inf, "a number of at least 0"),
+            ("lr", isinstance(self.lr, Real) and 0 < self.lr < math.inf, "a positive number"),
+            ("cosine", isinstance(self.cosine, bool), "True or False"),
+            ("exact", isinstance(self.exact, bool), "True or False"),
+        ]:
+            if not good:
+                raise ValueError(f"{name} must be {what}; got {getattr(self, name)!r}")
+        if self.exact and not (self.dim == 2 and self.is_relu and self.depth):
+            raise ValueError(
+                "exact must be False unless a ReLU network looks at the plane: "
+                f"got dim {self.dim}, activation {self.activation!r}, depth {self.depth}"
+            )
+        self.network(0)
+        self.ood_points(1, generator=torch.Generator())
+
+    @property
+    def world(self):
+        return TwoGaussians(std=self.std, dim=self.dim)
+
+    @property
+    def is_relu(self):
+        return self.activation in ("relu", "leaky_relu")
+
+    @property
+    def ood_points(self):
+        """The sampler of training OOD points, called with (n, generator=g)."""
+        if self.ood == "general":
+            return functools.partial(self.world.box, half_width=NEAR)
+        return functools.partial(self.world.boundary, inner=self.inner, outer=self.outer)
+
+    @property
+    def loss(self):
+        return reject_loss if self.method == "reject" else functools.partial(confidence_loss, beta=self.beta)
+
+    def network(self, seed):
+        """An untrained network; the seed decides its weights."""
+        outputs = CLASSES + (self.method == "reject")
+        generator = torch.Generator().manual_seed(seed)
+        return mlp(self.dim, self.width, outputs, self.depth, self.activation, init=self.init, generator=generator)
+
+
+def train_seeds(setting, seeds):
+    """One network per seed, trained in one batched run: (networks, history). A seed decides the weights and the points.
+
+    A network that diverges is listed in `history.diverged` (by its place among the seeds) and keeps its last good weights.
+    ValueError for seeds that are not distinct whole numbers from 0 to 9999, or if every network diverges.
+    """
+    seeds = _check_seeds(seeds)
+    networks = [setting.network(seed) for seed in seeds]
+    world, ood = setting.world, setting.ood_points
+    if setting.n_train:
+        world = SimpleNamespace(sample=_pool(world.sample, setting.n_train, POOLS["in"]))
+    if setting.n_ood:
+        ood = _pool(ood, setting.n_ood, POOLS["ood"])
+    how = {"steps": setting.steps, "batch": setting.batch, "lr": setting.lr, "cosine": setting.cosine}
+    return networks, train(networks, world, setting.loss, ood, seed=[DATA_SEEDS + seed for seed in seeds], **how)
+
+
+def run(setting, seeds):
+    """Train and measure one network per seed: a list of dicts with the keys `COLUMNS`, in the order of the seeds.
+
+    loss is the mean training loss of the last 20 steps. A network that diverged is named in a warning, has diverged=True and
+    NaN for every number; the others are not touched by it. ValueError as in `train_seeds`, but not if every network diverges.
+    """
+    seeds = _check_seeds(seeds)
+    try:
+        networks, history = train_seeds(setting, seeds)
+        diverged, losses = history.diverged, history.loss[-20:].double().mean(0).tolist()
+    except ValueError as error:  # seeds and setting are in order, so `train` found no network left to train
+        warnings.warn(str(error), stacklevel=2)
+        diverged = range(len(seeds))
+    rows = []
+    for place, seed in enumerate(seeds):
+        if place in diverged:
+            warnings.warn(f"seed {seed} diverged, its measures are NaN: {setting}", stacklevel=2)
+            rows.append({"seed": seed, "diverged": True, "loss": math.nan, **dict.fromkeys(MEASURES, math.nan)})
+        else:
+            rows.append({"seed": seed, "diverged": False, "loss": losses[place], **measure(setting, networks[place])})
+    return rows
+
+
+def measure(setting, network):
+    """The numbers of one trained network, a dict with the keys `MEASURES`; always from the same test points.
+
+    "Confidence" is the largest probability among the two in-distribution classes, for both methods. Shares are in [0, 1].
+    accuracy, class_accuracy   share of in-distribution points given their class, among all outputs · among the two classes
+    confidence_in              mean confidence on in-distribution points
+    auroc, fpr95               box against in-distribution points (`scores`); score: confident: the confidence, reject:
+                               1 − probability of reject; both as log-odds in float64
+    auroc_max                  reject only: the same with the confidence as score
+    sure, unsure               share of the box's OOD points with confidence above 0.9 · in [0.5, 0.6]
+    rejected                   reject only: share of the box's OOD points whose largest output is reject
+    auroc_far, sure_far        as auroc and sure, in a box 20 times as wide
+    directions_class           share of directions whose k* is an in-distribution class, alone or in a tie; exact in two
+                               dimensions, from random directions (each exact) in others; NaN unless ReLU
+    directions_tied            share of directions with several k* (the same remarks)
+    limit_above                share of directions in which the confidence goes to 1: a unique k*, not reject
+    entropy_far                mean entropy of all outputs at distance 1e4 in random directions, as a share of its maximum
+    area_sure, area_reject     with `exact`: share of the box's OOD area with confidence above 0.9 · won by reject
+    peak                       with `exact`: the largest confidence anywhere in the box's OOD area
+    What a setting does not have is NaN.
+    """
+    world, generator = setting.world, torch.Generator().manual_seed(TEST_SEED)
+    x, y = world.sample(POINTS, generator=generator)
+    boxes = [world.box(POINTS, generator=generator, half_width=half_width) for half_width in (NEAR, FAR)]
+    unit = torch.nn.functional.normalize(torch.randn(DIRECTIONS, setting.dim, generator=generator), dim=1)
+    with torch.no_grad():
+        inside, near, far, out = (network(points) for points in (x, *boxes, FAR_OUT * unit[:POINTS]))
+    score = scores.class_log_odds if setting.method == "reject" else scores.max_softmax_log_odds
+    odds_in, odds_near, odds_far = (confidence_log_odds(logits) for logits in (inside, near, far))
+    reject = setting.method == "reject"
+    return {
+        "accuracy": _share(inside.argmax(1) == y),
+        "class_accuracy": _share(inside[:, :CLASSES].argmax(1) == y),
+        "confidence_in": odds_in.sigmoid().mean().item(),
+        "auroc": scores.auroc(score(inside), score(near)),
+        "fpr95": scores.fpr_at_95_tpr(score(inside), score(near)),
+        "auroc_max": scores.auroc(odds_in, odds_near) if reject else math.nan,
+        "sure": _share(odds_near > _log_odds(SURE)),
+        "unsure": _share((odds_near >= 0) & (odds_near <= _log_odds(UNSURE))),
+        "rejected": _share(near.argmax(1) == CLASSES) if reject else math.nan,
+        "auroc_far": scores.auroc(score(inside), score(far)),
+        "sure_far": _share(odds_far > _log_odds(SURE)),
+        **_far_field(setting, network, unit),
+        "entropy_far": scores.entropy(out).mean().item() / math.log(out.shape[1]),
+        **_exact(setting, network),
+    }
+
+
+def confidence_log_odds(logits):
+    """log(p / (1 − p)) [n] of the confidence p, the largest probability among the two classes, whether or not reject follows."""
+    z = logits.double()
+    top, winner = z[:, :CLASSES].max(1, keepdim=True)
+    return top.squeeze(1) - z.scatter(1, winner, -torch.inf).logsumexp(1)
+
+
+def _far_field(setting, network, unit):
+    """Who wins infinitely far away: on the whole circle in two dimensions, else along the given directions [n, d]."""
+    if not setting.is_relu:
+        return dict.fromkeys(("directions_class", "directions_tied", "limit_above"), math.nan)
+    if setting.dim == 2:
+        sectors = polytopes.infinity(network)
+        winner, tie, weight = sectors.winner, sectors.tie, sectors.width / sectors.width.sum()
+    else:
+        winner, tie = polytopes.directions(network, unit.double().numpy())
+        weight = np.full(len(unit), 1 / len(unit))
+    return {
+        "directions_class": float(weight[winner < CLASSES].sum()),
+        "directions_tied": float(weight[tie].sum()),
+        "limit_above": float(weight[(winner < CLASSES) & ~tie].sum()),
+    }
+
+
+def _exact(setting, network):
+    """Areas and the largest confidence, from the polytopes of the paper's box without the classes' discs."""
+    found = dict.fromkeys(("area_sure", "area_reject", "peak"), math.nan)
+    if not setting.exact:
+        return found
+    cells, classes = polytopes.plane(network, -NEAR, NEAR), list(range(CLASSES))
+    discs = {"means": setting.world.means.numpy(), "radius": 3 * setting.std}
+    area = polytopes.measures.ood_area(cells, **discs)
+    bounds = polytopes.measures.confident_area(cells, SURE, classes=classes, **discs)
+    found["area_sure"] = (bounds.low + bounds.high) / 2 / area
+    if setting.method == "reject":
+        found["area_reject"] = float(polytopes.measures.class_areas(cells, **discs)[CLASSES] / area)
+    found["peak"] = polytopes.measures.most_confident(cells, classes=classes, **discs).confidence
+    return found
+
+
+def _pool(draw, size, offset):
+    """A sampler like `draw` that takes random rows, with replacement, of a pool of `size` points; each seed has its own pool.
+
+    The pool is drawn anew in every call, from the seed of the generator that is passed in: nothing needs to be remembered.
+    """
+
+    def take(n, *, generator):
+        pool = draw(size, generator=torch.Generator().manual_seed(offset + generator.initial_seed()))
+        rows = torch.randint(size, (n,), generator=generator)
+        return pool[rows] if isinstance(pool, torch.Tensor) else tuple(part[rows] for part in pool)
+
+    return take
+
+
+def _check_seeds(seeds):
+    seeds = list(seeds)
+    good = [isinstance(seed, int) and 0 <= seed < DATA_SEEDS for seed in seeds]
+    if not (seeds and all(good) and len(set(seeds)) == len(seeds)):
+        raise ValueError(f"seeds must be one or more distinct whole numbers from 0 to {DATA_SEEDS - 1}; got {seeds}")
+    return seeds
+
+
+def _share(which):
+    return which.double().mean().item()
+
+
+def _log_odds(p):
+    return math.log(p / (1 - p))
+
+
+# ---- numbers on disk ----
+
+
+def save(path, setting, rows):
+    """Keep the rows of `run` in a CSV file: the setting in its first line, a checksum in the second, then one line per seed."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    described = f"# {json.dumps(asdict(setting))}"
+    write_whole(path, f"{described}\n# {_checksum(described, table.getvalue())}\n{table.getvalue()}")
+
+
+def load(path, setting):
+    """The rows that `save` kept for this setting. FileNotFoundError if there are none, ValueError that says why they don't count.
+
+    A field that `Setting` has gained since then counts as having had its default.
+    """
+    try:
+        described, checksum, table = Path(path).read_text(encoding="utf-8").split("\n", 2)
+        if checksum != f"# {_checksum(described, table)}":
+            raise ValueError("its checksum is wrong")
+        made_by = json.loads(described.removeprefix("# "))
+        rows = [_parse(row) for row in csv.DictReader(io.StringIO(table))]
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged, or not a table of runs ({error})") from error
+    defaults = {field.name: field.default for field in fields(Setting)}
+    if defaults | made_by != asdict(setting):
+        raise ValueError(f"{path} was made with another setting: {made_by}")
+    return rows
+
+
+def _parse(row):
+    numbers = {name: float(row[name]) for name in COLUMNS[2:]}
+    return {"seed": int(row["seed"]), "diverged": {"True": True, "False": False}[row["diverged"]], **numbers}
+
+
+def _checksum(described, table):
+    return hashlib.sha256(f"{described}\n{table}".encode()).hexdigest()[:16]
+
+
+def write_whole(path, text):
+    """Write a file in one step: whoever reads it sees the old one or the new one, and an interrupt leaves no half."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        draft.write_text(text, encoding="utf-8", newline="\n")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
