@@ -8,18 +8,20 @@ from torch import nn
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
 
 
-def mlp(in_dim=2, width=500, n_classes=2, depth=2, activation="relu", *, init="torch", generator=None):
+def mlp(in_dim=2, width=500, n_classes=2, depth=2, activation="relu", *, slope=0.01, init="torch", generator=None):
     """A multilayer perceptron: `depth` hidden layers of `width` neurons. The defaults are the paper's classifier (§5).
 
     Returns an nn.Sequential (Linear, activation, …, Linear) that maps points [n, in_dim] to logits [n, n_classes].
     activation  "relu", "leaky_relu", "sigmoid" or "tanh"
+    slope       of "leaky_relu" below zero, at least 0; the others have none
     init        "torch": weights and biases uniform in ±1/√inputs (torch's own rule); "glorot": weights uniform in
                 ±√(6/(inputs + outputs)), biases 0 (what the paper's code uses)
     generator   where the random numbers come from; None: torch's global generator
     """
     for name, value, least in [("in_dim", in_dim, 1), ("width", width, 1), ("n_classes", n_classes, 1), ("depth", depth, 0)]:
-        if not (isinstance(value, int) and value >= least):
-            raise ValueError(f"{name} must be a whole number of at least {least}; got {value}")
+        check_whole(name, value, least)
+    if not 0 <= slope < float("inf"):
+        raise ValueError(f"slope must be a number of at least 0; got {slope}")
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}")
     if init not in ("torch", "glorot"):
@@ -28,8 +30,27 @@ def mlp(in_dim=2, width=500, n_classes=2, depth=2, activation="relu", *, init="t
     sizes = [in_dim] + [width] * depth + [n_classes]
     layers = []
     for inputs, outputs in itertools.pairwise(sizes):
-        layers += [_linear(inputs, outputs, init, generator), ACTIVATIONS[activation]()]
+        bend = nn.LeakyReLU(slope) if activation == "leaky_relu" else ACTIVATIONS[activation]()
+        layers += [_linear(inputs, outputs, init, generator), bend]
     return nn.Sequential(*layers[:-1])
+
+
+def generator(noise_dim=100, width=256, depth=3, out_dim=2, *, init="torch", generator=None):
+    """G of Eq. (1): maps noise [n, noise_dim] to points [n, out_dim]. As in the published code: LeakyReLU(0.2), no batch norm.
+
+    init, generator (of random numbers) as in `mlp`
+    """
+    check_whole("noise_dim", noise_dim, 1)
+    check_whole("out_dim", out_dim, 1)
+    return mlp(noise_dim, width, out_dim, depth, "leaky_relu", slope=0.2, init=init, generator=generator)
+
+
+def discriminator(in_dim=2, width=256, depth=3, *, init="torch", generator=None):
+    """D of Eq. (1): maps points [n, in_dim] to one logit [n, 1], whose sigmoid is the probability that a point is real.
+
+    init, generator (of random numbers) as in `mlp`
+    """
+    return mlp(in_dim, width, 1, depth, "leaky_relu", slope=0.2, init=init, generator=generator)
 
 
 def _linear(inputs, outputs, init, generator):
@@ -97,3 +118,9 @@ def _shape(model, e):
             raise ValueError(f"network {e}, layer {i} (Linear): must have a bias")
     sizes = "-".join(str(n) for n in [model[0].in_features] + [layer.out_features for layer in model[::2]])
     return " ".join([sizes, *(str(layer) for layer in model[1::2])])
+
+
+def check_whole(name, value, least):
+    """ValueError that names the argument unless value is a whole number of at least `least`."""
+    if not (isinstance(value, int) and value >= least):
+        raise ValueError(f"{name} must be a whole number of at least {least}; got {value}")

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from torch import nn
 
-from ood_helpers.models import ACTIVATIONS, Stack, mlp
+from ood_helpers.models import ACTIVATIONS, Stack, discriminator, generator, mlp
 
 
 def seeded(seed=0):
@@ -96,3 +96,36 @@ def test_bad_architectures_say_what_is_wrong(arguments, says):
 def test_bad_stacks_name_the_network(models, says):
     with pytest.raises(ValueError, match=says):
         Stack(models)
+
+
+def test_the_slope_of_leaky_relu():
+    assert mlp(activation="leaky_relu")[1].negative_slope == 0.01
+    assert mlp(activation="leaky_relu", slope=0.3)[1](torch.tensor(-2.0)) == pytest.approx(-0.6)
+    with pytest.raises(ValueError, match="slope must be a number of at least 0; got -1"):
+        mlp(activation="leaky_relu", slope=-1.0)
+
+
+def test_generator_and_discriminator_are_the_published_ones():
+    for model, inputs, outputs in [(generator(), 100, 2), (discriminator(), 2, 1)]:
+        sizes = [(layer.in_features, layer.out_features) for layer in model[::2]]
+        assert sizes == [(inputs, 256), (256, 256), (256, 256), (256, outputs)]
+        assert [layer.negative_slope for layer in model[1::2]] == [0.2] * 3
+    own = [generator(3, 5, 1, 4, init="glorot", generator=seeded(1)), discriminator(4, 5, 1, init="glorot", generator=seeded(1))]
+    again = generator(3, 5, 1, 4, init="glorot", generator=seeded(1))
+    assert [own[0](torch.ones(7, 3)).shape, own[1](torch.ones(7, 4)).shape] == [(7, 4), (7, 1)]
+    assert torch.equal(own[0][0].weight, again[0].weight) and (own[1][0].bias == 0).all()
+
+
+@pytest.mark.parametrize(
+    "make, says",
+    [
+        (lambda: generator(noise_dim=0), "noise_dim must be a whole number of at least 1; got 0"),
+        (lambda: generator(out_dim=0), "out_dim must be"),
+        (lambda: generator(width=0), "width must be"),
+        (lambda: discriminator(in_dim=0), "in_dim must be"),
+        (lambda: discriminator(depth=-1), "depth must be"),
+    ],
+)
+def test_bad_generators_and_discriminators_say_what_is_wrong(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()
