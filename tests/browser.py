@@ -180,6 +180,7 @@ class Notebook:
         page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
         page.wait_for_function(f"{KERNEL}?.connectionStatus === 'connected' && {KERNEL}.status === 'idle'", timeout=60_000)
         page.evaluate(RECORD_ERRORS)
+        page.evaluate(COUNT_MESSAGES)
 
     def menu(self, menu, item):
         """Chooses an item of JupyterLab's menu bar with the mouse."""
@@ -211,9 +212,10 @@ class Notebook:
     def settle(self):
         """Waits until the kernel has answered everything sent so far and the page has taken in the answers.
 
-        Messages keep their order, so the answer to one more question comes after all of them.
+        A widget keeps a change back until the kernel has dealt with the one before, and the kernel deals with widgets in a thread
+        of their own: so the page keeps count of its messages, and each is answered when the kernel says that it is idle again.
         """
-        self.page.evaluate(f"async () => {{ await {KERNEL}.requestKernelInfo(); }}")
+        self.page.evaluate(SETTLE)
 
     def errors(self):
         """Texts of all errors: in the cells' outputs, of widgets that cannot be shown, and in callbacks, which show nothing."""
@@ -307,6 +309,23 @@ RECORD_ERRORS = f"""() => {{
         const content = message.content;
         if (message.header.msg_type === 'error') window.kernelErrors.push(content.ename + ': ' + content.evalue);
     }});
+}}"""
+COUNT_MESSAGES = f"""() => {{
+    window.unanswered = new Set();
+    {KERNEL}.anyMessage.connect((_, {{msg, direction}}) => {{
+        if (direction === 'send' && msg.channel === 'shell') window.unanswered.add(msg.header.msg_id);
+        const idle = msg.header.msg_type === 'status' && msg.content.execution_state === 'idle';
+        if (direction === 'recv' && idle) window.unanswered.delete(msg.parent_header.msg_id);
+    }});
+}}"""
+# two frames: one in which a change that was kept back is sent, one in which an answer is drawn
+SETTLE = f"""async () => {{
+    const frame = () => new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+    do {{
+        await {KERNEL}.requestKernelInfo();
+        await frame();
+        await frame();
+    }} while (window.unanswered.size);
 }}"""
 FINGERPRINT = """async image => {
     await image.decode();
