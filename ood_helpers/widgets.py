@@ -8,6 +8,7 @@ import asyncio
 import base64
 import html
 import io
+import threading
 import time
 
 import ipywidgets
@@ -54,6 +55,7 @@ class _Picture:
         self.box = ipywidgets.VBox([*(ipywidgets.HBox(row, layout=wrap) for row in rows), self.image, self.text])
         self.box.add_class("ood-demo")
         self._frame, self._background = None, None
+        self._lock = threading.RLock()  # the kernel may serve a widget and a cell, or two widgets, in different threads
 
     @property
     def sentence(self):
@@ -143,7 +145,8 @@ class Demo(_Picture):
 
     def refresh(self):
         """Draw the picture for the present values."""
-        self._show(self.update(**self.values))
+        with self._lock:
+            self._show(self.update(**self.values))
 
     def _moved(self, _change=None):
         if self._frozen:
@@ -197,10 +200,11 @@ class Live(_Picture):
     def reset(self):
         """Begin anew, with the `first` steps."""
         self.pause()
-        if hasattr(self.training, "close"):
-            self.training.close()
-        self._begin()
-        self._guarded(lambda: self._advance(self.first, np.inf))
+        with self._lock:
+            if hasattr(self.training, "close"):
+                self.training.close()
+            self._begin()
+            self._guarded(lambda: self._advance(self.first, np.inf))
 
     def step(self, steps=1):
         """Take some steps and draw."""
@@ -224,15 +228,20 @@ class Live(_Picture):
     async def _run(self):
         task = self._task
         while self.running and task is self._task:
-            self._guarded(lambda: self._advance(self.stop, self.SLICE))
+            self._guarded(self._slice)
             await asyncio.sleep(0.01)  # the event loop's turn: buttons, other cells
 
     def _begin(self):
         self.training, self.steps = iter(self.start()), 0
 
+    def _slice(self):
+        if self.running:  # still, now that nothing else can happen
+            self._advance(self.stop, self.SLICE)
+
     def _guarded(self, act):
         try:
-            act()
+            with self._lock:
+                act()
         except Exception as error:
             self.pause()
             self._failed(error, "The training")

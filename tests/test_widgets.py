@@ -203,3 +203,20 @@ def test_an_error_in_a_training_is_shown_and_the_picture_stays():
         make_live(fail_at=3, first=5)
     with pytest.raises(ValueError, match="0 <= first <= stop"):
         make_live(first=9, stop=8)
+
+
+def test_a_training_can_be_begun_anew_from_another_thread():
+    live, _ = make_live(first=5)
+
+    async def scenario():
+        task = live.train()
+        for _ in range(10):
+            await asyncio.to_thread(live.reset)  # waits for the slice of training that another thread is in
+            assert live.sentence == "5 steps" and not live.running
+            task = live.train()
+            await asyncio.sleep(0.02)
+        live.pause()
+        await task
+
+    asyncio.run(scenario())
+    assert "failed" not in live.text.value
