@@ -208,10 +208,14 @@ def test_an_error_in_a_training_is_shown_and_the_picture_stays():
 def test_a_training_can_be_begun_anew_from_another_thread():
     live, _ = make_live(first=5)
 
+    def reset_soon():
+        time.sleep(0.03)  # by now the event loop's thread is in a slice of training
+        live.reset()
+
     async def scenario():
         task = live.train()
         for _ in range(10):
-            await asyncio.to_thread(live.reset)  # waits for the slice of training that another thread is in
+            await asyncio.to_thread(reset_soon)
             assert live.sentence == "5 steps" and not live.running
             task = live.train()
             await asyncio.sleep(0.02)
