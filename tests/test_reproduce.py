@@ -148,7 +148,8 @@ def test_processes_and_dask_give_the_same_table(go, executed, tmp_path):
 
 
 ENDLESS = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
 sys.path.insert(0, sys.argv[1])
 import reproduce
 from ood_helpers import claims
