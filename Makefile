@@ -34,7 +34,7 @@ unit: $(READY)
 notebooks: $(READY)   ## run every notebook from a clean start and store its outputs
 	$(BIN)/python tools/run_notebooks.py
 
-reproduce: $(READY)  ## run the paper's experiments and judge its claims (resumable, about 40 minutes)
+reproduce: $(READY)  ## run the paper's experiments and judge its claims (resumable, about an hour)
 	$(BIN)/python tools/reproduce.py
 
 bench: $(READY)  ## print the speed ratios: slider latency, batched training, the GAN, polytopes

@@ -370,8 +370,6 @@ def interval(values):
     """The 95 % interval (low, high) of the mean, by resampling the values 9,999 times, always with the same random numbers."""
     if len(values) < 2:
         return math.nan, math.nan
-    if min(values) == max(values):
-        return values[0], values[0]
     found = bootstrap((values,), np.mean, method="percentile", random_state=np.random.default_rng(0)).confidence_interval
     return float(found.low), float(found.high)
 

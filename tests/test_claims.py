@@ -57,7 +57,7 @@ def test_the_interval_is_the_usual_one_where_that_is_known():
         0.5 + 1.96 * error, abs=0.1 * error
     )
     assert claims.interval(values) == (low, high)
-    assert claims.interval([0.3, 0.3, 0.3]) == (0.3, 0.3)
+    assert claims.interval([0.3, 0.3, 0.3]) == pytest.approx((0.3, 0.3))
     assert all(map(math.isnan, claims.interval([0.3])))
 
 

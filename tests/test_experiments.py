@@ -145,6 +145,8 @@ def test_a_network_without_opinion():
     for name, value in (known | far).items():
         assert found[name] == pytest.approx(value, abs=1e-6), name
     assert all(math.isnan(found[name]) for name in ("auroc_max", "rejected", "area_reject"))
+    three = measure(Setting("reject"), always(0.0, 0.0, 0.0))
+    assert (three["confidence_in"], three["entropy_far"]) == pytest.approx((1 / 3, 1))
 
 
 @pytest.mark.parametrize("p, sure, unsure", [(0.45, 0, 0), (0.55, 0, 1), (0.65, 0, 0), (0.89, 0, 0), (0.91, 1, 0)])

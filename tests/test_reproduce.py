@@ -1,5 +1,6 @@
 """The tool that runs all experiments: resumes, rebuilds, survives an interrupt, and gives one table wherever it runs."""
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -93,9 +94,11 @@ def test_a_changed_setting_is_run_again(go, monkeypatch, capsys):
 
 
 def test_more_seeds_are_run_fewer_are_taken_from_what_is_there(go, tmp_path):
-    go("small", seeds=3)
-    assert go("small", seeds=2) == (0, [])
+    go(seeds=3)
+    assert go(seeds=2) == (0, [])
+    assert {row["seeds"] for row in claims.read_table(tmp_path / "paper_claims.csv")} == {2}
     assert go("small", seeds=4) == (0, ["small"])
+    assert go("large", seeds=3) == (0, [])
     assert len(experiments.load(tmp_path / "runs" / "small.csv", TINY["small"])) == 4
 
 
@@ -143,6 +146,7 @@ def test_processes_and_dask_give_the_same_table(go, executed, tmp_path):
     assert len(executed) == 3  # the others ran in processes of their own
     with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
         assert reproduce.main(["--dask", cluster.scheduler_address, *common, str(tmp_path / "dask")]) == 0
+    assert len(executed) == 6  # Dask's worker is a thread of this process
     tables += [(tmp_path / kind / "paper_claims.csv").read_bytes() for kind in ("processes", "dask")]
     assert tables[0] == tables[1] == tables[2]
 
@@ -172,6 +176,7 @@ def test_ctrl_c_ends_it_and_keeps_what_is_finished(tmp_path):
             os.killpg(tool.pid, signal.SIGINT)  # a terminal sends it to the tool and to its workers
             output, _ = tool.communicate(timeout=60)
         finally:
-            tool.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(tool.pid, signal.SIGKILL)  # whatever went wrong, the endless worker must not live on
     assert tool.returncode == 130 and "finished settings are kept" in output, output
     assert [p.name for p in tmp_path.rglob("*.*")] == ["quick.csv"]

@@ -1,6 +1,6 @@
 """Run the paper's experiments and judge its claims: results/runs/*.csv, then results/paper_claims.csv.
 
-    make reproduce                                       everything: 20 seeds a setting, about 40 minutes on 2 quiet cores
+    make reproduce                                       everything: 20 seeds a setting, about 55 minutes on 2 quiet cores
     python tools/reproduce.py reject_boundary depth      only these settings (a part of a name takes all that contain it)
 
 Each setting of `ood_helpers.claims` is a job of its own, given to joblib. What is finished is kept: after an interrupt the same
@@ -13,7 +13,7 @@ thread each, `dask scheduler` and, on each machine, `dask worker tcp://HOST:8786
 
     python tools/reproduce.py --dask tcp://HOST:8786
 
-Results come back over the network and are written here, so the workers need no shared disk; a job needs about 1.5 GB of memory.
+Results come back over the network and are written here, so the workers need no shared disk. A job needs about 1.5 GB of memory.
 Workers of another kind of processor round differently: then numbers of single seeds may differ from those of this machine.
 `--dask local` starts workers on this machine instead.
 """
