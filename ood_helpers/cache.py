@@ -96,12 +96,19 @@ def _save(path, key, networks, history):
     saved = {"key": key, "states": [model.state_dict() for model in networks], "history": vars(history)}
     buffer = io.BytesIO()
     torch.save(saved, buffer)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(buffer.getvalue())
-        partial.replace(path)
+        write_whole(path, buffer.getvalue())
     except OSError as error:
         warnings.warn(f"the trained networks cannot be kept in {path.parent} ({error.strerror}); going on without", stacklevel=3)
-        with contextlib.suppress(OSError):
-            partial.unlink()
+
+
+def write_whole(path, content):
+    """Write bytes to a file in one step: whoever reads it sees the old one or the new one, and an interrupt leaves no half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        draft.write_bytes(content)
+        draft.replace(path)
+    finally:
+        with contextlib.suppress(OSError):  # gone already, or no folder to write to: nothing to tidy
+            draft.unlink()

@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import bootstrap, chi2
 
-from ood_helpers.experiments import Setting, write_whole
+from ood_helpers.cache import write_whole
+from ood_helpers.experiments import Setting
 
 METHODS = ("confident", "reject")
 AUTHORS = {"std": 2.0, "init": "glorot", "n_train": 1000, "batch": 32, "steps": 6250, "cosine": False}
@@ -400,7 +401,7 @@ def write_table(path, rows):
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_whole(path, text.getvalue())
+    write_whole(Path(path), text.getvalue().encode())
 
 
 def read_table(path):

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import sys
 import warnings
 from dataclasses import asdict, dataclass, fields
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 
 from ood_helpers import polytopes, scores
+from ood_helpers.cache import write_whole
 from ood_helpers.data import TwoGaussians
 from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.models import mlp
@@ -201,7 +201,7 @@ def measure(setting, network):
     with torch.no_grad():
         inside, near, far, out = (network(points) for points in (x, *boxes, FAR_OUT * unit[:POINTS]))
     score = scores.class_log_odds if setting.method == "reject" else scores.max_softmax_log_odds
-    odds_in, odds_near, odds_far = (confidence_log_odds(logits) for logits in (inside, near, far))
+    odds_in, odds_near, odds_far = (scores.max_softmax_log_odds(logits, CLASSES) for logits in (inside, near, far))
     reject = setting.method == "reject"
     return {
         "accuracy": _share(inside.argmax(1) == y),
@@ -219,13 +219,6 @@ def measure(setting, network):
         "entropy_far": scores.entropy(out).mean().item() / math.log(out.shape[1]),
         **_exact(setting, network),
     }
-
-
-def confidence_log_odds(logits):
-    """log(p / (1 − p)) [n] of the confidence p, the largest probability among the two classes, whether or not reject follows."""
-    z = logits.double()
-    top, winner = z[:, :CLASSES].max(1, keepdim=True)
-    return top.squeeze(1) - z.scatter(1, winner, -torch.inf).logsumexp(1)
 
 
 def _far_field(setting, network, unit):
@@ -309,7 +302,8 @@ def save(path, setting, rows):
     writer.writeheader()
     writer.writerows(rows)
     described = f"# {json.dumps(asdict(setting))}"
-    write_whole(path, f"{described}\n# {_checksum(described, table.getvalue())}\n{table.getvalue()}")
+    text = f"{described}\n# {_checksum(described, table.getvalue())}\n{table.getvalue()}"
+    write_whole(Path(path), text.encode())
 
 
 def load(path, setting):
@@ -338,15 +332,3 @@ def _parse(row):
 
 def _checksum(described, table):
     return hashlib.sha256(f"{described}\n{table}".encode()).hexdigest()[:16]
-
-
-def write_whole(path, text):
-    """Write a file in one step: whoever reads it sees the old one or the new one, and an interrupt leaves no half."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        draft.write_text(text, encoding="utf-8", newline="\n")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

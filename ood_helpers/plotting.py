@@ -135,17 +135,21 @@ def class_legend(ax, n_classes, ood=False):
     ax.legend(handles=handles, ncols=len(handles), **BELOW)
 
 
-def region_legend(ax, n_classes, reject=False):
-    """A legend of regions: the colours of `class_map`."""
+def region_legend(ax, n_classes, reject=False, full=False):
+    """A legend of regions: the pale colours of `class_map`, or, with `full`, those of `class_colors` where it is sure."""
     names = [f"class {k}" for k in range(n_classes)] + ["reject"] * reject
-    handles = [Patch(fc=color, ec="0.4", label=name) for color, name in zip(_pale(n_classes, reject), names, strict=True)]
+    colors = _full(n_classes, reject) if full else _pale(n_classes, reject)
+    handles = [Patch(fc=color, ec="0.4", label=name) for color, name in zip(colors, names, strict=True)]
     ax.legend(handles=handles, ncols=len(handles), **BELOW | {"handlelength": 1.0})
 
 
+def _full(n_classes, reject):
+    """The colours [K, 3] of the classes and of reject."""
+    return np.array([matplotlib.colors.to_rgb(color) for color in [c for c, _ in CLASSES[:n_classes]] + [REJECT] * reject])
+
+
 def _pale(n_classes, reject):
-    """The colours of the classes and of reject, mixed with white."""
-    colors = [color for color, _ in CLASSES[:n_classes]] + [REJECT] * reject
-    return [tuple(0.5 + 0.5 * c for c in matplotlib.colors.to_rgb(color)) for color in colors]
+    return 0.5 + 0.5 * _full(n_classes, reject)
 
 
 def window(ax, image, values, half_width):
@@ -183,15 +187,14 @@ def class_colors(logits, reject=False):
     """A colour [n, 3] for each of n logits [n, K]: that of the winning class, the paler the less sure; reject is grey."""
     logits = torch.as_tensor(logits).double()
     winner, n_classes = logits.argmax(-1).numpy(), logits.shape[-1]
-    names = [color for color, _ in CLASSES[: n_classes - reject]] + [REJECT] * reject
-    full = np.array([matplotlib.colors.to_rgb(color) for color in names])[winner]
+    full = _full(n_classes - reject, reject)[winner]
     sure = (logits.softmax(-1).amax(-1).numpy()[:, None] - 1 / n_classes) / (1 - 1 / n_classes)
     return 1 - (0.12 + 0.88 * sure) * (1 - full)  # a hint of the class even where nothing is sure
 
 
 def polytope_map(ax, polytopes, colors):
     """The polytopes of `polytopes.plane`, one colour [M, 3] each, with white edges; returns it for `set_polytopes`."""
-    artist = PolyCollection([], linewidths=0.3, edgecolors="white", zorder=0)
+    artist = PolyCollection([], edgecolors="white", zorder=0)
     ax.add_collection(artist, autolim=False)
     set_polytopes(artist, polytopes, colors)
     return artist
@@ -201,6 +204,7 @@ def set_polytopes(artist, polytopes, colors):
     """Show other polytopes in a `polytope_map`."""
     artist.set_verts(np.split(polytopes.corners, polytopes.starts[1:-1]))
     artist.set_facecolor(colors)
+    artist.set_linewidth(min(0.3, 300 / len(polytopes)))  # thousands of edges would paint the map white
 
 
 def direction_ring(ax, infinity, reject=False, title="all directions"):

@@ -14,10 +14,13 @@ def max_softmax(logits):
     return logits.double().softmax(-1).amax(-1)
 
 
-def max_softmax_log_odds(logits):
-    """log(p / (1 − p)) of the largest softmax probability p: ranks points like `max_softmax`, but without rounding to 1."""
+def max_softmax_log_odds(logits, classes=None):
+    """log(p / (1 − p)) of the largest softmax probability p: ranks points like `max_softmax`, but without rounding to 1.
+
+    classes  how many of the first outputs may be the largest (of a reject network all but the last); None: all of them
+    """
     z = logits.double()
-    top, winner = z.max(-1, keepdim=True)
+    top, winner = z[..., :classes].max(-1, keepdim=True)
     return top.squeeze(-1) - z.scatter(-1, winner, -torch.inf).logsumexp(-1)
 
 

@@ -6,10 +6,14 @@ import sys
 from pathlib import Path
 
 import browser as harness
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
+# no test fails for being slow: a busy machine is not a fault of the code
+hypothesis.settings.register_profile("course", deadline=None)
+hypothesis.settings.load_profile("course")
 
 
 @pytest.fixture(scope="session")

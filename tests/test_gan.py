@@ -336,7 +336,7 @@ def test_the_shells_limits_and_the_number_of_directions_count():
     assert gan.coverage(ONE[:0], WORLD) == 0
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.sets(st.integers(0, 35), min_size=1), st.integers(1, 4), st.floats(2.6, 3.4))
 def test_coverage_and_diversity_count_sectors(sectors, times, radius):
     """Points in the middle of m sectors around the class on the right."""

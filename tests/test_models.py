@@ -35,7 +35,7 @@ def test_glorot_initialisation_has_its_bound_and_no_biases():
     assert all((layer.bias == 0).all() for layer in model[::2])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.integers(1, 6),
     st.integers(1, 20),

@@ -93,7 +93,7 @@ def test_a_large_network_agrees_with_its_version_without_biases():
     assert (read(without_biases(model))(circle(angle)).argmax(axis=1) == result.winner[sector_of(result, angle)]).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     hidden=st.lists(st.integers(1, 40), min_size=1, max_size=4),
@@ -188,7 +188,7 @@ def exact_infinity(weights, biases, leak):
     return np.array(edges, float), np.array(leaders), np.array(slopes, float), np.array(offsets, float)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(coarse_networks(in_dim=2))
 def test_degenerate_networks_agree_with_exact_arithmetic(network):
     weights, biases, leak = network
@@ -203,7 +203,7 @@ def test_degenerate_networks_agree_with_exact_arithmetic(network):
     assert_consistent(result, model)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(coarse_networks(in_dim=2), st.floats(0.01, 1.5), st.integers(0, 2**32 - 1))
 def test_rounding_does_not_break_degenerate_networks(network, turn, seed):
     weights, biases, leak = network

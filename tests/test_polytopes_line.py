@@ -19,7 +19,7 @@ def assert_agrees(pieces, model, start, direction, t):
     np.testing.assert_allclose(pieces.logits(t), logits, atol=1e-11 * (1 + np.abs(logits).max()))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     hidden=st.lists(st.integers(1, 40), min_size=1, max_size=4),
@@ -154,7 +154,7 @@ FAR = 2**40  # small whole numbers put every kink nearer than this: it can stand
 vectors = st.lists(st.integers(-2, 2), min_size=3, max_size=3)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(coarse_networks(in_dim=3), vectors, vectors.filter(any), st.integers(0, 2**32 - 1))
 def test_degenerate_networks_agree_with_exact_arithmetic(network, start, direction, seed):
     """On the grid, then turned and scaled: starts on a kink, rays along a kink, several kinks in one point."""

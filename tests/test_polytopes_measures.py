@@ -64,7 +64,7 @@ def test_discs_and_a_square(mean, radius, area):
     assert measures.ood_area(square, [mean], radius) == pytest.approx(64 - area, abs=1e-12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.floats(0.05, 3))
 def test_disc_and_polygon(seed, radius):
     """A random convex polygon against the sum of vertical slices."""
@@ -302,7 +302,7 @@ def test_against_plain_clipping(n_classes):
     assert area == pytest.approx([leads.sum()] * 2, rel=1e-9) if n_classes == 2 else area.high < leads.sum()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32 - 1),
     hidden=st.lists(st.integers(1, 12), max_size=3),

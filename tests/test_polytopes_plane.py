@@ -93,7 +93,7 @@ def test_the_width_of_the_paper():
     assert len(np.unique(polytopes._code_book[2])) == len(polytopes)  # one code per activation pattern
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), hidden=st.lists(st.integers(1, 7), max_size=3), leak=st.sampled_from([0.0, 0.1]))
 def test_same_polygons_as_cutting_one_by_one(seed, hidden, leak):
     model = random_network(np.random.default_rng(seed), [2, *hidden, 3], leak)
@@ -114,7 +114,7 @@ def test_same_polygons_as_cutting_one_by_one(seed, hidden, leak):
 # ---- any network ----
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_random_networks(data):
     depth = data.draw(st.integers(1, 4))
@@ -126,7 +126,7 @@ def test_random_networks(data):
     assert_exact(plane(model, -half, half))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(coarse_networks(2), st.booleans(), st.integers(0, 2**32 - 1))
 def test_weights_on_a_coarse_grid(parts, turned, seed):
     """Zero rows, duplicates, dead layers, concurrent kinks and zero biases, exactly or up to rounding."""
