@@ -11,7 +11,9 @@ The paper gives no thresholds. These stand for its words, for all claims alike:
 - *highly confident* is the paper's own colour band, above 0.9; *many* OOD points are at least a tenth of them;
 - *regions* of high confidence are, together, at least as large as both classes' discs at standard deviation 1, 0.6 % of the box;
 - *almost all* directions are 95 % of them, an entropy *approaches 0* when it is at most 5 % of its maximum;
-- OOD points are *classified as OOD* when at least 95 % of them are; *no clear winner* means AUROCs at most 0.01 apart.
+- OOD points are *classified as OOD* when at least 95 % of them are; *no clear winner* means AUROCs at most 0.01 apart;
+- a GAN's samples are *close* when half of them lie 2.5 to 5 deviations from the nearest mean, they *follow* or *cover* the
+  boundary from half of its sectors on, and have *little diversity* at half of that of true boundary samples (67) or less.
 """
 
 import csv
@@ -25,9 +27,9 @@ import numpy as np
 from scipy.stats import bootstrap, chi2
 
 from ood_helpers.cache import write_whole
-from ood_helpers.experiments import Setting
+from ood_helpers.experiments import METHODS, Setting
+from ood_helpers.gan_experiments import GanSetting
 
-METHODS = ("confident", "reject")
 AUTHORS = {"std": 2.0, "init": "glorot", "n_train": 1000, "batch": 32, "steps": 6250, "cosine": False}
 AUTHORS_OWN = {"confident": {"beta": 2.0, "n_ood": 1000}, "reject": {"n_ood": 500}}
 
@@ -97,6 +99,31 @@ SETTINGS |= {
     for name, changes in BACK.items()
 }
 
+# Section 5.2. `gan_main` was found by a search, of which the others are a part; the second and third line are the public code's
+# weights, with and without its slip, and its sizes.
+PUBLISHED = {"beta_generator": 2.0, "lr": 2e-4}
+FASTER = {"beta_generator": 10.0, "lr": 2e-4}
+SETTINGS |= {
+    "gan_main": GanSetting(),
+    "gan_published": GanSetting(width=256, classifier_width=500, **PUBLISHED),
+    "gan_weights": GanSetting(**PUBLISHED),
+    "gan_slip": GanSetting(**PUBLISHED, slip=True),
+    "gan_torch_init": GanSetting(init="torch"),
+    "gan_far": GanSetting(separation=20.0),
+    **{f"gan_beta_{beta:g}": GanSetting(beta_generator=beta, lr=2e-4) for beta in (0.0, 1.0, 10.0, 100.0)},
+    **{
+        f"gan_wgan_{beta:g}": GanSetting(beta_generator=beta, lr=2e-4, kind="wgan", discriminator_steps=2)
+        for beta in (0.0, 100.0)
+    },
+    **{f"gan_pretrained_{beta:g}": GanSetting(beta_generator=beta, lr=2e-4, pretrained="frozen") for beta in (1.0, 10.0, 100.0)},
+    "gan_pretrained_on_10": GanSetting(**FASTER, pretrained="trained on"),
+    # detectors trained on the samples after 500 iterations, and what they are compared with
+    **{f"{method}_gan": GanSetting(steps=500, detector=method) for method in METHODS},
+    **{f"{method}_gan_pretrained": GanSetting(**FASTER, steps=500, pretrained="frozen", detector=method) for method in METHODS},
+    **_both("separation_7", separation=7.0, **SMALL),
+    **_both("separation_7_general", ood="general", separation=7.0, **SMALL),
+}
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -131,7 +158,7 @@ class Claim:
     """What the paper says, and what decides about it in one setting or, seed by seed, in the difference of two.
 
     text       the claim, in our words · section of the paper
-    measure    one of `experiments.MEASURES`
+    measure    one of `experiments.MEASURES` or `gan_experiments.MEASURES`
     condition  what a seed must meet: on the measure, or, with `minus`, on its difference between the settings
     setting    a name in `SETTINGS` · minus: the name of the setting whose measure is subtracted, or None
     """
@@ -170,6 +197,8 @@ VARIANTS = {
     "depth, initial weights, standard deviation": OTHERS,
 }
 BETAS = ("beta_0.1", "beta_10", "beta_30")
+GANS = ("gan_main", "gan_published")
+PRETRAINED = ("gan_pretrained_1", "gan_pretrained_10", "gan_pretrained_100")
 
 
 def _named(method, variants):
@@ -315,6 +344,46 @@ CLAIMS = [
             "4, 5.1", "auroc", within(0.01), f"confident_{variant}", f"reject_{variant}",
         )
         for variant in GENERAL
+    ),
+    # section 5.2: the joint training of Eq. (1), Figure 5
+    *_claims(
+        "Figure 5b: the GAN's samples end up close to the in-distribution",
+        "5.2", "near_500", at_least(0.5), GANS,
+    ),
+    *_claims(
+        "Figure 5b: the GAN's samples do not cover the entire boundary",
+        "5.2", "coverage_500", below(0.5), GANS,
+    ),
+    *_claims(
+        "Figure 5c: the GAN's samples do not cover the entire boundary",
+        "5.2", "coverage_1000", below(0.5), GANS,
+    ),
+    *_claims(
+        "There is little diversity in the GAN's samples",
+        "5.2", "diversity_500", at_most(33.5), GANS,
+    ),
+    *_claims(
+        "With a pre-trained classifier the GAN's samples end up close to the in-distribution",
+        "5.2", "near_500", at_least(0.5), PRETRAINED,
+    ),
+    *_claims(
+        "With a pre-trained classifier the GAN's samples follow the boundary",
+        "5.2", "coverage_500", at_least(0.5), PRETRAINED,
+    ),
+    *_claims(
+        "Trained on the GAN's samples, a classifier is ineffective at detecting OOD points of the box",
+        "5.2", "auroc", at_most(0.7), ("confident_gan", "reject_gan"),
+    ),
+    *(
+        Claim(
+            "Trained on the GAN's samples, a classifier detects worse than trained on true boundary samples",
+            "5.2, 6", "auroc", below(0.0), f"{method}_gan", f"{method}_separation_7",
+        )
+        for method in METHODS
+    ),
+    Claim(
+        "Lee et al.: with the GAN's samples the reject class detects worse than the confidence loss",
+        "4", "auroc", below(0.0), "reject_gan", "confident_gan",
     ),
 ]  # fmt: skip
 

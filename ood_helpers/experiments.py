@@ -27,6 +27,7 @@ from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.models import mlp
 from ood_helpers.training import train
 
+METHODS = ("confident", "reject")
 CLASSES = 2  # in-distribution classes; a reject network has one more output
 POINTS = 4000  # in-distribution points, and points of each test box
 DIRECTIONS = 20_000  # random directions, where they cannot all be known
@@ -53,7 +54,7 @@ class Setting:
     method       "confident": Eq. (1), terms (a) + β (b) · "reject": one more class for the OOD points (§4)
     ood          training OOD points: "boundary", a shell around each class · "general", the box [-50, 50]^d
     width, depth, activation, init   as in `models.mlp`
-    std, dim     of the world `data.TwoGaussians`
+    std, dim, separation   of the world `data.TwoGaussians`
     beta         weight of the KL term, confident only
     inner, outer radii of the shell in standard deviations, boundary only
     n_train      None: fresh in-distribution points in every step; a number: a pool of so many, drawn once per seed, from
@@ -71,6 +72,7 @@ class Setting:
     init: str = "torch"
     std: float = 1.0
     dim: int = 2
+    separation: float = 20.0
     beta: float = 1.0
     inner: float = 3.0
     outer: float = 3.5
@@ -83,7 +85,7 @@ class Setting:
     exact: bool = False
 
     def __post_init__(self):
-        for name, allowed in [("method", ("confident", "reject")), ("ood", ("boundary", "general"))]:
+        for name, allowed in [("method", METHODS), ("ood", ("boundary", "general"))]:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
         for name, least in [("depth", 0), ("steps", 1), ("batch", 1), ("n_train", 1), ("n_ood", 1)]:
@@ -107,9 +109,17 @@ class Setting:
         self.network(0)
         self.ood_points(1, generator=torch.Generator())
 
+    columns = COLUMNS
+
+    @property
+    def work(self):
+        """About how many multiplications of numbers a network of this setting takes; only the order among settings counts."""
+        size = self.dim * self.width + (self.depth - 1) * self.width**2
+        return self.steps * self.batch * (size + 3000)  # the 3,000 stand for what a step costs whatever the size
+
     @property
     def world(self):
-        return TwoGaussians(std=self.std, dim=self.dim)
+        return TwoGaussians(std=self.std, dim=self.dim, separation=self.separation)
 
     @property
     def is_relu(self):
@@ -133,15 +143,16 @@ class Setting:
         return mlp(self.dim, self.width, outputs, self.depth, self.activation, init=self.init, generator=generator)
 
 
-def train_seeds(setting, seeds):
+def train_seeds(setting, seeds, ood=None):
     """One network per seed, trained in one batched run: (networks, history). A seed decides the weights and the points.
 
+    ood  sampler of training OOD points in place of the setting's own
     A network that diverges is listed in `history.diverged` (by its place among the seeds) and keeps its last good weights.
     ValueError for seeds that are not distinct whole numbers from 0 to 9999, or if every network diverges.
     """
-    seeds = _check_seeds(seeds)
+    seeds = check_seeds(seeds)
     networks = [setting.network(seed) for seed in seeds]
-    world, ood = setting.world, setting.ood_points
+    world, ood = setting.world, ood or setting.ood_points
     if setting.n_train:
         world = SimpleNamespace(sample=_pool(world.sample, setting.n_train, POOLS["in"]))
     if setting.n_ood:
@@ -150,15 +161,15 @@ def train_seeds(setting, seeds):
     return networks, train(networks, world, setting.loss, ood, seed=[DATA_SEEDS + seed for seed in seeds], **how)
 
 
-def run(setting, seeds):
+def run(setting, seeds, ood=None):
     """Train and measure one network per seed: a list of dicts with the keys `COLUMNS`, in the order of the seeds.
 
     loss is the mean training loss of the last 20 steps. A network that diverged is named in a warning, has diverged=True and
     NaN for every number; the others are not touched by it. ValueError as in `train_seeds`, but not if every network diverges.
     """
-    seeds = _check_seeds(seeds)
+    seeds = check_seeds(seeds)
     try:
-        networks, history = train_seeds(setting, seeds)
+        networks, history = train_seeds(setting, seeds, ood)
         diverged, losses = history.diverged, history.loss[-20:].double().mean(0).tolist()
     except ValueError as error:  # seeds and setting are in order, so `train` found no network left to train
         warnings.warn(str(error), stacklevel=2)
@@ -268,7 +279,8 @@ def _pool(draw, size, offset):
     return take
 
 
-def _check_seeds(seeds):
+def check_seeds(seeds):
+    """The seeds as a list; ValueError unless they are one or more distinct whole numbers from 0 to 9999."""
     seeds = list(seeds)
     good = [isinstance(seed, int) and 0 <= seed < DATA_SEEDS for seed in seeds]
     if not (seeds and all(good) and len(set(seeds)) == len(seeds)):
@@ -298,7 +310,7 @@ def _log_odds(p):
 def save(path, setting, rows):
     """Keep the rows of `run` in a CSV file: the setting in its first line, a checksum in the second, then one line per seed."""
     table = io.StringIO()
-    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(table, setting.columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     described = f"# {json.dumps(asdict(setting))}"
@@ -316,17 +328,17 @@ def load(path, setting):
         if checksum != f"# {_checksum(described, table)}":
             raise ValueError("its checksum is wrong")
         made_by = json.loads(described.removeprefix("# "))
-        rows = [_parse(row) for row in csv.DictReader(io.StringIO(table))]
+        rows = [_parse(row, setting.columns) for row in csv.DictReader(io.StringIO(table))]
     except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged, or not a table of runs ({error})") from error
-    defaults = {field.name: field.default for field in fields(Setting)}
+    defaults = {field.name: field.default for field in fields(setting)}
     if defaults | made_by != asdict(setting):
         raise ValueError(f"{path} was made with another setting: {made_by}")
     return rows
 
 
-def _parse(row):
-    numbers = {name: float(row[name]) for name in COLUMNS[2:]}
+def _parse(row, columns):
+    numbers = {name: float(row[name]) for name in columns[2:]}
     return {"seed": int(row["seed"]), "diverged": {"True": True, "False": False}[row["diverged"]], **numbers}
 
 

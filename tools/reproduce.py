@@ -1,6 +1,6 @@
 """Run the paper's experiments and judge its claims: results/runs/*.csv, then results/paper_claims.csv.
 
-    make reproduce                                       everything: 20 seeds a setting, about 55 minutes on 2 quiet cores
+    make reproduce                                       everything: 20 seeds a setting, about 65 minutes on 2 quiet cores
     python tools/reproduce.py reject_boundary depth      only these settings (a part of a name takes all that contain it)
 
 Each setting of `ood_helpers.claims` is a job of its own, given to joblib. What is finished is kept: after an interrupt the same
@@ -29,7 +29,8 @@ import joblib
 import torch
 from tqdm import tqdm
 
-from ood_helpers import claims, experiments
+from ood_helpers import claims, experiments, gan_experiments
+from ood_helpers.gan_experiments import GanSetting
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -41,7 +42,8 @@ def job(name, setting, seeds):
     try:
         with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("always")
-            rows = experiments.run(setting, seeds)
+            module = gan_experiments if isinstance(setting, GanSetting) else experiments
+            rows = module.run(setting, seeds)
     finally:
         torch.set_num_threads(threads)
     return name, rows, [str(warning.message) for warning in caught]
@@ -74,15 +76,9 @@ def runs_file(name, results):
     return results / "runs" / f"{name}.csv"
 
 
-def cost(setting):
-    """About how many multiplications of numbers a network of this setting takes; only the order counts."""
-    size = setting.dim * setting.width + (setting.depth - 1) * setting.width**2
-    return setting.steps * setting.batch * (size + 3000)  # the 3,000 stand for what a step costs whatever the size
-
-
 def run(names, seeds, results, jobs):
     """Run settings, the longest first, and keep each as soon as it is there."""
-    costs = {name: cost(claims.SETTINGS[name]) for name in names}
+    costs = {name: claims.SETTINGS[name].work for name in names}
     todo = sorted(names, key=costs.get, reverse=True)
     parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
     finished = parallel(joblib.delayed(job)(name, claims.SETTINGS[name], seeds) for name in todo)
