@@ -106,6 +106,7 @@ FASTER = {"beta_generator": 10.0, "lr": 2e-4}
 SETTINGS |= {
     "gan_main": GanSetting(),
     "gan_published": GanSetting(width=256, classifier_width=500, **PUBLISHED),
+    "gan_sizes": GanSetting(width=256, classifier_width=500, beta_generator=100.0, lr=2e-4),
     "gan_weights": GanSetting(**PUBLISHED),
     "gan_slip": GanSetting(**PUBLISHED, slip=True),
     "gan_torch_init": GanSetting(init="torch"),
