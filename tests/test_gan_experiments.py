@@ -147,3 +147,25 @@ def test_a_stored_row_can_be_had_again():
     (row,) = run(GanSetting(steps=MARKS[0]), [7])
     for name in ("coverage_100", "near_100", "inside_100"):
         assert row[name] == pytest.approx(stored[7][name], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"slip": True},
+        {"kind": "wgan"},
+        {"discriminator_steps": 2},
+        {"beta_generator": 1.0},
+        {"beta_classifier": 0.0},
+        {"lr": 2e-4},
+        {"init": "torch"},
+        {"separation": 20.0},
+        {"pretrained": "trained on"},
+    ],
+    ids=str,
+)
+def test_every_field_matters(change):
+    tiny = {"width": 8, "classifier_width": 8, "steps": 3}
+    ours, other = (train_seeds(GanSetting(**tiny, **fields), [0])[:3] for fields in ({}, change))
+    weights, changed = ([p for (model,) in networks for p in model.parameters()] for networks in (ours, other))
+    assert any(not torch.equal(a, b) for a, b in zip(weights, changed, strict=True))
