@@ -15,7 +15,14 @@ from torch import nn
 
 from ood_helpers.training import History, train
 
-CODE = ("data.py", "models.py", "losses.py", "training.py", "cache.py")  # a change in any of these makes old runs foreign
+CODE = (
+    "data.py",
+    "models.py",
+    "losses.py",
+    "horizon.py",
+    "training.py",
+    "cache.py",
+)  # a change in any of these makes old runs foreign
 
 
 def cached_train(models, world, loss, ood=None, **settings):

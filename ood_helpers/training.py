@@ -28,16 +28,18 @@ class History:
     diverged: list
 
 
-def train(models, world, loss, ood=None, *, steps=1500, batch=64, lr=1e-3, cosine=False, seed=0, callback=None):
+def train(models, world, loss, ood=None, *, steps=1500, callback=None, **settings):
     """Train one network, or a list of E networks of the same shape in one batched run, in place, with Adam.
 
     world     `world.sample(n, generator=g)` gives in-distribution points and classes
     loss      loss(logits_in, y, logits_out): logits [n, K] -> a number for one network; [E, n, K] -> [E] for a list
     ood       ood(n, generator=g) gives OOD points; the default is `world.boundary`
     steps     of Adam, each on `batch` fresh in-distribution and `batch` fresh OOD points
-    lr        learning rate; with cosine=True it falls to 0 along half a cosine
-    seed      of the points: one whole number for all networks, or a list of E, one for each. A network of a list gets what
-              it would get alone with the same seed, up to rounding.
+    settings  batch=64 · lr=1e-3, the learning rate; with cosine=True it falls to 0 along half a cosine
+              · seed=0 of the points: one whole number for all networks, or a list of E, one for each. A network of a list gets
+              what it would get alone with the same seed, up to rounding
+              · penalty=None, penalty_weight=1: also minimise weight · penalty(stack, u), [E], a loss of the weights such as
+              those of `horizon`, at `batch` fresh random unit directions u [batch, d]; weight a number or a tensor [E]
     callback  callback(step, losses) after each step; the networks hold the weights of that step; returning True ends training
 
     Returns a `History`. ValueError names a bad argument. A network of a list whose loss stops being finite is named in a
@@ -47,7 +49,7 @@ def train(models, world, loss, ood=None, *, steps=1500, batch=64, lr=1e-3, cosin
     record, diverged = [], []
     if not (isinstance(steps, int) and steps >= 1):
         raise ValueError(f"steps must be a whole number of at least 1; got {steps}")
-    training = train_steps(models, world, loss, ood, steps=steps, batch=batch, lr=lr, cosine=cosine, seed=seed, diverged=diverged)
+    training = train_steps(models, world, loss, ood, steps=steps, diverged=diverged, **settings)
     with contextlib.closing(training):
         for step, losses in enumerate(tqdm(training, "training", steps, unit="step", leave=False, delay=1, mininterval=0.5)):
             record.append(losses)
@@ -56,7 +58,21 @@ def train(models, world, loss, ood=None, *, steps=1500, batch=64, lr=1e-3, cosin
     return History(torch.stack(record), sorted(diverged))
 
 
-def train_steps(models, world, loss, ood=None, *, steps=None, batch=64, lr=1e-3, cosine=False, seed=0, diverged=None):
+def train_steps(
+    models,
+    world,
+    loss,
+    ood=None,
+    *,
+    steps=None,
+    batch=64,
+    lr=1e-3,
+    cosine=False,
+    seed=0,
+    penalty=None,
+    penalty_weight=1.0,
+    diverged=None,
+):
     """`train` one step at a time: a generator of the losses, a number or [E], before each step that has been taken.
 
     For a picture that follows the training. Between steps the networks can be used as they are; nothing happens until the next
@@ -83,7 +99,8 @@ def train_steps(models, world, loss, ood=None, *, steps=None, batch=64, lr=1e-3,
     stack, last_good = Stack(networks), {}
     try:
         batches = _batches(world, ood or world.boundary, batch, seeds)
-        yield from _steps(stack, single, batches, loss, steps, lr, cosine, last_good)
+        extra = _penalty(stack, single, penalty, torch.as_tensor(penalty_weight), batch) if penalty else lambda: 0.0
+        yield from _steps(stack, single, batches, loss, extra, steps, lr, cosine, last_good)
     finally:
         _restore(stack, last_good)
         stack.release()
@@ -91,7 +108,7 @@ def train_steps(models, world, loss, ood=None, *, steps=None, batch=64, lr=1e-3,
             diverged += last_good
 
 
-def _steps(stack, single, batches, loss, steps, lr, cosine, last_good):
+def _steps(stack, single, batches, loss, extra, steps, lr, cosine, last_good):
     optimizer = torch.optim.Adam(stack.parameters(), lr=lr, fused=True)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) if cosine else None
     size = [] if single else [len(stack.models)]
@@ -104,6 +121,7 @@ def _steps(stack, single, batches, loss, steps, lr, cosine, last_good):
             if not (isinstance(losses, torch.Tensor) and list(losses.shape) == size):
                 got = list(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
                 raise ValueError(f"loss must return a tensor of shape {size}, one number per network; got {got}")
+            losses = losses + extra()
             optimizer.zero_grad()
             losses.sum().backward()
             _stop_diverged(stack, losses.detach().reshape(-1), step, last_good)
@@ -113,6 +131,21 @@ def _steps(stack, single, batches, loss, steps, lr, cosine, last_good):
         if scheduler:
             scheduler.step()
         yield losses.detach()
+
+
+def _penalty(stack, single, penalty, weight, batch):
+    """A function without arguments that gives weight · penalty at fresh directions, of every network, [E] or a number.
+
+    The directions are the same in every run and for every network, whatever the seeds of the points.
+    """
+    generator, dim = torch.Generator().manual_seed(0), stack.weights[0].shape[1]
+
+    def extra():
+        u = torch.nn.functional.normalize(torch.randn(batch, dim, generator=generator), dim=1)
+        each = weight * penalty(stack, u)
+        return each[0] if single else each
+
+    return extra
 
 
 def _stop_diverged(stack, losses, step, last_good):

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from ood_helpers.data import TwoGaussians
+from ood_helpers.horizon import silent_horizon_loss, unit_directions
 from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.models import mlp
+from ood_helpers.polytopes import infinity
 from ood_helpers.training import train, train_steps
 
 WORLD = TwoGaussians()
@@ -195,3 +197,25 @@ def test_training_step_by_step_is_the_same_training_and_leaves_usable_networks()
     assert not torch.equal(stepped[0].weight, whole[0].weight) and stepped[0].weight.is_contiguous()
     with pytest.raises(ValueError, match="steps must be a number"):
         next(train_steps(stepped, WORLD, LOSS, cosine=True))
+
+
+def test_a_penalty_on_the_weights_is_added_for_each_network_with_its_own_weight():
+    """A list gives what one by one would; weight 0 gives what no penalty would; and a penalty is pushed down."""
+    weights = torch.tensor([0.0, 0.3])
+    how = {"steps": 70, "seed": 0, "penalty": silent_horizon_loss}
+    together, alone, plain = ([mlp(width=16, generator=torch.Generator().manual_seed(0)) for _ in weights] for _ in range(3))
+    history = train(together, WORLD, LOSS, penalty_weight=weights, **how)
+    for e, model in enumerate(alone):
+        own = train(model, WORLD, LOSS, penalty_weight=float(weights[e]), **how)
+        torch.testing.assert_close(own.loss, history.loss[:, e], rtol=1e-3, atol=1e-4)
+    train(plain[0], WORLD, LOSS, steps=70, seed=0)
+    for a, b in zip(together[0].parameters(), plain[0].parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    u = unit_directions(200, 2, generator=torch.Generator().manual_seed(1))
+    assert silent_horizon_loss(together[1], u) < 0.8 * silent_horizon_loss(together[0], u)
+
+
+def test_silence_everywhere_can_be_trained():
+    network = mlp(width=32, depth=3, generator=torch.Generator().manual_seed(0))
+    train(network, WORLD, LOSS, steps=1000, lr=2e-3, penalty=silent_horizon_loss, penalty_weight=0.3)
+    assert infinity(network).tie_share == 1

@@ -1,0 +1,111 @@
+"""Training at infinity: losses on f0, what a network is infinitely far away.
+
+Far out in direction u a ReLU network grows like f(αu)/α → f0(u), the same network with every bias set to 0: scale the input by
+α and every bias by 1/α, and f scales by α (LeakyReLU too). So k* of direction u is argmax f0(u), and a loss on f0 at random
+directions trains infinity itself. `polytopes.infinity` then says what has become of all directions in the plane, not only the
+sampled ones.
+
+A network here is an nn.Sequential (Linear, ReLU, …, Linear), or a `models.Stack` of E of them. Directions are u [n, d], the
+same for every network of a stack; losses are means over the directions: a number, or [E] for a stack.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from ood_helpers.losses import cross_entropy
+from ood_helpers.models import Stack, check_whole
+
+
+def unit_directions(n, dim, *, generator):
+    """n random directions [n, dim] of length 1, uniform on the sphere."""
+    check_whole("n", n, 1)
+    check_whole("dim", dim, 1)
+    return nn.functional.normalize(torch.randn(n, dim, generator=generator), dim=1)
+
+
+def f0(network, u):
+    """The logits at infinity, those of the network without its biases: [n, K] at directions u [n, d]; [E, n, K] for a stack.
+
+    f0(αu) = α f0(u) for α > 0: only its direction matters for who wins. Gradients reach the weights, never the biases.
+    Raises ValueError for layers that are not Linear, ReLU or LeakyReLU in turn, and for u that is not a float tensor [n, d].
+    """
+    return _pre_activations(*_without_biases(network), u)[-1]
+
+
+def far_field_loss(network, u, radius=10.0):
+    """Cross-entropy of f0(radius · u) towards the last class, reject: 0 where reject wins far beyond rounding in every u.
+
+    "Reject wins in every direction" is a strict inequality on the whole sphere, so it survives small changes of the weights.
+    u       unit directions [n, d], any d
+    radius  positive: how soon a direction counts as won, at a lead of the reject slope of a few times 1/radius
+    """
+    if not 0 < radius < math.inf:
+        raise ValueError(f"radius must be a positive number; got {radius}")
+    logits = radius * f0(network, u)
+    if logits.shape[-1] < 2:
+        raise ValueError("network must have at least 2 outputs, the last of them reject; got 1")
+    return cross_entropy(logits, torch.full(logits.shape[-2:-1], logits.shape[-1] - 1))
+
+
+def slope_spread_loss(network, u):
+    """Mean squared spread of the slopes: the mean of (1/K) Σ_k (f0_k(u) − mean over the classes)² over directions u [n, d].
+
+    0 only where all classes tie in each u, so that the confidence stays at the softmax of what is left of the biases. Descent
+    makes slopes small, not 0: slopes that cancel are a coincidence, and the gradient fades with the spread. The confidence then
+    still goes to 1, only further out. For exact ties see `silent_horizon_loss`.
+    """
+    return f0(network, u).var(-1, correction=0).mean(-1)
+
+
+def silent_horizon_loss(network, u, margin=0.1):
+    """The mean of Σ_j relu(z0_j(u) + margin) over directions u [n, d], z0 the pre-activations of f0's last hidden layer.
+
+    It is 0 exactly where that whole layer is inactive with `margin` to spare, and then every slope is exactly 0: a tie that
+    survives small changes of the weights. Its gradient does not fade on the way. With two or more hidden layers it can be 0 in
+    all directions. With one it cannot: a neuron with weights w ≠ 0 is active at u = w. (Its neurons can still cancel, as in
+    relu(x + 1) − relu(x − 1), and all classes tie; but such a tie does not survive small changes.)
+
+    margin  positive, in units of z0 at length 1
+    Raises ValueError unless the activation of the last hidden layer is ReLU: a LeakyReLU is never silent.
+    """
+    if not 0 < margin < math.inf:
+        raise ValueError(f"margin must be a positive number; got {margin}")
+    weights, activations = _without_biases(network)
+    if not (activations and isinstance(activations[-1], nn.ReLU)):
+        got = activations[-1] if activations else "no hidden layer"
+        raise ValueError(f"network must have a last hidden layer of ReLU, which can be silent; got {got}")
+    return (_pre_activations(weights, activations, u)[-2] + margin).relu().sum(-1).mean(-1)
+
+
+def _without_biases(network):
+    """The weights of each Linear, [inputs, outputs] or [E, inputs, outputs] for a stack, and the activations between them."""
+    if isinstance(network, Stack):
+        weights, activations = network.weights, network.activations
+    elif isinstance(network, nn.Sequential) and len(network) % 2 == 1:
+        for i, layer in enumerate(network[::2]):
+            if not isinstance(layer, nn.Linear):
+                raise ValueError(f"network, layer {2 * i} ({type(layer).__name__}): expected Linear, ReLU, …, Linear")
+        weights, activations = [layer.weight.T for layer in network[::2]], list(network[1::2])
+    else:
+        raise ValueError(f"network must be a Stack or an nn.Sequential (Linear, ReLU, …, Linear); got {type(network).__name__}")
+    for i, activation in enumerate(activations):
+        if not isinstance(activation, (nn.ReLU, nn.LeakyReLU)):
+            raise ValueError(
+                f"network, layer {2 * i + 1} ({type(activation).__name__}): must be ReLU or LeakyReLU; "
+                "with another activation the network far away is not the network without its biases"
+            )
+    return weights, activations
+
+
+def _pre_activations(weights, activations, u):
+    """The pre-activations [..., n, outputs] of every layer without its biases, at u [n, d]; the last are the logits."""
+    dim = weights[0].shape[-2]
+    if not (isinstance(u, torch.Tensor) and u.is_floating_point() and u.dim() == 2 and u.shape[1] == dim):
+        got = f"{u.dtype} {list(u.shape)}" if isinstance(u, torch.Tensor) else type(u).__name__
+        raise ValueError(f"u must be a float tensor of shape [n, {dim}], one direction per row; got {got}")
+    z = [u.to(weights[0].dtype) @ weights[0]]
+    for weight, activation in zip(weights[1:], activations, strict=True):
+        z.append(activation(z[-1]) @ weight)
+    return z

@@ -1,0 +1,193 @@
+"""Images of 8 × 8 pixels as points of the box [0, 1]^64: handwritten digits, OOD around them, and other things to show a network.
+
+A pixel is 0 for paper and 1 for ink; an image is a row of 64, line by line. As in `data`, every sampler takes a
+`torch.Generator`, so the same seed gives the same images, and returns float32 [n, 64] in [0, 1].
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
+from matplotlib.transforms import Affine2D
+from sklearn.datasets import load_digits
+
+from ood_helpers.data import _check_draw, check_points
+
+DIM = 64
+N_TRAIN = 1200  # of 1797 digits; the other 597 are for testing
+LETTERS = "ACEFHJKLMNPRTUVWXYacdefhkmnprtuvwxy"  # without BDGIOQSZbgijloqsz, which resemble 8 0 6 1 0 0 5 2 6 9 1 1 1 0 9 5 2
+FONTS = [f"DejaVu{family}{weight}.ttf" for family in ("Sans", "SansMono", "Serif") for weight in ("", "-Bold")]
+
+
+@dataclass(frozen=True)
+class Digits:
+    """scikit-learn's 1797 handwritten digits, divided by 16: the in-distribution. A world like those of `data`.
+
+    x_train [1200, 64], y_train [1200] · x_test [597, 64], y_test [597], classes 0…9: one fixed random split. The data do not
+    say who wrote a digit, so the same writers may be on both sides.
+    reach  a length: 99 % of the training digits have another training digit within it, much as 99 % of a Gaussian in the
+           plane lie within 3 standard deviations
+    """
+
+    dim = DIM
+    n_classes = 10
+    x_train = property(lambda self: _digits()[0])
+    y_train = property(lambda self: _digits()[1])
+    x_test = property(lambda self: _digits()[2])
+    y_test = property(lambda self: _digits()[3])
+    reach = property(lambda self: _digits()[4])
+
+    def sample(self, n, *, generator):
+        """n training digits, drawn with replacement: x float32 [n, 64] and their classes y int64 [n]."""
+        _check_draw(n, generator)
+        i = torch.randint(N_TRAIN, (n,), generator=generator)
+        return self.x_train[i], self.y_train[i]
+
+    def boundary(self, n, *, generator, inner=1.0, outer=1.25):
+        """n OOD images [n, 64] close to the digits: their nearest training digit is inner to outer times `reach` away.
+
+        A candidate is a training digit plus a step in a uniformly random direction, clipped to the box; it is drawn again
+        where its distance is not in the range. Clipping shortens the steps by about a fifth: half of all pixels are 0 and
+        can only gain ink.
+        """
+        _check_draw(n, generator)
+        if not 0 < inner < outer < math.inf:
+            raise ValueError(f"inner and outer must satisfy 0 < inner < outer, in units of reach; got {inner} and {outer}")
+        kept = [torch.empty(0, DIM)]
+        for _ in range(1000):
+            missing = n - sum(map(len, kept))
+            if missing == 0:
+                return torch.cat(kept)
+            digit, _ = self.sample(missing, generator=generator)
+            direction = torch.nn.functional.normalize(torch.randn(missing, DIM, generator=generator), dim=1)
+            length = self.reach * (inner + (1.5 * outer - inner) * torch.rand(missing, 1, generator=generator))
+            x = (digit + length * direction).clamp(0, 1)
+            distance = self.distance(x) / self.reach
+            kept.append(x[(distance >= inner) & (distance <= outer)])
+        raise ValueError(f"no room for OOD images between {inner} and {outer} times reach; take a wider range nearer to 1")
+
+    def box(self, n, *, generator):
+        """n OOD images [n, 64], uniform in the box. With 64 pixels none comes near a digit: all are beyond 1.4 times `reach`."""
+        return uniform(n, generator=generator)
+
+    def distance(self, x):
+        """Euclidean distance [n] of images x [n, 64] to the nearest training digit."""
+        return torch.cdist(check_images(x), self.x_train.to(x.dtype)).amin(1)
+
+
+def check_images(x, dim=DIM):
+    """x itself if it is a float tensor [n, dim] of numbers in [0, 1]; ValueError that says what is wrong otherwise."""
+    check_points(x, dim)
+    if x.numel() and not (x.min() >= 0 and x.max() <= 1):
+        raise ValueError(f"x must hold pixels in [0, 1]; they reach from {x.min():g} to {x.max():g}. Rescale or clip them")
+    return x
+
+
+def ray_to_face(x, direction):
+    """The t at which the ray x + t · direction, t >= 0, leaves the box [0, 1]^d: the distance to its face for a unit vector.
+
+    x a point of the box, direction not zero, tensors or arrays: both [d] for one t, or [n, d] for t [n], in float64. t is 0
+    for a point on a face and a direction that leads out. Rounding may put x + t · direction an ulp outside: clip it.
+    """
+    x, direction = (torch.as_tensor(v, dtype=torch.float64) for v in (x, direction))
+    if x.shape != direction.shape or x.dim() not in (1, 2):
+        raise ValueError(f"x and direction must have one shape, [d] or [n, d]; got {list(x.shape)} and {list(direction.shape)}")
+    check_images(x.reshape(-1, x.shape[-1]), x.shape[-1])
+    if not (torch.isfinite(direction).all() and direction.any(-1).all()):
+        raise ValueError("direction must hold finite numbers, not all of them 0")
+    t = torch.where(direction > 0, 1 - x, -x) / direction
+    return t.masked_fill(direction == 0, torch.inf).amin(-1)
+
+
+def letters(n, *, generator):
+    """Printed letters that resemble no digit, in matplotlib's own DejaVu fonts, made like the digits (see `_render`)."""
+    return _pick(_alphabet(), n, generator)
+
+
+def inverted(n, *, generator):
+    """Test digits with ink and paper exchanged: 1 − x."""
+    return 1 - _pick(_digits()[2], n, generator)
+
+
+def permuted(n, *, generator):
+    """Test digits whose pixels are shuffled, each image in its own way."""
+    x = _pick(_digits()[2], n, generator)
+    return x.gather(1, torch.rand(n, DIM, generator=generator).argsort(1))
+
+
+def textures(n, *, generator):
+    """Clouds: white noise blurred by a Gaussian of 1.5 pixels, then stretched to reach from 0 to 1 in every image."""
+    _check_draw(n, generator)
+    pixel = torch.arange(8)
+    blur = torch.exp(-((pixel[:, None] - pixel) ** 2) / (2 * 1.5**2))
+    x = (blur @ torch.randn(n, 8, 8, generator=generator) @ blur).reshape(n, DIM)
+    lowest, highest = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
+    return (x - lowest) / (highest - lowest)
+
+
+def uniform(n, *, generator):
+    """Every pixel uniform in [0, 1]."""
+    _check_draw(n, generator)
+    return torch.rand(n, DIM, generator=generator)
+
+
+def corners(n, *, generator):
+    """Corners of the box: every pixel 0 or 1, each with probability one half."""
+    _check_draw(n, generator)
+    return torch.randint(2, (n, DIM), generator=generator).float()
+
+
+def interpolations(n, *, generator):
+    """(1 − t) a + t b for test digits a, b of different classes, t uniform in [0.3, 0.7]. Most lie within `reach` of a digit."""
+    _check_draw(n, generator)
+    _, _, x, y, _ = _digits()
+    a = torch.randint(len(x), (n,), generator=generator)
+    b = torch.multinomial((y[a, None] != y).float(), 1, generator=generator)[:, 0]
+    t = 0.3 + 0.4 * torch.rand(n, 1, generator=generator)
+    return (1 - t) * x[a] + t * x[b]
+
+
+KINDS = {kind.__name__: kind for kind in (letters, inverted, permuted, textures, uniform, corners, interpolations)}
+
+
+def _pick(images, n, generator):
+    _check_draw(n, generator)
+    return images[torch.randint(len(images), (n,), generator=generator)]
+
+
+@functools.cache
+def _digits():
+    """x_train, y_train, x_test, y_test, reach of `Digits`: read once, shuffled by a seed of their own."""
+    x, y = load_digits(return_X_y=True)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    x, y = torch.tensor(x / 16, dtype=torch.float32)[order], torch.tensor(y, dtype=torch.int64)[order]
+    train = x[:N_TRAIN]
+    reach = torch.cdist(train, train).fill_diagonal_(torch.inf).amin(1).quantile(0.99)
+    return train, y[:N_TRAIN], x[N_TRAIN:], y[N_TRAIN:], float(reach)
+
+
+@functools.cache
+def _alphabet():
+    return torch.stack([_render(letter, font) for font in FONTS for letter in LETTERS])
+
+
+def _render(letter, font):
+    """One letter [64]: drawn to fill 32 × 32 points, of which every 4 × 4 make a pixel, as the digits were made from scans."""
+    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / font
+    path = TextPath((0, 0), letter, size=32, prop=FontProperties(fname=file))
+    ends = path.get_extents()
+    scale = 32 / max(ends.width, ends.height)
+    place = Affine2D().translate(-(ends.x0 + ends.x1) / 2, -(ends.y0 + ends.y1) / 2).scale(scale).translate(16, 16)
+    renderer = RendererAgg(32, 32, dpi=72)
+    brush = renderer.new_gc()
+    brush.set_snap(False)  # else straight edges move to whole points
+    renderer.draw_path(brush, path, place, (0, 0, 0))
+    ink = np.asarray(renderer.buffer_rgba())[:, :, 3] / 255
+    return torch.tensor(ink.reshape(8, 4, 8, 4).mean((1, 3)).ravel(), dtype=torch.float32)
