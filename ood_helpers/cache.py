@@ -15,14 +15,8 @@ from torch import nn
 
 from ood_helpers.training import History, train
 
-CODE = (
-    "data.py",
-    "models.py",
-    "losses.py",
-    "horizon.py",
-    "training.py",
-    "cache.py",
-)  # a change in any of these makes old runs foreign
+# a change in any of these makes old runs foreign
+CODE = ("data.py", "images.py", "models.py", "losses.py", "horizon.py", "training.py", "cache.py")
 
 
 def cached_train(models, world, loss, ood=None, **settings):

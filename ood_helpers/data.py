@@ -14,7 +14,7 @@ class _Gaussians:
 
     def sample(self, n, *, generator):
         """n in-distribution points: x float32 [n, d] and their classes y int64 [n]."""
-        _check_draw(n, generator)
+        check_draw(n, generator)
         y = torch.randint(len(self.means), (n,), generator=generator)
         return self.means[y] + self.std * torch.randn(n, self.dim, generator=generator), y
 
@@ -25,7 +25,7 @@ class _Gaussians:
         distribution, r = outer · (q + u(1 − q))^(1/d) with q = (inner/outer)^d and u uniform in [0, 1], and the direction from
         a normalised Gaussian, so the cost does not grow with d as it would by rejection from a cube.
         """
-        _check_draw(n, generator)
+        check_draw(n, generator)
         if not 0 <= inner < outer < math.inf:
             raise ValueError(f"inner and outer must satisfy 0 <= inner < outer, in standard deviations; got {inner} and {outer}")
 
@@ -41,7 +41,7 @@ class _Gaussians:
 
     def box(self, n, *, generator, half_width=50.0):
         """n OOD points [n, d] uniform in the box [-half_width, half_width]^d, outside 3 standard deviations of every class."""
-        _check_draw(n, generator)
+        check_draw(n, generator)
         if not 0 < half_width < math.inf:
             raise ValueError(f"half_width must be a positive number; got {half_width}")
 
@@ -123,7 +123,8 @@ def _check_world(std, dim, separation):
         raise ValueError(f"separation must be a number of at least 0; got {separation}")
 
 
-def _check_draw(n, generator):
+def check_draw(n, generator):
+    """ValueError unless n is a whole number of at least 0 and generator a torch.Generator."""
     if not (isinstance(n, int) and n >= 0):
         raise ValueError(f"n must be a whole number of at least 0; got {n}")
     if not isinstance(generator, torch.Generator):

@@ -18,7 +18,7 @@ from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 from sklearn.datasets import load_digits
 
-from ood_helpers.data import _check_draw, check_points
+from ood_helpers.data import check_draw, check_points
 
 DIM = 64
 N_TRAIN = 1200  # of 1797 digits; the other 597 are for testing
@@ -46,7 +46,7 @@ class Digits:
 
     def sample(self, n, *, generator):
         """n training digits, drawn with replacement: x float32 [n, 64] and their classes y int64 [n]."""
-        _check_draw(n, generator)
+        check_draw(n, generator)
         i = torch.randint(N_TRAIN, (n,), generator=generator)
         return self.x_train[i], self.y_train[i]
 
@@ -57,7 +57,7 @@ class Digits:
         where its distance is not in the range. Clipping shortens the steps by about a fifth: half of all pixels are 0 and
         can only gain ink.
         """
-        _check_draw(n, generator)
+        check_draw(n, generator)
         if not 0 < inner < outer < math.inf:
             raise ValueError(f"inner and outer must satisfy 0 < inner < outer, in units of reach; got {inner} and {outer}")
         kept = [torch.empty(0, DIM)]
@@ -124,7 +124,7 @@ def permuted(n, *, generator):
 
 def textures(n, *, generator):
     """Clouds: white noise blurred by a Gaussian of 1.5 pixels, then stretched to reach from 0 to 1 in every image."""
-    _check_draw(n, generator)
+    check_draw(n, generator)
     pixel = torch.arange(8)
     blur = torch.exp(-((pixel[:, None] - pixel) ** 2) / (2 * 1.5**2))
     x = (blur @ torch.randn(n, 8, 8, generator=generator) @ blur).reshape(n, DIM)
@@ -134,19 +134,19 @@ def textures(n, *, generator):
 
 def uniform(n, *, generator):
     """Every pixel uniform in [0, 1]."""
-    _check_draw(n, generator)
+    check_draw(n, generator)
     return torch.rand(n, DIM, generator=generator)
 
 
 def corners(n, *, generator):
     """Corners of the box: every pixel 0 or 1, each with probability one half."""
-    _check_draw(n, generator)
+    check_draw(n, generator)
     return torch.randint(2, (n, DIM), generator=generator).float()
 
 
 def interpolations(n, *, generator):
     """(1 − t) a + t b for test digits a, b of different classes, t uniform in [0.3, 0.7]. Most lie within `reach` of a digit."""
-    _check_draw(n, generator)
+    check_draw(n, generator)
     _, _, x, y, _ = _digits()
     a = torch.randint(len(x), (n,), generator=generator)
     b = torch.multinomial((y[a, None] != y).float(), 1, generator=generator)[:, 0]
@@ -158,7 +158,7 @@ KINDS = {kind.__name__: kind for kind in (letters, inverted, permuted, textures,
 
 
 def _pick(images, n, generator):
-    _check_draw(n, generator)
+    check_draw(n, generator)
     return images[torch.randint(len(images), (n,), generator=generator)]
 
 
