@@ -220,7 +220,7 @@ def direction_ring(ax, infinity, reject=False, title="all directions"):
     looks = [*CLASSES[: n_classes - reject], *[(REJECT, "x")] * reject, ("black", "*")]
     ring = PolyCollection([], linewidths=0)
     ax.add_collection(ring, autolim=False)
-    marks = [ax.plot([], [], ls="", marker=m, color=c, markeredgecolor="black", ms=9)[0] for c, m in looks]
+    marks = [ax.plot([], [], ls="", marker=m, color=c, mec="white" if c == "black" else "black", ms=9)[0] for c, m in looks]
     names = [f"class {k}" for k in range(n_classes - reject)] + ["reject"] * reject + ["tie"]
     handles = [Line2D([], [], ls="", marker=m, color=c, markeredgecolor="black", ms=9) for c, m in looks]
     ax.legend(handles, names, **BELOW | {"bbox_to_anchor": (0.5, 0.02)}, ncols=2)
