@@ -1,9 +1,11 @@
 """Exact geometry of ReLU networks: along a line, in a plane, and infinitely far away. Everything in float64."""
 
 from . import measures
+from .bound import confidence_bound
 from .infinity import directions, infinity
 from .line import line, ray
 from .network import read
 from .plane import plane
+from .region import escape
 
-__all__ = ["directions", "infinity", "line", "measures", "plane", "ray", "read"]
+__all__ = ["confidence_bound", "directions", "escape", "infinity", "line", "measures", "plane", "ray", "read"]
