@@ -1,16 +1,47 @@
-"""The paper's synthetic worlds: in-distribution classes, and out-of-distribution (OOD) points around or far from them.
+"""Synthetic worlds, the paper's and curved ones: in-distribution classes, and out-of-distribution (OOD) points around or far off.
 
 Every sampler takes a `torch.Generator`, so the same seed gives the same points, and returns float32 points [n, d].
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
 import torch
 
 
-class _Gaussians:
+class _World:
+    """What all worlds share; a subclass says where its points are, and `mahalanobis` how far a point is from the classes."""
+
+    def box(self, n, *, generator, half_width=50.0):
+        """n OOD points [n, d] uniform in the box [-half_width, half_width]^d, outside 3 standard deviations of every class."""
+        check_draw(n, generator)
+        if not 0 < half_width < math.inf:
+            raise ValueError(f"half_width must be a positive number; got {half_width}")
+
+        def draw(count):
+            return half_width * (2 * torch.rand(count, self.dim, generator=generator) - 1)
+
+        return self._outside(draw, n, 3.0, f"the box of half_width {half_width} lies inside the classes; take a larger one")
+
+    def _outside(self, draw, n, radius, reason):
+        """n of the points that `draw(count)` gives, keeping those at least `radius` standard deviations from every class."""
+        kept = [torch.empty(0, self.dim)]
+        for _ in range(1000):
+            missing = n - sum(map(len, kept))
+            if missing == 0:
+                return torch.cat(kept)
+            x = draw(missing)
+            kept.append(x[self.mahalanobis(x) >= radius])
+        raise ValueError(f"no room for OOD points: {reason}")
+
+
+class _Gaussians(_World):
     """Round Gaussian classes, equally likely; a subclass says where the means are. Distances are Mahalanobis: in units of std."""
+
+    @property
+    def n_classes(self):
+        return len(self.means)
 
     def sample(self, n, *, generator):
         """n in-distribution points: x float32 [n, d] and their classes y int64 [n]."""
@@ -25,9 +56,7 @@ class _Gaussians:
         distribution, r = outer · (q + u(1 − q))^(1/d) with q = (inner/outer)^d and u uniform in [0, 1], and the direction from
         a normalised Gaussian, so the cost does not grow with d as it would by rejection from a cube.
         """
-        check_draw(n, generator)
-        if not 0 <= inner < outer < math.inf:
-            raise ValueError(f"inner and outer must satisfy 0 <= inner < outer, in standard deviations; got {inner} and {outer}")
+        _check_shell(n, generator, inner, outer)
 
         def draw(count):
             centre = self.means[torch.randint(len(self.means), (count,), generator=generator)]
@@ -39,32 +68,10 @@ class _Gaussians:
 
         return self._outside(draw, n, inner * (1 - 1e-6), "the shells lie inside the classes; take a larger outer or separation")
 
-    def box(self, n, *, generator, half_width=50.0):
-        """n OOD points [n, d] uniform in the box [-half_width, half_width]^d, outside 3 standard deviations of every class."""
-        check_draw(n, generator)
-        if not 0 < half_width < math.inf:
-            raise ValueError(f"half_width must be a positive number; got {half_width}")
-
-        def draw(count):
-            return half_width * (2 * torch.rand(count, self.dim, generator=generator) - 1)
-
-        return self._outside(draw, n, 3.0, f"the box of half_width {half_width} lies inside the classes; take a larger one")
-
     def mahalanobis(self, x):
         """Distance [n] from points x [n, d] to the nearest class mean, in standard deviations."""
         x = check_points(x, self.dim)
         return torch.cdist(x, self.means.to(x.dtype), compute_mode="donot_use_mm_for_euclid_dist").amin(1) / self.std
-
-    def _outside(self, draw, n, radius, reason):
-        """n of the points that `draw(count)` gives, keeping those at least `radius` standard deviations from every mean."""
-        kept = [torch.empty(0, self.dim)]
-        for _ in range(1000):
-            missing = n - sum(map(len, kept))
-            if missing == 0:
-                return torch.cat(kept)
-            x = draw(missing)
-            kept.append(x[self.mahalanobis(x) >= radius])
-        raise ValueError(f"no room for OOD points: {reason}")
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,160 @@ class FourGaussians(_Gaussians):
         return self.separation / 2 * torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
 
 
+@dataclass(frozen=True)
+class Arc:
+    """A part of a circle in the plane, from the angle start anticlockwise to end, in radians; start + 2π is the whole circle."""
+
+    centre: tuple
+    radius: float
+    start: float = 0.0
+    end: float = 2 * math.pi
+
+    @property
+    def closed(self):
+        return self.end - self.start >= 2 * math.pi
+
+    def at(self, angle):
+        """The points [n, 2] at angles [n]."""
+        return torch.tensor(self.centre, dtype=angle.dtype) + self.radius * _unit(angle)
+
+    def distance(self, x):
+        """Distance [n] from points x [n, 2] to the nearest point of the arc."""
+        away = x - torch.tensor(self.centre, dtype=x.dtype)
+        to_circle = (away.norm(dim=1) - self.radius).abs()
+        if self.closed:
+            return to_circle
+        turn = (torch.atan2(away[:, 1], away[:, 0]) - self.start) % (2 * math.pi)
+        ends = self.at(torch.tensor([self.start, self.end], dtype=x.dtype))
+        to_ends = torch.cdist(x, ends, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
+        return torch.where(turn <= self.end - self.start, to_circle, to_ends)
+
+    def shell_parts(self, inner, outer):
+        """What the points at distance inner to outer are made of: (area, draw(n, generator) -> x [n, 2]) for each part.
+
+        A strip along either side, and half a ring around each end of an arc that is not closed. Each is uniform in area.
+        """
+        angle, parts = self.end - self.start, []
+        for low, high in [(self.radius + inner, self.radius + outer), (max(self.radius - outer, 0), max(self.radius - inner, 0))]:
+            strip = functools.partial(self._strip, low=low, high=high)
+            parts.append((angle / 2 * (high**2 - low**2), strip))
+        caps = 0 if self.closed else math.pi * (outer**2 - inner**2)
+        return [*parts, (caps, functools.partial(self._caps, low=inner, high=outer))]
+
+    def _strip(self, n, generator, low, high):
+        angle = self.start + (self.end - self.start) * torch.rand(n, generator=generator)
+        return torch.tensor(self.centre) + _radius(n, generator, low, high) * _unit(angle)
+
+    def _caps(self, n, generator, low, high):
+        """Half rings: beyond the start the half turn [start − π, start], beyond the end [end, end + π]."""
+        first = torch.rand(n, generator=generator) < 0.5
+        turn = math.pi * torch.rand(n, generator=generator)
+        end = self.at(torch.where(first, self.start, self.end))
+        return end + _radius(n, generator, low, high) * _unit(torch.where(first, self.start - turn, self.end + turn))
+
+
+class _Arcs(_World):
+    """Classes along arcs in the plane, equally likely: uniform along the arc, with Gaussian noise. Distances are in units of std.
+
+    A subclass says where the arcs are, one for each class.
+    """
+
+    dim = 2
+
+    @property
+    def n_classes(self):
+        return len(self.arcs)
+
+    def sample(self, n, *, generator):
+        """n in-distribution points: x float32 [n, 2] and their classes y int64 [n]."""
+        check_draw(n, generator)
+        y = torch.randint(self.n_classes, (n,), generator=generator)
+        share = torch.rand(n, generator=generator)
+        on_arc = torch.stack([arc.at(arc.start + (arc.end - arc.start) * share) for arc in self.arcs])
+        return on_arc[y, torch.arange(n)] + self.std * torch.randn(n, 2, generator=generator), y
+
+    def boundary(self, n, *, generator, inner=3.0, outer=3.5):
+        """n OOD points [n, 2] close to the classes: uniform in area at `inner` to `outer` standard deviations from an arc.
+
+        Points that are nearer to another arc are drawn again.
+        """
+        _check_shell(n, generator, inner, outer)
+        parts = [(k, *part) for k, arc in enumerate(self.arcs) for part in arc.shell_parts(self.std * inner, self.std * outer)]
+        areas = torch.tensor([area for _, area, _ in parts])
+
+        def draw(count):
+            which, kept = (
+                torch.multinomial(areas, count, replacement=True, generator=generator),
+                torch.zeros(count, dtype=torch.bool),
+            )
+            x = torch.empty(count, 2)
+            for i, (k, _, part) in enumerate(parts):
+                here = which == i
+                x[here] = part(int(here.sum()), generator)
+                kept[here] = self._distances(x[here]).argmin(0) == k  # where two shells overlap, each point belongs to one
+            return x[kept]
+
+        return self._outside(draw, n, inner * (1 - 1e-6), "the shells lie inside the classes; take a larger outer or radius")
+
+    def mahalanobis(self, x):
+        """Distance [n] from points x [n, 2] to the nearest arc, in standard deviations."""
+        return self._distances(check_points(x, 2)).amin(0) / self.std
+
+    def _distances(self, x):
+        return torch.stack([arc.distance(x) for arc in self.arcs])
+
+
+@dataclass(frozen=True)
+class TwoMoons(_Arcs):
+    """Two half circles that reach into each other, as in scikit-learn's `make_moons`, `radius` times as large and centred.
+
+    std  standard deviation of the noise · radius  of the half circles; between the moons there are at least radius/2
+    """
+
+    std: float = 1.0
+    radius: float = 16.0
+
+    def __post_init__(self):
+        _check_positive("std", self.std)
+        _check_positive("radius", self.radius)
+
+    @property
+    def arcs(self):
+        half, quarter = self.radius / 2, self.radius / 4
+        return Arc((-half, -quarter), self.radius, 0.0, math.pi), Arc((half, quarter), self.radius, math.pi, 2 * math.pi)
+
+
+@dataclass(frozen=True)
+class Rings(_Arcs):
+    """Two circles around the origin, one class each; in the middle and between them is OOD space that the classes enclose.
+
+    std  standard deviation of the noise · inner, outer  radii of the circles, 0 < inner < outer
+    """
+
+    std: float = 1.0
+    inner: float = 8.0
+    outer: float = 20.0
+
+    def __post_init__(self):
+        _check_positive("std", self.std)
+        if not 0 < self.inner < self.outer < math.inf:
+            raise ValueError(f"inner and outer must satisfy 0 < inner < outer; got {self.inner} and {self.outer}")
+
+    @property
+    def arcs(self):
+        return Arc((0.0, 0.0), self.inner), Arc((0.0, 0.0), self.outer)
+
+
+def _unit(angle):
+    """Unit vectors [n, 2] at angles [n]."""
+    return torch.stack([angle.cos(), angle.sin()], 1)
+
+
+def _radius(n, generator, low, high):
+    """n radii [n, 1] between low and high, uniform in area."""
+    return (low**2 + torch.rand(n, 1, generator=generator) * (high**2 - low**2)).sqrt()
+
+
 def check_points(x, dim):
     """x itself if it is a float tensor [n, dim] of finite numbers; ValueError that says what is wrong otherwise."""
     if not (isinstance(x, torch.Tensor) and x.is_floating_point() and x.dim() == 2 and x.shape[1] == dim):
@@ -115,12 +276,22 @@ def check_points(x, dim):
 
 
 def _check_world(std, dim, separation):
-    if not 0 < std < math.inf:
-        raise ValueError(f"std must be a positive number; got {std}")
+    _check_positive("std", std)
     if not (isinstance(dim, int) and dim >= 1):
         raise ValueError(f"dim must be a whole number of at least 1; got {dim}")
     if not 0 <= separation < math.inf:
         raise ValueError(f"separation must be a number of at least 0; got {separation}")
+
+
+def _check_positive(name, value):
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a positive number; got {value}")
+
+
+def _check_shell(n, generator, inner, outer):
+    check_draw(n, generator)
+    if not 0 <= inner < outer < math.inf:
+        raise ValueError(f"inner and outer must satisfy 0 <= inner < outer, in standard deviations; got {inner} and {outer}")
 
 
 def check_draw(n, generator):

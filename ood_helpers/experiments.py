@@ -20,15 +20,15 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from ood_helpers import polytopes, scores
+from ood_helpers import horizon, polytopes, scores
 from ood_helpers.cache import write_whole
-from ood_helpers.data import TwoGaussians
+from ood_helpers.data import FourGaussians, TwoGaussians
 from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.models import mlp
 from ood_helpers.training import train
 
 METHODS = ("confident", "reject")
-CLASSES = 2  # in-distribution classes; a reject network has one more output
+PENALTIES = {"far_field": "reject", "silent": "confident"}  # losses at infinity, and the method that each is for
 POINTS = 4000  # in-distribution points, and points of each test box
 DIRECTIONS = 20_000  # random directions, where they cannot all be known
 NEAR, FAR = 50.0, 1000.0  # half widths of the test boxes; the first is the paper's
@@ -62,6 +62,11 @@ class Setting:
                  which every step takes random rows
     n_ood        the same for the OOD points
     steps, batch, lr, cosine         as in `training.train`: `batch` in-distribution and as many OOD rows in every step
+    classes      2: `data.TwoGaussians` · 4: `data.FourGaussians`, in the plane
+    penalty      also train what the network is infinitely far away: "far_field", reject only, `horizon.far_field_loss` ·
+                 "silent", confident with hidden layers of ReLU only, `horizon.silent_horizon_loss`
+    penalty_weight   positive with a penalty, 0 without
+    penalty_margin   of "silent": positive
     exact        also measure areas and the largest confidence on the polytopes of the box (ReLU, two dimensions; seconds)
     """
 
@@ -84,6 +89,10 @@ class Setting:
     lr: float = 1e-3
     cosine: bool = True
     exact: bool = False
+    classes: int = 2
+    penalty: str = ""
+    penalty_weight: float = 0.0
+    penalty_margin: float = 0.1
 
     def __post_init__(self):
         for name, allowed in [("method", METHODS), ("ood", ("boundary", "general"))]:
@@ -107,8 +116,28 @@ class Setting:
                 "exact must be False unless a ReLU network looks at the plane: "
                 f"got dim {self.dim}, activation {self.activation!r}, depth {self.depth}"
             )
+        if self.classes not in (2, 4) or (self.classes == 4 and self.dim != 2):
+            raise ValueError(f"classes must be 2, or 4 where dim is 2; got {self.classes} with dim {self.dim}")
+        self._check_penalty()
         self.network(0)
         self.ood_points(1, generator=torch.Generator())
+
+    def _check_penalty(self):
+        if self.penalty not in ("", *PENALTIES):
+            raise ValueError(f"penalty must be one of '', {', '.join(map(repr, PENALTIES))}; got {self.penalty!r}")
+        weight = self.penalty_weight
+        if not (isinstance(weight, Real) and 0 <= weight < math.inf and (weight > 0) == bool(self.penalty)):
+            raise ValueError(f"penalty_weight must be a positive number with a penalty, 0 without; got {weight!r}")
+        margin = self.penalty_margin
+        if not (isinstance(margin, Real) and 0 < margin < math.inf and (self.penalty == "silent" or margin == 0.1)):
+            raise ValueError(f"penalty_margin must be a positive number with the penalty 'silent', else 0.1; got {margin!r}")
+        if self.penalty and self.method != PENALTIES[self.penalty]:
+            raise ValueError(f"penalty {self.penalty!r} needs the method {PENALTIES[self.penalty]!r}; got {self.method!r}")
+        if (self.penalty and not self.is_relu) or (self.penalty == "silent" and not (self.activation == "relu" and self.depth)):
+            raise ValueError(
+                f"penalty {self.penalty!r} needs a ReLU network, and 'silent' a hidden layer that can be off; "
+                f"got activation {self.activation!r}, depth {self.depth}"
+            )
 
     columns = COLUMNS
 
@@ -120,6 +149,8 @@ class Setting:
 
     @property
     def world(self):
+        if self.classes == 4:
+            return FourGaussians(std=self.std, separation=self.separation)
         return TwoGaussians(std=self.std, dim=self.dim, separation=self.separation)
 
     @property
@@ -137,9 +168,15 @@ class Setting:
     def loss(self):
         return reject_loss if self.method == "reject" else functools.partial(confidence_loss, beta=self.beta)
 
+    @property
+    def penalty_loss(self):
+        """The loss at infinity, a function of network and directions; None without a penalty."""
+        silent = functools.partial(horizon.silent_horizon_loss, margin=self.penalty_margin)
+        return {"": None, "far_field": horizon.far_field_loss, "silent": silent}[self.penalty]
+
     def network(self, seed):
         """An untrained network; the seed decides its weights."""
-        outputs = CLASSES + (self.method == "reject")
+        outputs = self.classes + (self.method == "reject")
         generator = torch.Generator().manual_seed(seed)
         return mlp(self.dim, self.width, outputs, self.depth, self.activation, init=self.init, generator=generator)
 
@@ -159,22 +196,27 @@ def train_seeds(setting, seeds, ood=None):
     if setting.n_ood:
         ood = _pool(ood, setting.n_ood, POOLS["ood"])
     how = {"steps": setting.steps, "batch": setting.batch, "lr": setting.lr, "cosine": setting.cosine, "callback": _give_back}
+    if setting.penalty:
+        how |= {"penalty": setting.penalty_loss, "penalty_weight": setting.penalty_weight}
     return networks, train(networks, world, setting.loss, ood, seed=[DATA_SEEDS + seed for seed in seeds], **how)
 
 
-def run(setting, seeds, ood=None):
-    """Train and measure one network per seed: a list of dicts with the keys `COLUMNS`, in the order of the seeds.
+def run(setting, seeds, ood=None, measured=None):
+    """Train and measure one network per seed: a list of dicts with the keys `setting.columns`, in the order of the seeds.
+
+    ood as in `train_seeds` · measured  measured(setting, network) in place of `measure`: a dict of the columns from the fourth on
 
     loss is the mean training loss of the last 20 steps. A network that diverged is named in a warning, has diverged=True and
     NaN for every number; the others are not touched by it. ValueError as in `train_seeds`, but not if every network diverges.
-    Large networks are trained a few at a time: more of them would not fit in the processor's cache, and take up to 1.5 times as long.
+    Large networks are trained a few at a time: more of them would not fit in the processor's cache, and take up to 1.5 times as
+    long.
     """
     seeds = check_seeds(seeds)
     group = LARGE_GROUP if setting.width >= LARGE else len(seeds)
-    return [row for i in range(0, len(seeds), group) for row in _run_together(setting, seeds[i : i + group], ood)]
+    return [row for i in range(0, len(seeds), group) for row in _run_together(setting, seeds[i : i + group], ood, measured)]
 
 
-def _run_together(setting, seeds, ood):
+def _run_together(setting, seeds, ood, measured):
     try:
         networks, history = train_seeds(setting, seeds, ood)
         diverged, losses = history.diverged, history.loss[-20:].double().mean(0).tolist()
@@ -185,17 +227,18 @@ def _run_together(setting, seeds, ood):
     for place, seed in enumerate(seeds):
         if place in diverged:
             warnings.warn(f"seed {seed} diverged, its measures are NaN: {setting}", stacklevel=3)
-            rows.append({"seed": seed, "diverged": True, "loss": math.nan, **dict.fromkeys(MEASURES, math.nan)})
+            rows.append({"seed": seed, "diverged": True, "loss": math.nan, **dict.fromkeys(setting.columns[3:], math.nan)})
         else:
-            rows.append({"seed": seed, "diverged": False, "loss": losses[place], **measure(setting, networks[place])})
+            numbers = (measured or measure)(setting, networks[place])
+            rows.append({"seed": seed, "diverged": False, "loss": losses[place], **numbers})
     return rows
 
 
 def measure(setting, network):
     """The numbers of one trained network, a dict with the keys `MEASURES`; always from the same test points.
 
-    "Confidence" is the largest probability among the two in-distribution classes, for both methods. Shares are in [0, 1].
-    accuracy, class_accuracy   share of in-distribution points given their class, among all outputs · among the two classes
+    "Confidence" is the largest probability among the in-distribution classes, for both methods. Shares are in [0, 1].
+    accuracy, class_accuracy   share of in-distribution points given their class, among all outputs · among the classes
     confidence_in              mean confidence on in-distribution points
     auroc, fpr95               box against in-distribution points (`scores`); score: confident: the confidence, reject:
                                1 − probability of reject; both as log-odds in float64
@@ -205,32 +248,32 @@ def measure(setting, network):
     auroc_far, sure_far        as auroc and sure, in a box 20 times as wide
     directions_class           share of directions whose k* is an in-distribution class, alone or in a tie; exact in two
                                dimensions, from random directions (each exact) in others; NaN unless ReLU
-    directions_tied            share of directions with several k* (the same remarks)
+    directions_tied            share of directions with several k* (the same remarks); those of a silent horizon are among them
     limit_above                share of directions in which the confidence goes to 1: a unique k*, not reject
     entropy_far                mean entropy of all outputs at distance 1e4 in random directions, as a share of its maximum
     area_sure, area_reject     with `exact`: share of the box's OOD area with confidence above 0.9 · won by reject
     peak                       with `exact`: the largest confidence anywhere in the box's OOD area
     What a setting does not have is NaN.
     """
-    world, generator = setting.world, torch.Generator().manual_seed(TEST_SEED)
+    world, classes, generator = setting.world, setting.classes, torch.Generator().manual_seed(TEST_SEED)
     x, y = world.sample(POINTS, generator=generator)
     boxes = [world.box(POINTS, generator=generator, half_width=half_width) for half_width in (NEAR, FAR)]
     unit = torch.nn.functional.normalize(torch.randn(DIRECTIONS, setting.dim, generator=generator), dim=1)
     with torch.no_grad():
         inside, near, far, out = (network(points) for points in (x, *boxes, FAR_OUT * unit[:POINTS]))
     score = scores.class_log_odds if setting.method == "reject" else scores.max_softmax_log_odds
-    odds_in, odds_near, odds_far = (scores.max_softmax_log_odds(logits, CLASSES) for logits in (inside, near, far))
+    odds_in, odds_near, odds_far = (scores.max_softmax_log_odds(logits, classes) for logits in (inside, near, far))
     reject = setting.method == "reject"
     return {
         "accuracy": _share(inside.argmax(1) == y),
-        "class_accuracy": _share(inside[:, :CLASSES].argmax(1) == y),
+        "class_accuracy": _share(inside[:, :classes].argmax(1) == y),
         "confidence_in": odds_in.sigmoid().mean().item(),
         "auroc": scores.auroc(score(inside), score(near)),
         "fpr95": scores.fpr_at_95_tpr(score(inside), score(near)),
         "auroc_max": scores.auroc(odds_in, odds_near) if reject else math.nan,
         "sure": _share(odds_near > _log_odds(SURE)),
         "unsure": _share((odds_near >= 0) & (odds_near <= _log_odds(UNSURE))),
-        "rejected": _share(near.argmax(1) == CLASSES) if reject else math.nan,
+        "rejected": _share(near.argmax(1) == classes) if reject else math.nan,
         "auroc_far": scores.auroc(score(inside), score(far)),
         "sure_far": _share(odds_far > _log_odds(SURE)),
         **_far_field(setting, network, unit),
@@ -250,9 +293,9 @@ def _far_field(setting, network, unit):
         winner, tie = polytopes.directions(network, unit.double().numpy())
         weight = np.full(len(unit), 1 / len(unit))
     return {
-        "directions_class": float(weight[winner < CLASSES].sum()),
+        "directions_class": float(weight[winner < setting.classes].sum()),
         "directions_tied": float(weight[tie].sum()),
-        "limit_above": float(weight[(winner < CLASSES) & ~tie].sum()),
+        "limit_above": float(weight[(winner < setting.classes) & ~tie].sum()),
     }
 
 
@@ -261,13 +304,13 @@ def _exact(setting, network):
     found = dict.fromkeys(("area_sure", "area_reject", "peak"), math.nan)
     if not setting.exact:
         return found
-    cells, classes = polytopes.plane(network, -NEAR, NEAR), list(range(CLASSES))
+    cells, classes = polytopes.plane(network, -NEAR, NEAR), list(range(setting.classes))
     discs = {"means": setting.world.means.numpy(), "radius": 3 * setting.std}
     area = polytopes.measures.ood_area(cells, **discs)
     bounds = polytopes.measures.confident_area(cells, SURE, classes=classes, **discs)
     found["area_sure"] = (bounds.low + bounds.high) / 2 / area
     if setting.method == "reject":
-        found["area_reject"] = float(polytopes.measures.class_areas(cells, **discs)[CLASSES] / area)
+        found["area_reject"] = float(polytopes.measures.class_areas(cells, **discs)[setting.classes] / area)
     found["peak"] = polytopes.measures.most_confident(cells, classes=classes, **discs).confidence
     return found
 

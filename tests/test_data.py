@@ -1,12 +1,15 @@
 """The synthetic worlds: where the points are, how they are spread, and what bad arguments say."""
 
+import math
+
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
 from scipy import stats
+from sklearn.datasets import make_moons
 
-from ood_helpers.data import FourGaussians, TwoGaussians
+from ood_helpers.data import Arc, FourGaussians, Rings, TwoGaussians, TwoMoons
 
 
 def seeded(seed=0):
@@ -117,3 +120,112 @@ def test_bad_input_says_what_is_wrong(make, says):
 @given(dim=st.sampled_from([500, 1000]))
 def test_high_dimensions_do_not_overflow(dim):
     assert torch.isfinite(TwoGaussians(dim=dim).boundary(10, generator=seeded())).all()
+
+
+# ---- curves ----
+
+CURVED = [TwoMoons(), Rings()]
+
+
+@settings(max_examples=25)
+@given(
+    world=st.one_of(
+        st.builds(TwoMoons, std=st.floats(0.1, 2), radius=st.floats(16, 40)),
+        st.builds(Rings, std=st.floats(0.1, 1.2), inner=st.floats(1, 9), outer=st.floats(18, 30)),
+    ),
+    n=st.integers(0, 100),
+    seed=st.integers(0, 2**31),
+)
+def test_curved_samplers_give_n_points_where_they_belong(world, n, seed):
+    x, y = world.sample(n, generator=seeded(seed))
+    assert x.shape == (n, 2) and x.dtype == torch.float32 and y.dtype == torch.int64 and set(y.tolist()) <= {0, 1}
+    distance = world.mahalanobis(world.boundary(n, generator=seeded(seed)))
+    assert distance.shape == (n,) and ((distance >= 3 * (1 - 1e-4)) & (distance <= 3.5 * (1 + 1e-4))).all()
+    box = world.box(n, generator=seeded(seed))
+    assert box.shape == (n, 2) and (box.abs() <= 50).all() and (world.mahalanobis(box) >= 3).all()
+
+
+@given(
+    x=st.tuples(st.floats(-30, 30), st.floats(-30, 30)),
+    radius=st.floats(0.5, 20),
+    start=st.floats(-7, 7),
+    length=st.floats(0.1, 2 * math.pi),
+)
+def test_the_distance_to_an_arc_is_that_to_its_nearest_point(x, radius, start, length):
+    arc = Arc((1.0, -2.0), radius, start, start + length)
+    points = arc.at(torch.linspace(start, start + length, 2001, dtype=torch.float64))
+    x = torch.tensor([x], dtype=torch.float64)
+    assert arc.distance(x).item() == pytest.approx(torch.cdist(x, points).min().item(), abs=4e-3 * radius)
+
+
+@pytest.mark.parametrize("world", CURVED)
+def test_the_noise_is_across_the_curves_and_the_classes_are_even(world):
+    x, y = world.sample(20_000, generator=seeded())
+    for k, arc in enumerate(world.arcs):
+        points = x[y == k]
+        angle = torch.atan2(*(points - torch.tensor(arc.centre)).T.flip(0)) - arc.start
+        middle = (angle % (2 * math.pi)) < arc.end - arc.start  # ends apart
+        across = (points - torch.tensor(arc.centre)).norm(dim=1)[middle] - arc.radius
+        assert across.std().item() == pytest.approx(world.std, rel=0.03)
+        assert across.mean().abs() < 0.1
+    assert abs((y == 0).float().mean() - 0.5) < 0.015
+    assert (world.mahalanobis(x) > 3).float().mean() < 0.006
+
+
+@pytest.mark.parametrize("world", CURVED)
+def test_curved_shells_are_uniform_in_area(world):
+    """As many points as area in every part of the window; the area of a part from a fine grid of the whole shell."""
+    x = world.boundary(20_000, generator=seeded(), inner=3.0, outer=6.0)
+    axis = torch.linspace(-32, 32, 1601)
+    cells = torch.cartesian_prod(axis, axis)
+    distance = world.mahalanobis(cells)
+    cells = cells[(distance >= 3) & (distance <= 6)]
+    part = [((p + 32) // 8).long() @ torch.tensor([8, 1]) for p in (x, cells)]
+    shares = [p.bincount(minlength=64).double() / len(p) for p in part]
+    torch.testing.assert_close(*shares, atol=0.006, rtol=0)
+
+
+def test_the_moons_are_those_of_scikit_learn():
+    points, label = make_moons(200, noise=None)
+    world = TwoMoons(radius=16.0)
+    x = torch.from_numpy(16 * (points - [0.5, 0.25])).float()
+    for k, arc in enumerate(world.arcs):
+        assert arc.distance(x[label == k]).max() < 1e-4
+    assert world.arcs[0].distance(x[label == 1]).min() == pytest.approx(8.0, abs=0.05)
+
+
+@pytest.mark.parametrize("world", CURVED)
+def test_curved_worlds_fit_a_box_of_half_width_50_and_keep_their_classes_apart(world):
+    x, y = world.sample(4000, generator=seeded())
+    assert x.abs().max() < 35
+    other = torch.stack([arc.distance(x) for arc in world.arcs])
+    assert (other.argmin(0) == y).double().mean() > 0.999
+
+
+def test_every_world_counts_its_classes():
+    assert [world.n_classes for world in (TwoGaussians(), FourGaussians(), *CURVED)] == [2, 4, 2, 2]
+
+
+@pytest.mark.parametrize("world", CURVED)
+def test_thin_curved_shells_cost_no_more(world):
+    distance = world.mahalanobis(world.boundary(2000, generator=seeded(), inner=3.0, outer=3.001))
+    assert distance.min() > 2.999 and distance.max() < 3.002
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: TwoMoons(std=0.0), "std must be a positive number; got 0.0"),
+        (lambda: TwoMoons(radius=math.inf), "radius must be a positive number; got inf"),
+        (lambda: Rings(std=-1.0), "std must be a positive number; got -1.0"),
+        (lambda: Rings(inner=5.0, outer=5.0), "inner and outer must satisfy 0 < inner < outer; got 5.0 and 5.0"),
+        (lambda: TwoMoons().sample(2.5, generator=seeded()), "n must be"),
+        (lambda: TwoMoons().sample(5, generator=None), "generator must be"),
+        (lambda: Rings().boundary(5, generator=seeded(), inner=4.0, outer=3.0), "inner and outer must satisfy"),
+        (lambda: TwoMoons().box(5, generator=seeded(), half_width=-1.0), "half_width must be"),
+        (lambda: Rings().mahalanobis(torch.zeros(3, 3)), r"shape \[n, 2\]"),
+    ],
+)
+def test_bad_curves_say_what_is_wrong(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()

@@ -11,6 +11,7 @@ from small_networks import build
 from ood_helpers import experiments
 from ood_helpers.claims import SETTINGS
 from ood_helpers.experiments import COLUMNS, MEASURES, Setting, load, measure, run, save, train_seeds
+from ood_helpers.training import train as TRAIN
 
 SMALL = Setting("confident", width=8, steps=40, batch=16)
 DISCS = 2 * math.pi * 9  # area of the two discs of 3 standard deviations
@@ -45,6 +46,7 @@ DISCS = 2 * math.pi * 9  # area of the two discs of 3 standard deviations
         ("lr", math.inf),
         ("cosine", 1),
         ("exact", "yes"),
+        ("classes", 3),
     ],
 )
 def test_a_setting_refuses_what_is_not_allowed(field, value):
@@ -58,6 +60,40 @@ def test_exact_measures_need_polytopes_in_the_plane(changes):
     Setting("reject", **changes)
     with pytest.raises(ValueError, match="exact must be False"):
         Setting("reject", exact=True, **changes)
+
+
+SILENT = {"penalty": "silent", "penalty_weight": 0.3}
+FAR_FIELD = {"penalty": "far_field", "penalty_weight": 0.5}
+
+
+@pytest.mark.parametrize(
+    "method, changes, message",
+    [
+        ("confident", {"penalty": "loud", "penalty_weight": 1.0}, "penalty must be one of '', 'far_field', 'silent'; got 'loud'"),
+        ("confident", {"penalty": "silent"}, "penalty_weight must be a positive number with a penalty, 0 without; got 0.0"),
+        ("confident", SILENT | {"penalty_weight": -1.0}, "penalty_weight .*; got -1.0"),
+        ("confident", SILENT | {"penalty_weight": math.nan}, "penalty_weight .*; got nan"),
+        ("confident", {"penalty_weight": 0.1}, "penalty_weight must be .* 0 without; got 0.1"),
+        ("reject", FAR_FIELD | {"penalty_weight": "1"}, "penalty_weight .*; got '1'"),
+        ("confident", FAR_FIELD, "penalty 'far_field' needs the method 'reject'; got 'confident'"),
+        ("reject", SILENT, "penalty 'silent' needs the method 'confident'; got 'reject'"),
+        ("reject", FAR_FIELD | {"activation": "sigmoid"}, "penalty 'far_field' needs a ReLU network.*'sigmoid'"),
+        ("confident", SILENT | {"activation": "leaky_relu"}, "'silent' a hidden layer that can be off; got .*'leaky_relu'"),
+        ("confident", SILENT | {"depth": 0}, "got activation 'relu', depth 0"),
+        ("confident", SILENT | {"penalty_margin": 0.0}, "penalty_margin must be a positive number .*; got 0.0"),
+        ("reject", FAR_FIELD | {"penalty_margin": 1.0}, "penalty_margin .* with the penalty 'silent', else 0.1; got 1.0"),
+        ("confident", {"classes": 4, "dim": 3}, "classes must be 2, or 4 where dim is 2; got 4 with dim 3"),
+    ],
+)
+def test_penalties_and_what_they_go_with(method, changes, message):
+    with pytest.raises(ValueError, match=message):
+        Setting(method, **changes)
+
+
+def test_penalties_that_are_allowed():
+    for setting in (Setting("confident", **SILENT), Setting("reject", **FAR_FIELD, activation="leaky_relu", depth=0)):
+        assert setting.penalty_loss(setting.network(0), torch.eye(2)) > 0
+    assert Setting("confident").penalty_loss is None
 
 
 @pytest.mark.parametrize("seeds", [[], [0, 0], [-1], [10_000], [0.5]])
@@ -86,6 +122,11 @@ def test_seeds_must_be_distinct_whole_numbers(seeds):
         {"batch": 15},
         {"lr": 2e-3},
         {"cosine": False},
+        {"classes": 4},
+        SILENT,
+        SILENT | {"penalty_weight": 0.5},
+        SILENT | {"penalty_margin": 0.5},
+        FAR_FIELD | {"method": "reject"},
     ],
 )
 def test_every_field_reaches_the_training(changes):
@@ -128,7 +169,38 @@ def test_a_run_repeats_and_a_seed_alone_gets_what_it_gets_in_a_list():
     assert abs(rows[0]["auroc"] - rows[1]["auroc"]) > 0.01  # or the comparison above would say nothing
 
 
+def test_rows_do_not_depend_on_how_the_seeds_are_grouped(monkeypatch):
+    """Which networks are trained together, and with a penalty too, moves no more than rounding."""
+    setting, tables = dataclasses.replace(SMALL, width=16, **SILENT), {}
+    trained = []
+    monkeypatch.setattr(experiments, "LARGE", 16)
+    monkeypatch.setattr(experiments, "train", lambda models, *a, **k: trained.append(len(models)) or TRAIN(models, *a, **k))
+    for group in (1, 2, 5):
+        monkeypatch.setattr(experiments, "LARGE_GROUP", group)
+        tables[group] = run(setting, [4, 2, 7, 0, 9])
+    assert trained == [1, 1, 1, 1, 1, 2, 2, 1, 5]
+    for one, two, all_five in zip(*tables.values(), strict=True):
+        assert one["seed"] == two["seed"] == all_five["seed"]
+        for name in ("loss", "auroc", "confidence_in", "sure", "limit_above", "directions_tied"):
+            assert one[name] == pytest.approx(all_five[name], abs=5e-3) and two[name] == pytest.approx(all_five[name], abs=5e-3)
+
+
 # ---- networks with known answers ----
+
+
+def test_four_classes():
+    """Of logits (-x - y, x - y, x + y, -x + y) each class wins its corner, and a quarter of all directions."""
+    corners = [[-1, -1], [1, -1], [1, 1], [-1, 1]]
+    network = build([[[1, 0], [-1, 0], [0, 1], [0, -1]], [[a, -a, b, -b] for a, b in corners]], [[0] * 4, [0] * 4]).float()
+    found = measure(Setting("confident", classes=4, exact=True), network)
+    known = {"accuracy": 1, "class_accuracy": 1, "limit_above": 1, "directions_class": 1, "directions_tied": 0}
+    for name, value in known.items():
+        assert found[name] == pytest.approx(value, abs=1e-9), name
+    assert found["sure"] > 0.9 and found["peak"] == pytest.approx(1)
+    flat = measure(Setting("confident", classes=4), always(0.0, 0.0, 0.0, 0.0))
+    assert (flat["confidence_in"], flat["entropy_far"], flat["unsure"]) == pytest.approx((0.25, 1, 0))
+    reject = measure(Setting("reject", classes=4), always(0.0, 0.0, 0.0, 0.0, 1.0))
+    assert (reject["rejected"], reject["directions_tied"]) == (1, 1)
 
 
 def always(*logits, dim=2):
@@ -295,6 +367,15 @@ def test_a_field_added_later_had_its_default(tmp_path, rows, monkeypatch):
     assert load(path, SMALL)[0] == rows[0]
     with pytest.raises(ValueError, match="another setting"):
         load(path, dataclasses.replace(SMALL, cosine=False))
+
+
+def test_tables_from_before_there_were_penalties_still_load(request):
+    path = request.config.rootpath / "results" / "runs" / "confident_width_8.csv"
+    newer = {"classes", "penalty", "penalty_weight", "penalty_margin"}
+    assert newer < set(dataclasses.asdict(SMALL)) and "penalty" not in path.read_text().split("\n", 1)[0]
+    assert len(load(path, SETTINGS["confident_width_8"])) == 20
+    with pytest.raises(ValueError, match="another setting"):
+        load(path, dataclasses.replace(SETTINGS["confident_width_8"], **SILENT))
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, rows, monkeypatch):

@@ -11,7 +11,14 @@ from small_networks import build, random_network, without_biases
 from torch import nn
 
 from ood_helpers.data import TwoGaussians
-from ood_helpers.horizon import f0, far_field_loss, silent_horizon_loss, slope_spread_loss, unit_directions
+from ood_helpers.horizon import (
+    f0,
+    far_field_loss,
+    silent_certificate,
+    silent_horizon_loss,
+    slope_spread_loss,
+    unit_directions,
+)
 from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.models import Stack, mlp
 from ood_helpers.polytopes import infinity
@@ -205,6 +212,96 @@ def test_the_far_field_loss_gives_reject_every_direction():
     results = train_at_infinity(models, reject_loss, lambda stack, u: weight * far_field_loss(stack, u))
     shares = [result.shares()[2] for result in results]
     assert min(shares[:2]) < 0.9 and min(shares[2:]) > 0.999
+
+
+# The certificate ----------------------------------------------------------------------------------------------------------
+
+
+def last_hidden(model, u):
+    """z0 [n, width]: the last hidden layer's pre-activations of f0 at directions u."""
+    return f0(model[:-2], torch.as_tensor(u)).detach().numpy()
+
+
+def small_network(seed, dim, tilt):
+    """Random weights of two hidden layers, the second moved by −tilt: the more, the likelier silent."""
+    rng = np.random.default_rng(seed)
+    model = random_network(rng, (dim, int(rng.integers(2, 7)), int(rng.integers(1, 3)), 2))
+    model[2].weight.data -= tilt
+    return model
+
+
+@given(st.integers(0, 2**31), st.sampled_from([0.0, 0.5, 1.0]))
+def test_in_the_plane_the_certificate_agrees_with_infinity(seed, tilt):
+    model = small_network(seed, 2, tilt)
+    verdict = silent_certificate(model).verdict
+    assert verdict == "undecided" or (verdict == "silent") == bool((infinity(model).slopes == 0).all())
+
+
+@given(st.integers(0, 2**31), st.integers(1, 5), st.sampled_from([0.0, 0.5, 1.0]))
+def test_what_the_certificate_says_is_true_of_directions(seed, dim, tilt):
+    model = small_network(seed, dim, tilt)
+    found, z = silent_certificate(model), last_hidden(model, directions(3000, dim, seed).double())
+    assert (z <= found.bound + 1e-9).all()
+    if found.verdict == "silent":
+        assert z.max() <= 1e-9 and found.load.max() <= 1 + 1e-9 and found.direction is None
+    if found.verdict == "active":
+        assert last_hidden(model, found.direction[None]).max() > 0
+        assert np.linalg.norm(found.direction) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_both_answers_occur_and_few_cases_are_left_undecided(dim):
+    verdicts = [silent_certificate(small_network(seed, dim, 0.5 * (seed % 3))).verdict for seed in range(90)]
+    assert verdicts.count("silent") >= 30 and verdicts.count("active") >= 30 and verdicts.count("undecided") <= 3
+
+
+@pytest.mark.parametrize("push, verdict", [(0.0, "silent"), (0.5, "silent"), (1.0, "silent"), (1.01, "active")])
+@pytest.mark.parametrize("dim", [2, 5])
+def test_a_load_worked_out_by_hand(push, verdict, dim):
+    """z0 = push · relu(x1) − Σ |xi|: it takes push · |x1| / 2 twice, of the 2 · |x1| / 2 that neurons ±x1 pay."""
+    axes = np.vstack([np.eye(dim), -np.eye(dim), np.eye(dim)[:1]])
+    model = build([axes, [[-1.0] * (2 * dim) + [push]], [[1], [0]]], [None, None, None])
+    found = silent_certificate(model)
+    assert found.verdict == verdict and f"{verdict!r}" in repr(found)
+    if verdict == "silent":
+        assert found.load == pytest.approx([push], abs=1e-9)
+        assert found.bound == pytest.approx([(push - 1)], abs=1e-9)  # reached at u = x1
+    else:
+        assert last_hidden(model, found.direction[None]) > 0
+
+
+def test_the_linear_programme_decides_where_least_squares_do_not():
+    """z0 = relu(x + y) − relu(x) − relu(y): each neuron pays a half of all that pushes up."""
+    model = build([[[1, 1], [1, 0], [0, 1]], [[1, -1, -1]], [[1], [0]]], [None, None, None])
+    assert silent_certificate(model).verdict == "silent" == silent_certificate(disguised(model)).verdict
+    assert (infinity(model).slopes == 0).all()
+
+
+def disguised(model):
+    """The same after a turn of the inputs."""
+    turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64)
+    return build([(model[0].weight @ turn).tolist(), model[2].weight.tolist(), model[4].weight.tolist()], [None, None, None])
+
+
+def test_few_neurons_cannot_pay_in_many_dimensions():
+    """Two neurons that push down are off in a direction where the third, which pushes up, is on."""
+    model = build([np.eye(3), [[1, -9, -9]], [[1], [0]]], [None, None, None])
+    found = silent_certificate(model)
+    assert found.verdict == "active" and found.load == [np.inf] and found.bound >= last_hidden(model, found.direction[None])
+
+
+def test_biases_and_the_output_layer_do_not_count():
+    model, other = small_network(3, 3, 1.0), small_network(3, 3, 1.0)
+    for layer in other[::2]:
+        layer.bias.data += 100
+    other[-1].weight.data *= -7
+    assert (silent_certificate(model).load == silent_certificate(other).load).all()
+
+
+@pytest.mark.parametrize("model", [mlp(width=4, depth=1), mlp(width=4, depth=3), mlp(width=4, activation="leaky_relu")])
+def test_a_certificate_needs_two_layers_of_relu(model):
+    with pytest.raises(ValueError, match="network must have two hidden layers of ReLU"):
+        silent_certificate(model)
 
 
 # Errors -------------------------------------------------------------------------------------------------------------------

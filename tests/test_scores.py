@@ -67,3 +67,36 @@ def test_known_values():
     assert scores.max_softmax(z).item() == pytest.approx(0.7)
     assert scores.reject_probability(z).item() == pytest.approx(0.1)
     assert scores.entropy(z).item() == pytest.approx(-(0.7 * np.log(0.7) + 0.2 * np.log(0.2) + 0.1 * np.log(0.1)))
+
+
+@given(st.integers(2, 6), st.integers(0, 2**31))
+def test_the_three_scores_of_a_reject_network(k, seed):
+    """Against their definitions from probabilities (Bitterwolf et al.), and for two classes against notebook 03's own formula."""
+    z = 3 * torch.randn(40, k + 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    p = z.softmax(-1)
+    s1, s2 = 1 - p[:, -1], p[:, :-1].amax(-1)
+    s3 = s2 + (1 - s1) / k
+    for s, odds in ((s1, scores.class_log_odds(z)), (s2, scores.s2_log_odds(z)), (s3, scores.s3_log_odds(z))):
+        torch.testing.assert_close(odds.sigmoid(), s)
+    if k == 2:
+        low, high = z[:, :2].sort(1).values.T
+        half = z[:, 2] - np.log(2)
+        torch.testing.assert_close(scores.s3_log_odds(z), torch.logaddexp(high, half) - torch.logaddexp(low, half))
+
+
+def test_the_three_scores_do_not_saturate():
+    z = torch.tensor([[100.0, 0.0, 0.0], [200.0, 0.0, 0.0], [0.0, 0.0, 2000.0]])
+    for score in (scores.class_log_odds, scores.s2_log_odds, scores.s3_log_odds):
+        odds = score(z)
+        assert odds[1] - odds[0] == pytest.approx(100) and odds[2] <= 0 and torch.isfinite(odds).all()
+
+
+@given(st.integers(2, 6), st.integers(0, 2**31))
+def test_energy_is_low_inside_and_is_a_reject_class_with_logit_0(k, seed):
+    z = 3 * torch.randn(40, k, generator=torch.Generator().manual_seed(seed))
+    assert scores.energy(z).dtype == torch.float64
+    torch.testing.assert_close(scores.energy(z), -z.double().exp().sum(-1).log())
+    assert (scores.energy(z + 1) < scores.energy(z)).all()
+    with_reject = torch.cat([z, torch.zeros(40, 1)], -1)
+    torch.testing.assert_close(-scores.energy(z), scores.class_log_odds(with_reject))
+    assert torch.isfinite(scores.energy(1e30 * z)).all()

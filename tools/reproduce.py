@@ -1,12 +1,14 @@
-"""Run the paper's experiments and judge its claims: results/runs/*.csv, then results/paper_claims.csv.
+"""Run the experiments. The paper's: results/runs/*.csv, and its claims judged in results/paper_claims.csv; or those beyond it.
 
     make reproduce                                       everything: 20 seeds a setting, about 65 minutes on 2 quiet cores
     python tools/reproduce.py reject_boundary depth      only these settings (a part of a name takes all that contain it)
+    make beyond                                          what goes beyond the paper: results/runs/*.csv, nothing is judged
+    python tools/reproduce.py --beyond silent            only these settings of it
 
-Each setting of `ood_helpers.claims` is a job of its own, given to joblib. What is finished is kept: after an interrupt the same
-command goes on with the rest, a setting whose description has changed is run again, and so is one whose file is damaged. Which
-seeds a job trains never depends on how many jobs run at once or where, so the table does not either. The settings at the paper's
-size take 2 to 6 minutes each, so they come first.
+Each setting of `ood_helpers.claims`, or of the modules in `BEYOND`, is a job of its own, given to joblib. What is finished is
+kept: after an interrupt the same command goes on with the rest, a setting whose description has changed is run again, and so is
+one whose file is damaged. Which seeds a job trains never depends on how many jobs run at once or where, so the table does not
+either. The settings at the paper's size take 2 to 6 minutes each, so they come first.
 
 On a cluster: install the package on every worker with its extra, `pip install -e .[dask]`, start a scheduler and workers of one
 thread each, `dask scheduler` and, on each machine, `dask worker tcp://HOST:8786 --nworkers auto --nthreads 1`; then
@@ -29,10 +31,10 @@ import joblib
 import torch
 from tqdm import tqdm
 
-from ood_helpers import claims, experiments, gan_experiments
-from ood_helpers.gan_experiments import GanSetting
+from ood_helpers import claims, experiments, horizon_experiments, loss_experiments, sample_experiments
 
 RESULTS = Path(__file__).parents[1] / "results"
+BEYOND = [horizon_experiments, sample_experiments, loss_experiments]  # modules with a dict SETTINGS and, for its settings, `run`
 
 
 def job(name, setting, seeds):
@@ -42,28 +44,34 @@ def job(name, setting, seeds):
     try:
         with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("always")
-            module = gan_experiments if isinstance(setting, GanSetting) else experiments
-            rows = module.run(setting, seeds)
+            rows = sys.modules[type(setting).__module__].run(setting, seeds)  # each kind of setting has its own `run` beside it
     finally:
         torch.set_num_threads(threads)
     return name, rows, [str(warning.message) for warning in caught]
 
 
-def chosen(words):
-    """The settings named by words: a whole name, or all names that contain the word. No words: all. ValueError if none does."""
+def all_settings(beyond):
+    """The settings by name: the paper's, or those beyond it."""
+    if not beyond:
+        return claims.SETTINGS
+    return {name: setting for module in BEYOND for name, setting in module.SETTINGS.items()}
+
+
+def chosen(words, settings):
+    """Those named by words: a whole name, or all names that contain the word. No words: all. ValueError if none does."""
     names = []
     for word in words:
-        found = [word] if word in claims.SETTINGS else [name for name in claims.SETTINGS if word in name]
+        found = [word] if word in settings else [name for name in settings if word in name]
         if not found:
-            raise ValueError(f"no setting's name contains {word!r}; there are {', '.join(claims.SETTINGS)}")
+            raise ValueError(f"no setting's name contains {word!r}; there are {', '.join(settings)}")
         names += found
-    return list(dict.fromkeys(names)) or list(claims.SETTINGS)
+    return list(dict.fromkeys(names)) or list(settings)
 
 
-def stored(name, seeds, results):
+def stored(name, setting, seeds, results):
     """The rows of a finished setting, for these seeds; None if there are none, with a word on why if there is a file."""
     try:
-        rows = experiments.load(runs_file(name, results), claims.SETTINGS[name])
+        rows = experiments.load(runs_file(name, results), setting)
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -76,15 +84,15 @@ def runs_file(name, results):
     return results / "runs" / f"{name}.csv"
 
 
-def run(names, seeds, results, jobs):
-    """Run settings, the longest first, and keep each as soon as it is there."""
-    costs = {name: claims.SETTINGS[name].work for name in names}
-    todo = sorted(names, key=costs.get, reverse=True)
+def run(settings, seeds, results, jobs):
+    """Run settings, a dict by name, the longest first, and keep each as soon as it is there."""
+    costs = {name: setting.work for name, setting in settings.items()}
+    todo = sorted(settings, key=costs.get, reverse=True)
     parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-    finished = parallel(joblib.delayed(job)(name, claims.SETTINGS[name], seeds) for name in todo)
+    finished = parallel(joblib.delayed(job)(name, settings[name], seeds) for name in todo)
     with tqdm(total=sum(costs.values()), bar_format="{percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}") as bar:
         for name, rows, messages in finished:
-            experiments.save(runs_file(name, results), claims.SETTINGS[name], rows)
+            experiments.save(runs_file(name, results), settings[name], rows)
             for message in messages:
                 tqdm.write(f"{name}: {message}", file=sys.stderr)
             bar.set_postfix_str(name, refresh=False)
@@ -93,7 +101,7 @@ def run(names, seeds, results, jobs):
 
 def judge(seeds, results):
     """Write the table of claims from what is finished, unless settings are missing."""
-    runs = {name: stored(name, seeds, results) for name in claims.SETTINGS}
+    runs = {name: stored(name, setting, seeds, results) for name, setting in claims.SETTINGS.items()}
     missing = [name for name, rows in runs.items() if rows is None]
     if missing:
         print(f"the table of claims is not written: {len(missing)} of {len(runs)} settings are not finished ({missing[0]}, …)")
@@ -132,6 +140,7 @@ def count(text):
 def main(arguments=None):
     """Returns the exit code: 130 after an interrupt, 2 for a wrong name, else 0."""
     parser = argparse.ArgumentParser(description="Run the paper's experiments and judge its claims.")
+    parser.add_argument("--beyond", action="store_true", help="the experiments that go beyond the paper instead")
     parser.add_argument("names", nargs="*", help="settings, or parts of their names (default: all)")
     parser.add_argument("--jobs", type=count, default=joblib.cpu_count(), help="how many run at once (default: cores)")
     parser.add_argument("--seeds", type=count, default=20, help="networks a setting (default: 20)")
@@ -140,11 +149,12 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     seeds = list(range(options.seeds))
     try:
-        names = chosen(options.names)
+        settings = all_settings(options.beyond)
+        names = chosen(options.names, settings)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    missing = [name for name in names if stored(name, seeds, options.results) is None]
+    missing = {name: settings[name] for name in names if stored(name, settings[name], seeds, options.results) is None}
     print(f"{len(names) - len(missing)} of {len(names)} settings are finished, {len(missing)} to run", flush=True)
     try:
         if missing:
@@ -153,7 +163,8 @@ def main(arguments=None):
     except KeyboardInterrupt:
         print("interrupted; finished settings are kept, the same command goes on with the rest", file=sys.stderr)
         return 130
-    judge(seeds, options.results)
+    if not options.beyond:
+        judge(seeds, options.results)
     return 0
 
 

@@ -27,8 +27,8 @@ def escape(model, x):
     rows = np.concatenate([np.zeros((0, network.in_dim)), *rows])
     rows = rows[rows.any(1)]  # a neuron that sees only inactive ones does not change with v: it asks for nothing
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    along = null_space(rows)  # no neuron changes at all in these directions
-    if along.shape[1]:
-        return along[:, 0]
     found = linprog(-rows.sum(0), A_ub=-rows, b_ub=np.zeros(len(rows)), bounds=(-1, 1), method="highs")
-    return found.x / np.linalg.norm(found.x) if -found.fun > UNBOUNDED else None
+    if -found.fun > UNBOUNDED:
+        return found.x / np.linalg.norm(found.x)
+    along = null_space(rows)  # directions in which no neuron changes at all
+    return along[:, 0] if along.shape[1] else None

@@ -1,0 +1,222 @@
+"""Experiments beyond the paper: losses at infinity, trained and measured like the paper's own experiments.
+
+`SETTINGS` holds them by name. Most are an `experiments.Setting` with a penalty. Three kinds have a class here: networks whose
+silence is certified in more than two dimensions, detectors trained on a GAN's samples, and digits. `run` runs those.
+
+All networks, with a penalty or without, get one recipe: learning rate 2e-3, 1,200 steps. It and the weight 0.3 of the silent
+horizon were chosen by a small search over seeds from 1000 on: weights 0.1 and 0.3, with this recipe or the paper's (1e-3, 1,500
+steps). The margin 1 for more than two dimensions was chosen in the same way from 0.1, 0.3 and 1.
+"""
+
+import functools
+import math
+import warnings
+from dataclasses import asdict, dataclass
+
+import torch
+
+from ood_helpers import experiments, gan, gan_experiments, horizon, images, polytopes, scores
+from ood_helpers.claims import shell
+from ood_helpers.experiments import Setting
+from ood_helpers.gan_experiments import GanSetting
+from ood_helpers.models import mlp
+
+DIGIT_OOD = 20_000
+DIGIT_DIRECTIONS = 2000
+DIGIT_TESTS = 2000  # images of each kind
+CERTIFICATE = ("certified", "refuted", "largest_load")
+
+
+@dataclass(frozen=True)
+class CertifiedSetting(Setting):
+    """A `Setting` with two hidden layers of ReLU whose networks are also given to `horizon.silent_certificate`."""
+
+    columns = (*experiments.COLUMNS, *CERTIFICATE)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not (self.depth == 2 and self.activation == "relu"):
+            raise ValueError(f"a certificate needs depth 2 and relu; got depth {self.depth}, activation {self.activation!r}")
+
+
+@dataclass(frozen=True)
+class DetectorSetting:
+    """A detector that does not learn from the worlds of `experiments.Setting`, but is trained like one: its fields as there."""
+
+    method: str
+    penalty: str = ""
+    penalty_weight: float = 0.0
+    penalty_margin: float = 0.1
+    width: int = 100
+    lr: float = 2e-3
+    steps: int = 1200
+
+    def __post_init__(self):
+        self.like()
+
+    def like(self, **changes):
+        """The `experiments.Setting` with these fields, whose own world does not count unless the changes name one."""
+        return Setting(**asdict(self), **changes)
+
+    @property
+    def work(self):
+        return self.like().work
+
+
+class GanDetectorSetting(DetectorSetting):
+    """Trained on samples of a GAN after 500 iterations, classes 7 deviations apart, as in `gan_experiments`."""
+
+    columns = experiments.COLUMNS
+    gan = GanSetting(steps=500)
+
+    @property
+    def work(self):
+        return self.gan.work + super().work
+
+
+class DigitsSetting(DetectorSetting):
+    """64-100-100-10, or 11 with reject, trained on digits and the OOD images around them (`images.Digits`)."""
+
+    columns = (
+        "seed", "diverged", "loss", "accuracy", "class_accuracy", *(f"auroc_{kind}" for kind in images.KINDS),
+        "directions_class", "directions_tied", *CERTIFICATE,
+    )  # fmt: skip
+    world = images.Digits()
+    depth, batch, cosine, n_train, n_ood = 2, 64, True, None, None
+    loss = property(lambda self: self.like().loss)
+    penalty_loss = property(lambda self: self.like().penalty_loss)
+
+    def ood_points(self, n, *, generator):
+        """n OOD images, random ones of 20,000 that are the same for all seeds: to draw new ones costs more than the training."""
+        return _digit_ood()[torch.randint(DIGIT_OOD, (n,), generator=generator)]
+
+    def network(self, seed):
+        """An untrained network; the seed decides its weights."""
+        outputs = self.world.n_classes + (self.method == "reject")
+        return mlp(images.DIM, self.width, outputs, self.depth, generator=torch.Generator().manual_seed(seed))
+
+
+@functools.cache
+def _digit_ood():
+    return images.Digits().boundary(DIGIT_OOD, generator=torch.Generator().manual_seed(0))
+
+
+def run(setting, seeds):
+    """Train and measure one network per seed: a list of dicts with the keys `setting.columns`, in the order of the seeds.
+
+    Beside the columns of `experiments.run`:
+    certified, refuted   1 where `horizon.silent_certificate` says "silent" · "active", else 0; NaN without that penalty
+    largest_load         of its neurons
+    For digits: accuracy and class_accuracy on the test digits, auroc_… against 2,000 images of each kind, and the shares of 2,000
+    random directions.
+    A GAN that collapsed is named in a warning, with diverged=True and NaN.
+    """
+    if isinstance(setting, GanDetectorSetting):
+        return run_on_gan_samples(setting, experiments.check_seeds(seeds))
+    measured = measure_digits if isinstance(setting, DigitsSetting) else measure_certified
+    return experiments.run(setting, seeds, measured=measured)
+
+
+def measure_certified(setting, network):
+    """The numbers of `experiments.measure` and those of the certificate."""
+    return experiments.measure(setting, network) | certificate(network)
+
+
+def certificate(network):
+    """`horizon.silent_certificate` as numbers, see `run`."""
+    found = horizon.silent_certificate(network)
+    numbers = (found.verdict == "silent", found.verdict == "active", found.load.max())
+    return dict(zip(CERTIFICATE, map(float, numbers), strict=True))
+
+
+def measure_digits(setting, network):
+    """The numbers of one network on digits, see `run`; always from the same test images and directions."""
+    world, generator = setting.world, torch.Generator().manual_seed(experiments.TEST_SEED)
+    score = scores.class_log_odds if setting.method == "reject" else scores.max_softmax_log_odds
+    u = horizon.unit_directions(DIGIT_DIRECTIONS, images.DIM, generator=generator)
+    winner, tie = polytopes.directions(network, u.double().numpy())
+    with torch.no_grad():
+        inside = network(world.x_test)
+        out = {kind: network(draw(DIGIT_TESTS, generator=generator)) for kind, draw in images.KINDS.items()}
+    silent = certificate(network) if setting.penalty == "silent" else dict.fromkeys(CERTIFICATE, math.nan)
+    return {
+        "accuracy": (inside.argmax(1) == world.y_test).double().mean().item(),
+        "class_accuracy": (inside[:, : world.n_classes].argmax(1) == world.y_test).double().mean().item(),
+        **{f"auroc_{kind}": scores.auroc(score(inside), score(logits)) for kind, logits in out.items()},
+        "directions_class": float((winner < world.n_classes).mean()),
+        "directions_tied": float(tie.mean()),
+        **silent,
+    }
+
+
+def run_on_gan_samples(setting, seeds):
+    """The rows of `run` for a `GanDetectorSetting`: each seed's detector learns from samples of the seed's own generator."""
+    generators, _, _, history = gan_experiments.train_seeds(setting.gan, seeds)
+    alive = {
+        seed: model for place, (seed, model) in enumerate(zip(seeds, generators, strict=True)) if place not in history.collapsed
+    }
+
+    def ood(n, *, generator):
+        return gan.sample(alive[generator.initial_seed() - experiments.DATA_SEEDS], n, generator=generator) / gan_experiments.STD
+
+    found = experiments.run(setting.like(separation=setting.gan.separation), list(alive), ood) if alive else []
+    rows = {row["seed"]: row for row in found}
+    for seed in seeds:
+        if seed not in alive:
+            warnings.warn(f"seed {seed} collapsed, its measures are NaN: {setting}", stacklevel=3)
+            rows[seed] = dict.fromkeys(setting.columns, math.nan) | {"seed": seed, "diverged": True}
+    return [rows[seed] for seed in seeds]
+
+
+RECIPE = {"lr": 2e-3, "steps": 1200}
+PENALTIES = {
+    "confident": {},
+    "silent": {"penalty": "silent", "penalty_weight": 0.3},
+    "reject": {},
+    "far_field": {"penalty": "far_field", "penalty_weight": 0.5},
+}
+
+
+def _each(name, kind=Setting, names=PENALTIES, **changes):
+    """A setting for each name of a method and its penalty, named after it: {"silent_general": …}."""
+    methods = {"confident": "confident", "silent": "confident", "reject": "reject", "far_field": "reject"}
+    return {f"{which}_{name}": kind(methods[which], **RECIPE, **PENALTIES[which], **changes) for which in names}
+
+
+SILENT = ("silent",)
+PLAIN = ("confident", "reject", "far_field")
+OVERLAP = {"separation": 3.0, "width": 100}
+SETTINGS = {
+    # how wide and how deep must a network be to fall silent? One hidden layer cannot
+    **{
+        name: setting
+        for width in (16, 32, 100, 500)
+        for depth in (1, 2, 3, 4)
+        for name, setting in _each(f"{width}x{depth}", names=SILENT, width=width, depth=depth).items()
+    },
+    # what the losses at infinity are compared with: the same recipe without them
+    **{name: setting for width in (8, 32, 100) for name, setting in _each(f"{width}x2", names=PLAIN, width=width).items()},
+    # the same four on other OOD points, and on images
+    **_each("general_100", ood="general", width=100),
+    **_each("on_gan", kind=GanDetectorSetting),
+    **_each("digits", kind=DigitsSetting, names=PLAIN),
+    **{
+        f"silent_digits_{weight:g}": DigitsSetting("confident", "silent", weight, **RECIPE)
+        for weight in (0.01, 0.03, 0.3)  # 0.3, as elsewhere, costs half the accuracy
+    },
+    # four classes, and two that overlap
+    **{
+        f"silent_four_{weight:g}": Setting("confident", classes=4, width=100, penalty="silent", penalty_weight=weight, **RECIPE)
+        for weight in (0.1, 0.3, 1.0)
+    },
+    **_each("four_depth_3", names=("confident", "silent"), classes=4, width=100, depth=3),
+    **_each("overlap", names=("confident", "silent"), **OVERLAP),
+    # more dimensions, certified; random directions alone cannot tell
+    **{
+        f"silent_dim_{dim}_margin_{margin:g}": CertifiedSetting(
+            "confident", dim=dim, width=100, penalty="silent", penalty_weight=0.3, penalty_margin=margin, **RECIPE, **shell(dim)
+        )
+        for dim in (3, 5, 10, 100)
+        for margin in (0.1, 1.0)
+    },
+}
