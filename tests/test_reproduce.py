@@ -92,6 +92,13 @@ def make_up(setting, seeds):
     return [dict.fromkeys(setting.columns, 0.5) | {"seed": seed, "diverged": False} for seed in seeds]
 
 
+def test_every_setting_is_run_by_one_of_the_two_commands():
+    paper, beyond = (reproduce.all_settings(beyond) for beyond in (False, True))
+    assert not set(paper) & set(beyond) and set(claims.SETTINGS) < set(paper) | set(beyond)
+    assert set(paper) == {name for claim in claims.CLAIMS for name in claim.settings}
+    assert {"gan_far", "silent_100x2"} < set(beyond)
+
+
 def test_a_name_stands_for_one_setting():
     modules = [claims, *reproduce.BEYOND]
     names = [name for module in modules for name in module.SETTINGS]
@@ -184,6 +191,7 @@ import reproduce
 from ood_helpers import claims
 from ood_helpers.experiments import Setting
 
+claims.CLAIMS[:] = [claims.Claim("it ends", "5", "auroc", claims.at_least(0.5), name) for name in ("quick", "endless")]
 claims.SETTINGS.clear()
 claims.SETTINGS["quick"] = Setting("confident", width=200, steps=1)
 claims.SETTINGS["endless"] = Setting("confident", width=4, steps=10**9)

@@ -1,8 +1,8 @@
 """Run the experiments. The paper's: results/runs/*.csv, and its claims judged in results/paper_claims.csv; or those beyond it.
 
-    make reproduce                                       everything: 20 seeds a setting, about 65 minutes on 2 quiet cores
+    make reproduce                                       all that a claim is judged by: 20 seeds each, about an hour on 2 cores
     python tools/reproduce.py reject_boundary depth      only these settings (a part of a name takes all that contain it)
-    make beyond                                          what goes beyond the paper: results/runs/*.csv, nothing is judged
+    make beyond                                          what no claim asks for, and what goes beyond the paper: an hour more
     python tools/reproduce.py --beyond silent            only these settings of it
 
 Each setting of `ood_helpers.claims`, or of the modules in `BEYOND`, is a job of its own, given to joblib. What is finished is
@@ -51,10 +51,12 @@ def job(name, setting, seeds):
 
 
 def all_settings(beyond):
-    """The settings by name: the paper's, or those beyond it."""
-    if not beyond:
-        return claims.SETTINGS
-    return {name: setting for module in BEYOND for name, setting in module.SETTINGS.items()}
+    """The settings by name: those that a claim of the paper is judged by, or all others."""
+    judged = {name for claim in claims.CLAIMS for name in claim.settings}
+    settings = {name: setting for name, setting in claims.SETTINGS.items() if (name in judged) != beyond}
+    if beyond:
+        settings |= {name: setting for module in BEYOND for name, setting in module.SETTINGS.items()}
+    return settings
 
 
 def chosen(words, settings):
@@ -101,7 +103,7 @@ def run(settings, seeds, results, jobs):
 
 def judge(seeds, results):
     """Write the table of claims from what is finished, unless settings are missing."""
-    runs = {name: stored(name, setting, seeds, results) for name, setting in claims.SETTINGS.items()}
+    runs = {name: stored(name, setting, seeds, results) for name, setting in all_settings(beyond=False).items()}
     missing = [name for name, rows in runs.items() if rows is None]
     if missing:
         print(f"the table of claims is not written: {len(missing)} of {len(runs)} settings are not finished ({missing[0]}, …)")
@@ -140,7 +142,7 @@ def count(text):
 def main(arguments=None):
     """Returns the exit code: 130 after an interrupt, 2 for a wrong name, else 0."""
     parser = argparse.ArgumentParser(description="Run the paper's experiments and judge its claims.")
-    parser.add_argument("--beyond", action="store_true", help="the experiments that go beyond the paper instead")
+    parser.add_argument("--beyond", action="store_true", help="the experiments that no claim of the paper asks for instead")
     parser.add_argument("names", nargs="*", help="settings, or parts of their names (default: all)")
     parser.add_argument("--jobs", type=count, default=joblib.cpu_count(), help="how many run at once (default: cores)")
     parser.add_argument("--seeds", type=count, default=20, help="networks a setting (default: 20)")
