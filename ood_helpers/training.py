@@ -116,8 +116,7 @@ def _steps(stack, single, batches, loss, extra, steps, lr, cosine, last_good):
         x_in, y, x_out = next(batches)
         torch.set_flush_denormal(True)  # saturated softmaxes are full of denormal numbers, which the processor handles slowly
         try:
-            logits = stack(torch.cat([x_in, x_out], 1))  # one pass for both kinds of points costs less than two
-            logits_in, logits_out = logits.split([x_in.shape[1], x_out.shape[1]], 1)
+            logits_in, logits_out = stack(x_in), stack(x_out)
             losses = loss(logits_in[0], y[0], logits_out[0]) if single else loss(logits_in, y, logits_out)
             if not (isinstance(losses, torch.Tensor) and list(losses.shape) == size):
                 got = list(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
