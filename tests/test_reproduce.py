@@ -77,6 +77,7 @@ def test_some_settings_by_name(go, tmp_path, capsys):
 def test_what_goes_beyond_the_paper_is_run_apart_and_judged_by_nobody(go, tmp_path, monkeypatch, capsys):
     more = {"small_too": dataclasses.replace(TINY["small"], beta=2.0), "detector": GanDetectorSetting("reject", width=4, steps=3)}
     ran = []
+    monkeypatch.setattr(reproduce, "BEYOND", [horizon_experiments])
     monkeypatch.setattr(horizon_experiments, "SETTINGS", more)
     monkeypatch.setattr(horizon_experiments, "run", lambda setting, seeds: ran.append(setting) or make_up(setting, seeds))
     monkeypatch.setitem(claims.SETTINGS, "small_too", more["small_too"])  # else `executed` would not know it
