@@ -8,6 +8,7 @@ import asyncio
 import base64
 import html
 import io
+import re
 import threading
 import time
 
@@ -259,6 +260,47 @@ class Live(_Picture):
         if self.steps >= self.stop:
             self.pause()
         self._show(self.draw(self.steps))
+
+
+class Question:
+    """A quick question: choose an answer, and read at once whether it is right, and why.
+
+    question  one or two sentences
+    answers   choice -> what to say to whoever chose it, at least two
+    right     the right choice
+
+    A cell that ends in a question shows it. A notebook read without a kernel shows the choices, and the answer folded away.
+    """
+
+    def __init__(self, question, answers, right):
+        if right not in answers or len(answers) < 2:
+            raise ValueError(f"right must be one of at least two answers {list(answers)}; got {right!r}")
+        self.question, self.answers, self.right = question, answers, right
+        layout = ipywidgets.Layout(width="auto", max_width="60em")
+        self.choices = ipywidgets.RadioButtons(options=list(answers), value=None, layout=layout)
+        self.text = ipywidgets.HTML()
+        self.choices.observe(self._chosen, "value")
+        asked = ipywidgets.HTML(f'<p style="font-size:115%;line-height:1.4"><b>Question.</b> {_inline(question)}</p>')
+        self.box = ipywidgets.VBox([asked, self.choices, self.text])
+        self.box.add_class("ood-question")
+
+    def _chosen(self, change):
+        verdict = "✓ Right." if change["new"] == self.right else "✗ No."
+        reason = f"<b>{verdict}</b> {_inline(self.answers[change['new']])}"
+        self.text.value = f'<p role="status" style="font-size:115%;line-height:1.4;max-width:56em">{reason}</p>'
+
+    def _ipython_display_(self):
+        choices = "\n".join(f"- {choice}" for choice in self.answers)
+        others = " ".join(f"*{choice}?* {why}" for choice, why in self.answers.items() if choice != self.right)
+        answer = f"**{self.right}.** {self.answers[self.right]} {others}"
+        markdown = f"**Question.** {self.question}\n\n{choices}\n\n<details><summary>Answer</summary>\n\n{answer}\n\n</details>"
+        display(self.box._repr_mimebundle_() | {"text/markdown": markdown, "text/plain": self.question}, raw=True)
+
+
+def _inline(text):
+    """Plain text as HTML, with `code` and *emphasis*."""
+    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
+    return re.sub(r"\*([^*]+)\*", r"<em>\1</em>", text)
 
 
 def _contents(ax):

@@ -1,0 +1,6 @@
+"""Checks that say what is wrong and what to do about it: of the environment, and of the answers to the exercises."""
+
+from ood_helpers.checks import polytopes
+from ood_helpers.checks.environment import environment
+
+__all__ = ["environment", "polytopes"]
