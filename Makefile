@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 LAB_FLAGS ?= $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.news_url=None \
              --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
-.PHONY: lab test unit notebooks reproduce beyond bench lint clean help
+.PHONY: lab test unit notebooks reproduce beyond check bench lint clean help
 help:            ## list the commands
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -39,6 +39,9 @@ reproduce: $(READY)  ## run the paper's experiments and judge its claims (resuma
 
 beyond: $(READY)  ## run the experiments that go beyond the paper (resumable)
 	$(BIN)/python tools/reproduce.py --beyond
+
+check: $(READY)  ## before a class: run every notebook, move every demo, look at memory and disk
+	$(BIN)/python tools/check_class.py
 
 bench: $(READY)  ## print the speed ratios: slider latency, batched training, the GAN, polytopes
 	$(BIN)/python tools/bench_training.py

@@ -46,7 +46,7 @@ class _Picture:
     """A figure as an image widget with a sentence below it, and as a static picture for readers without a kernel."""
 
     def __init__(self, figure, rows):
-        self.figure, self._sentence = figure, ""
+        self.figure, self._sentence, self.error = figure, "", None
         # shown pixel for pixel, smaller only where the page is narrower; otherwise the page stretches it
         pixels = f"{figure.bbox.width:.0f}px"
         self.image = ipywidgets.Image(format="url", layout={"width": pixels, "max_width": "100%", "align_self": "flex-start"})
@@ -65,7 +65,7 @@ class _Picture:
 
     def _show(self, sentence):
         """Draw the figure as it is now, with this sentence."""
-        self._sentence = sentence
+        self._sentence, self.error = sentence, None
         self._draw()
         # a data address spares the page a fetch, and a JPEG of this quality takes a third of the time of a PNG
         jpeg = self._encoded("jpeg", quality=92, subsampling=0)
@@ -75,6 +75,7 @@ class _Picture:
         )
 
     def _failed(self, error, what):
+        self.error = error
         self.text.value = f"<b>{what} failed: {html.escape(f'{type(error).__name__}: {error}')}</b>"
 
     def _draw(self):
@@ -276,18 +277,22 @@ class Question:
         if right not in answers or len(answers) < 2:
             raise ValueError(f"right must be one of at least two answers {list(answers)}; got {right!r}")
         self.question, self.answers, self.right = question, answers, right
-        layout = ipywidgets.Layout(width="auto", max_width="60em")
-        self.choices = ipywidgets.RadioButtons(options=list(answers), value=None, layout=layout)
+        # not radio buttons: JupyterLab takes the arrow keys for its cells
+        self.choices = {choice: ipywidgets.Button(description=choice, layout={"width": "auto"}) for choice in answers}
+        for choice, button in self.choices.items():
+            button.on_click(lambda _, choice=choice: self.choose(choice))
         self.text = ipywidgets.HTML()
-        self.choices.observe(self._chosen, "value")
         asked = ipywidgets.HTML(f'<p style="font-size:115%;line-height:1.4"><b>Question.</b> {_inline(question)}</p>')
-        self.box = ipywidgets.VBox([asked, self.choices, self.text])
+        self.box = ipywidgets.VBox([asked, *self.choices.values(), self.text], layout={"align_items": "flex-start"})
         self.box.add_class("ood-question")
 
-    def _chosen(self, change):
-        verdict = "✓ Right." if change["new"] == self.right else "✗ No."
-        reason = f"<b>{verdict}</b> {_inline(self.answers[change['new']])}"
-        self.text.value = f'<p role="status" style="font-size:115%;line-height:1.4;max-width:56em">{reason}</p>'
+    def choose(self, choice):
+        """Mark a choice as right or wrong and show the reason."""
+        right = choice == self.right
+        self.choices[choice].icon, self.choices[choice].button_style = ("check", "success") if right else ("times", "warning")
+        verdict, reason = "✓ Right." if right else "✗ No.", _inline(self.answers[choice])
+        style = "font-size:115%;line-height:1.4;max-width:56em"
+        self.text.value = f'<p role="status" style="{style}"><b>{verdict}</b> {reason}</p>'
 
     def _ipython_display_(self):
         choices = "\n".join(f"- {choice}" for choice in self.answers)

@@ -226,6 +226,10 @@ class Notebook:
         """The demos of the notebook, from top to bottom."""
         return [Demo(self, element) for element in self.page.locator(".jp-OutputArea .ood-demo").all()]
 
+    def questions(self):
+        """The quick questions of the notebook, from top to bottom."""
+        return [Question(self, element) for element in self.page.locator(".jp-OutputArea .ood-question").all()]
+
     def screenshot(self, name):
         """Keeps a picture of the page as tests/artifacts/name.png."""
         ARTIFACTS.mkdir(exist_ok=True)
@@ -285,6 +289,26 @@ class Demo:
         """Keeps a picture of the demo as tests/artifacts/name.png."""
         ARTIFACTS.mkdir(exist_ok=True)
         self.element.screenshot(path=ARTIFACTS / f"{name}.png")
+
+
+class Question:
+    """A quick question: a button for each choice, and below them the reason for the one that was chosen."""
+
+    def __init__(self, notebook, element):
+        self.notebook, self.element = notebook, element
+
+    def answers(self):
+        """What is said to each choice, from first to last, chosen by keyboard: Tab leads from one to the next."""
+        said = []
+        for button in self.element.locator("button").all():
+            if said:
+                self.notebook.page.keyboard.press("Tab")
+            else:
+                button.focus()
+            self.notebook.page.keyboard.press("Enter")
+            self.notebook.settle()
+            said.append(self.element.locator("[role=status]").inner_text())
+        return said
 
 
 # neither a toggle button nor an option of a group of toggle buttons

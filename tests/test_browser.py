@@ -64,6 +64,13 @@ def complaints_of_training(demo):
     return [] if demo.sentence() == reached else ["goes on after Pause"]
 
 
+def complaints_of_question(question):
+    """What is wrong with a quick question: each choice needs its own reason, and exactly one is right."""
+    said = question.answers()
+    right = sum(text.startswith("✓") for text in said)
+    return [] if right == 1 and len(set(said)) == len(said) else [f"{right} right answers: {said}"]
+
+
 @pytest.mark.parametrize("path", COURSE, ids=lambda path: path.stem)
 def test_notebook_runs_and_its_demos_answer(lab, browser, path):
     found = []
@@ -75,6 +82,10 @@ def test_notebook_runs_and_its_demos_answer(lab, browser, path):
         for number, demo in enumerate(demos, 1):
             found += [f"demo {number}: {complaint}" for complaint in complaints(demo)]
             demo.screenshot(f"{path.stem}-demo-{number}")
+        questions = notebook.questions()
+        for number, question in enumerate(questions, 1):
+            found += [f"question {number}: {complaint}" for complaint in complaints_of_question(question)]
+        assert len(questions) >= 3
         assert notebook.errors() == []
     assert not found, "\n".join([path.name, *found])
     assert demos or "widgets.Demo(" not in path.read_text(encoding="utf-8"), "the notebook makes a demo, but shows none"
@@ -167,6 +178,22 @@ def test_a_demo_that_does_nothing_is_noticed(opened):
         notebook.run_all()
         assert [complaints(demo) for demo in notebook.demos()] == [expected for _, _, expected in cases]
         assert notebook.demos()[0].presets() == ["Dark"]
+        assert notebook.errors() == []
+
+
+QUESTION = """
+from ood_helpers import widgets
+answers = {"one": "Too few.", "two": "Just so.", "three": "Too few."}
+widgets.Question("How many?", answers if {bad} else {"two": "Just so.", "one": "Too few."}, "two")
+"""
+
+
+def test_a_question_is_answered_by_keyboard(opened):
+    with opened(*[QUESTION.replace("{bad}", bad) for bad in ("False", "True")]) as notebook:
+        notebook.run_all()
+        good, repeated = notebook.questions()
+        assert good.answers() == ["✓ Right. Just so.", "✗ No. Too few."]
+        assert complaints_of_question(good) == [] and complaints_of_question(repeated) != []
         assert notebook.errors() == []
 
 

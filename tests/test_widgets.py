@@ -224,3 +224,33 @@ def test_a_training_can_be_begun_anew_from_another_thread():
 
     asyncio.run(scenario())
     assert "failed" not in live.text.value
+
+
+ANSWERS = {"a <b>": "No `x`, that *was* wrong.", "two": "Because it is."}
+
+
+def test_a_question_says_whether_a_choice_is_right_and_why():
+    question = widgets.Question("Which?", ANSWERS, "two")
+    assert question.text.value == "" and not any(button.icon for button in question.choices.values())
+    question.choices["a <b>"].click()
+    assert "✗" in question.text.value and "No <code>x</code>, that <em>was</em> wrong." in question.text.value
+    question.choices["two"].click()
+    assert [button.icon for button in question.choices.values()] == ["times", "check"]
+    assert "✓" in question.text.value and "Because it is." in question.text.value
+
+
+def test_a_question_without_a_kernel_folds_its_answer(monkeypatch):
+    shown = []
+    monkeypatch.setattr(widgets, "display", lambda bundle, raw: shown.append((bundle, raw)))
+    widgets.Question("Which?", ANSWERS, "two")._ipython_display_()
+    ((bundle, raw),) = shown
+    asked, folded = bundle["text/markdown"].split("<details>")
+    assert raw and "application/vnd.jupyter.widget-view+json" in bundle
+    assert "Which?" in asked and "- two" in asked and "Because" not in asked
+    assert folded.index("**two.** Because it is.") < folded.index("*a <b>?* No `x`") < folded.index("</details>")
+
+
+@pytest.mark.parametrize("answers, right", [(ANSWERS, "three"), ({"two": "only one"}, "two")])
+def test_a_question_needs_its_right_answer_among_two(answers, right):
+    with pytest.raises(ValueError, match="right must be one of at least two answers"):
+        widgets.Question("Which?", answers, right)
