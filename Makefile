@@ -25,11 +25,14 @@ $(READY): requirements.lock pyproject.toml
 lab: $(READY)    ## set up, then open the course in JupyterLab
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_FLAGS)
 
+# one test process per core, each with one thread; the cells of a notebook stay together
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
 test: $(READY) lint unit   ## set up, then run every test: package, notebooks, browser
-	$(BIN)/python -m pytest tests/test_browser.py
+	$(PYTEST) tests/test_browser.py
 unit: $(READY)
-	$(BIN)/python -m pytest --ignore=tests/test_browser.py
-	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=60 --nbval-kernel-name=python3 notebooks
+	$(PYTEST) --dist loadfile --ignore=tests/test_browser.py
+	$(PYTEST) --dist loadfile --nbval-lax --nbval-cell-timeout=120 --nbval-kernel-name=python3 notebooks
 
 notebooks: $(READY)   ## run every notebook from a clean start and store its outputs
 	$(BIN)/python tools/run_notebooks.py

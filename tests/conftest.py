@@ -38,9 +38,10 @@ def lab(browser, tmp_path_factory):
 
 def _skipped(config):
     """The reports of skipped tests, where skipping is not allowed: with CI=true everything a test needs must be there."""
-    if os.environ.get("CI") != "true":
+    reporter = config.pluginmanager.get_plugin("terminalreporter")  # a parallel run has one, in the process that gathers
+    if os.environ.get("CI") != "true" or reporter is None:
         return []
-    return config.pluginmanager.get_plugin("terminalreporter").stats.get("skipped", [])
+    return reporter.stats.get("skipped", [])
 
 
 def pytest_sessionfinish(session, exitstatus):

@@ -216,6 +216,14 @@ def check_neighbours(notebook, name, course):
     return [f"no link to its neighbour {other}" for other in neighbours if f"]({other}" not in prose(notebook)]
 
 
+def check_questions(notebook):
+    """At least three quick questions, each with its code folded away: there stands the answer."""
+    asked = [(n, cell) for n, cell in code_cells(notebook) if cell.source.startswith("widgets.Question(")]
+    open_ = [n for n, cell in asked if not cell.metadata.get("jupyter", {}).get("source_hidden")]
+    few = [f"{len(asked)} quick questions, at least 3"] if len(asked) < 3 else []
+    return few + [f"cell {n} shows the answer of its question: fold its code (jupyter.source_hidden)" for n in open_]
+
+
 def check_size(path):
     """The file is small enough to open fast and to keep in version control."""
     size = path.stat().st_size
@@ -251,7 +259,8 @@ def test_stored_notebook_keeps_the_rules(path):
 @pytest.mark.parametrize("path", COURSE, ids=short)
 def test_course_notebook_has_its_parts(path):
     notebook = nbformat.read(path, as_version=4)
-    found = check_phrases(notebook) + check_neighbours(notebook, path.name, [other.name for other in COURSE])
+    found = check_phrases(notebook) + check_questions(notebook)
+    found += check_neighbours(notebook, path.name, [other.name for other in COURSE])
     assert not found, "\n".join([short(path), *found])
 
 
@@ -328,6 +337,8 @@ BAD = [
     (check_no_local_paths, notebook_of(code(outputs=[shown(text_plain="/Users/ada")])), "/Users/"),
     (check_no_local_paths, notebook_of(code(outputs=[shown(text_html="<a>/tmp/x</a>")])), "/tmp/"),
     (check_no_local_paths, notebook_of(code(outputs=[shown(text_plain="C:\\Users\\ada")])), "Users"),
+    (check_questions, notebook_of(code("widgets.Question('a')")), "1 quick questions, at least 3"),
+    (check_questions, notebook_of(code("widgets.Question('a')")), "cell 2 shows the answer"),
     (check_phrases, notebook_of("Objectives, prerequisites"), "'References'"),
 ]
 
@@ -343,7 +354,7 @@ def test_rule_accepts_a_good_notebook(rule):
 
 
 def test_every_rule_is_shown_to_notice_something():
-    assert {rule for rule, _, _ in BAD} == {*RULES, check_phrases}
+    assert {rule for rule, _, _ in BAD} == {*RULES, check_phrases, check_questions}
 
 
 def test_links_are_followed(tmp_path):
