@@ -88,10 +88,18 @@ def ood_points(ax, x, size=14):
 
 
 def class_discs(ax, world, radius=3.0):
-    """Circles of `radius` standard deviations around the class means: what the paper calls in-distribution."""
+    """Circles of `radius` standard deviations around the class means: what the paper calls in-distribution.
+
+    More than two classes are also numbered: their pale colours cannot be told apart by everybody.
+    """
     for k, mean in enumerate(world.means):
         for color, line_width in [("white", 5), (CLASSES[k][0], 2.5)]:
             ax.add_patch(Circle(mean.tolist(), radius * world.std, fill=False, ec=color, lw=line_width))
+        if len(world.means) > 2:
+            outwards = mean / mean.norm()
+            edge, aside = mean + radius * world.std * outwards, 9 * outwards
+            centred = {"ha": "center", "va": "center", "weight": "bold"}
+            ax.annotate(str(k), edge.tolist(), aside.tolist(), textcoords="offset points", **centred)
 
 
 def grid(half_width, n=81):
@@ -149,7 +157,10 @@ def _full(n_classes, reject):
 
 
 def _pale(n_classes, reject):
-    return 0.5 + 0.5 * _full(n_classes, reject)
+    """Paler colours [K, 3]; reject is palest, so that a thin arm of a class shows on it."""
+    colors = 0.4 + 0.6 * _full(n_classes, reject)
+    colors[n_classes:] = 0.93
+    return colors
 
 
 def window(ax, image, values, half_width):

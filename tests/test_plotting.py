@@ -126,3 +126,15 @@ def test_a_figure_is_a_picture_of_its_own_without_pyplot():
 
 def test_text_can_be_read_from_the_back():
     assert all(plotting.STYLE[key] >= 11 for key in plotting.STYLE if key.endswith("size"))
+
+
+def test_more_than_two_classes_are_numbered_beside_their_discs():
+    for world, numbers in [(data.TwoGaussians(), []), (data.FourGaussians(), ["0", "1", "2", "3"])]:
+        _, ax = plotting.figure()
+        plotting.class_discs(ax, world)
+        assert [text.get_text() for text in ax.texts] == numbers
+
+
+def test_reject_is_paler_than_every_class_so_that_a_thin_arm_shows_without_hue():
+    lightness = plotting._pale(4, True) @ [0.2126, 0.7152, 0.0722]
+    assert lightness[4] > lightness[:4].max() + 0.1
