@@ -216,6 +216,16 @@ def check_neighbours(notebook, name, course):
     return [f"no link to its neighbour {other}" for other in neighbours if f"]({other}" not in prose(notebook)]
 
 
+def check_captions(notebook):
+    """The next text after a picture has a paragraph in italics: the sentence that says what it shows."""
+    found = []
+    for n, out in outputs(notebook):
+        text = next((cell.source for cell in notebook.cells[n:] if cell.cell_type == "markdown"), "")
+        if "image/png" in out.get("data", {}) and not re.search(r"(?:^|\n\n)\*[^*]", text):
+            found.append(f"no sentence in italics below the picture of cell {n}")
+    return found
+
+
 def check_questions(notebook):
     """At least three quick questions, each with its code folded away: there stands the answer."""
     asked = [(n, cell) for n, cell in code_cells(notebook) if cell.source.startswith("widgets.Question(")]
@@ -231,6 +241,7 @@ def check_size(path):
 
 
 RULES = (
+    check_captions,
     check_run_order,
     check_no_errors,
     check_no_widget_state,
@@ -298,7 +309,7 @@ GOOD = notebook_of(
     "## A `part`\n\n[a part](#A-part), $f[x](y)$, [the web](https://example.org)\n\n```\n# no heading\n```\n\n### Deeper",
     code("\n".join(["x = 1"] * 15), 1, [stream("stdout", "fine"), shown(image_png="abc/tmp/def", text_plain="1")]),
     new_code_cell(""),
-    "## Next",
+    "**Try.** Move it.\n\n*What the picture shows.*\n\n## Next",
     code(DEMO, 2),
     code("figure, local = 1, [ax for ax in range(3)]\ndef later(ax):\n    model = ax", 3),
     code("import torch\n%matplotlib inline\nurl = 'a://b'", 4),
@@ -337,6 +348,8 @@ BAD = [
     (check_no_local_paths, notebook_of(code(outputs=[shown(text_plain="/Users/ada")])), "/Users/"),
     (check_no_local_paths, notebook_of(code(outputs=[shown(text_html="<a>/tmp/x</a>")])), "/tmp/"),
     (check_no_local_paths, notebook_of(code(outputs=[shown(text_plain="C:\\Users\\ada")])), "Users"),
+    (check_captions, notebook_of(code(outputs=[shown(image_png="abc")])), "picture of cell 2"),
+    (check_captions, notebook_of(code(outputs=[shown(image_png="abc")]), "**Why.** Because."), "picture of cell 2"),
     (check_questions, notebook_of(code("widgets.Question('a')")), "1 quick questions, at least 3"),
     (check_questions, notebook_of(code("widgets.Question('a')")), "cell 2 shows the answer"),
     (check_phrases, notebook_of("Objectives, prerequisites"), "'References'"),
