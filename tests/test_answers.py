@@ -55,6 +55,11 @@ def test_an_answer_of_another_kind_is_told_what_kind_is_asked(right, wanted):
     assert wanted in value(len, right, "why").message
 
 
+@pytest.mark.parametrize("stub", [..., None])
+def test_a_stub_is_open_whatever_is_asked(stub):
+    assert value(stub, 1.0, "why", [(lambda answer: True, "wrong")]).mark == OPEN
+
+
 def test_known_wrong_values_get_their_diagnosis_and_the_passage():
     wrong = [(50, "That is in percent."), (lambda x: x < 0, "It is negative.")]
     said = [value(x, 0.5, "why", wrong, back="section 2").message for x in (50, -1, 3)]
@@ -70,6 +75,10 @@ def double(x):
     return 2 * x
 
 
+def unwritten(x):
+    raise NotImplementedError
+
+
 CASES = [(torch.arange(3.0),), (torch.eye(2),)]
 WRONG_FUNCTIONS = [(lambda x: x + 2, "That adds 2"), (lambda x: x.missing, "never")]
 
@@ -77,6 +86,7 @@ WRONG_FUNCTIONS = [(lambda x: x + 2, "That adds 2"), (lambda x: x.missing, "neve
 @pytest.mark.parametrize(
     "answer, mark, message",
     [
+        (unwritten, OPEN, "returns nothing"),
         (..., OPEN, "Not answered yet"),
         (lambda x: None, OPEN, "returns nothing"),
         (lambda x: ..., OPEN, "returns nothing"),
