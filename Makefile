@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 LAB_FLAGS ?= $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.news_url=None \
              --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
-.PHONY: lab test unit notebooks reproduce beyond check bench lint clean help
+.PHONY: lab test unit notebooks site slides reproduce beyond check bench lint clean help
 help:            ## list the commands
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -37,7 +37,13 @@ unit: $(READY)
 notebooks: $(READY)   ## run every notebook from a clean start and store its outputs
 	$(BIN)/python tools/run_notebooks.py
 
-reproduce: $(READY)  ## run the paper's experiments and judge its claims (resumable, about an hour)
+site: $(READY)   ## make the reading edition in site/: web pages with moving sliders, without a kernel
+	$(BIN)/python tools/make_site.py
+
+slides: $(READY)   ## make a talk of every notebook in site/slides/ (after `make site` its sliders move, too)
+	$(BIN)/python tools/make_slides.py
+
+reproduce: $(READY)  ## run the paper's experiments and judge its claims (resumable, within an hour)
 	$(BIN)/python tools/reproduce.py
 
 beyond: $(READY)  ## run the experiments that go beyond the paper (resumable)

@@ -1,6 +1,6 @@
 """Run the experiments. The paper's: results/runs/*.csv, and its claims judged in results/paper_claims.csv; or those beyond it.
 
-    make reproduce                                       all that a claim is judged by: 20 seeds each, about an hour on 2 cores
+    make reproduce                                       all that a claim is judged by: 20 seeds each, within an hour on 2 cores
     python tools/reproduce.py reject_boundary depth      only these settings (a part of a name takes all that contain it)
     make beyond                                          what no claim asks for, and what goes beyond the paper: an hour more
     python tools/reproduce.py --beyond silent            only these settings of it
