@@ -322,10 +322,10 @@ ERROR_OUTPUTS = ", ".join(
         ".jp-OutputArea .jupyter-widgets-error-widget",
     )
 )
-# "[3]:" for each code cell that is not empty; "[*]:" while it waits or runs
-PROMPTS = """() => [...document.querySelectorAll('.jp-NotebookPanel .jp-CodeCell')]
-    .filter(cell => cell.querySelector('.cm-content').textContent.trim())
-    .map(cell => cell.querySelector('.jp-InputPrompt').textContent)"""
+# "[3]:" for each code cell that is not empty, "[*]:" while it waits or runs; a cell whose code is folded away has one, too
+PROMPTS = """() => window.jupyterapp.shell.currentWidget.content.widgets
+    .filter(cell => cell.model.type === 'code' && cell.model.sharedModel.getSource().trim())
+    .map(cell => cell.inputArea.promptNode.textContent)"""
 # an exception in a widget's callback belongs to no cell: JupyterLab hides it in its log, so listen to the kernel itself
 RECORD_ERRORS = f"""() => {{
     window.kernelErrors = [];

@@ -5,6 +5,7 @@ The pictures kept in tests/artifacts show each notebook and each of its demos.
 
 from pathlib import Path
 
+import browser as harness
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -137,6 +138,15 @@ def opened(lab, browser, request):
         return lab.open(browser, path.name)
 
     return write
+
+
+def test_a_cell_whose_code_is_folded_away_is_waited_for(lab, opened):
+    with opened("import time", "time.sleep(1)", "done = True") as notebook:
+        for cell in notebook.page.locator(".jp-CodeCell .jp-InputCollapser").all()[1:]:
+            cell.click()
+        notebook.run_all()
+        assert notebook.page.evaluate(harness.PROMPTS) == ["[1]:", "[2]:", "[3]:"]
+        assert notebook.page.locator(".jp-InputPlaceholder").count() == 2
 
 
 def test_a_cell_that_raises_or_warns_is_noticed(opened):
