@@ -65,7 +65,7 @@ def k_star(answer):
         (lambda model, u: bias_free(model)(u), "These are the slopes of the logits; k* is the class with the greatest"),
     ]
     why = "The same network without its biases, then argmax over the classes: infinity in two lines."
-    return function(answer, lambda model, u: bias_free(model)(u).argmax(1), _networks(), why, wrong, back="section 3")
+    return function(answer, lambda model, u: bias_free(model)(u).argmax(1), networks(), why, wrong, back="section 3")
 
 
 def rate(answer):
@@ -89,7 +89,7 @@ def rate(answer):
         ),
     ]
     why = "Each exponent of Equation (2) falls at its own rate; the closest rival's is the slowest, and it is the one that lasts."
-    return function(answer, right, _networks(), why, wrong, tolerance=1e-4, back="section 3, Equation (2)")
+    return function(answer, right, networks(), why, wrong, tolerance=1e-4, back="section 3, Equation (2)")
 
 
 def silent(answer):
@@ -119,11 +119,11 @@ def silent(answer):
         ),
     ]
     why = "All last hidden neurons at 0 in the bias-free network: f₀(u) = 0, every class ties, and the confidence stays below 1."
-    cases = [(model, u) for model, u in _networks(widths=(2, 3), seeds=4) if len(model) > 3]
+    cases = [(model, u) for model, u in networks(widths=(2, 3), seeds=4) if len(model) > 3]
     return function(answer, lambda model, u: (hidden(bias_free(model), u) <= 0).all(1), cases, why, wrong, back="section 6")
 
 
-def _networks(widths=(5,), seeds=2):
+def networks(widths=(5,), seeds=2):
     """Pairs (network, directions [60, 2]): two and three hidden layers, two to four classes, biases that matter."""
     cases = []
     angle = torch.linspace(0, 2 * math.pi, 61)[:-1]

@@ -1,0 +1,185 @@
+"""Checks of the exercises of notebook 03."""
+
+import math
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from ood_helpers import losses, scores
+from ood_helpers.checks.answers import function, value
+from ood_helpers.checks.polytopes import bias_free, networks
+
+
+def far_away(answer):
+    slopes = torch.tensor([0.3, -1.0, 0.2])
+    wrong = [
+        (0.99, "That is what the network says at the centre. Far away the slopes decide, and reject's is not the greatest."),
+        (1.0, "Reject wins where its slope is the greatest. Compare 0.2 with 0.3."),
+        (
+            _near(slopes.softmax(0)[2]),
+            "That is the softmax of the slopes, at distance 1. The gap grows with the distance: 0.1 α.",
+        ),
+        (_near(0.5), "A tie needs equal slopes; 0.3 and 0.2 are close, but a gap of 0.1 α grows without end."),
+    ]
+    why = "Class 0 leads reject by 0.1 α, and P(reject) falls like exp(−0.1 α): a beam, however slowly it gets sure."
+    return value(answer, 0.0, why, wrong, tolerance=1e-3, back="section 3")
+
+
+def _near(number):
+    return lambda answer: abs(float(answer) - number) < 5e-3
+
+
+def balanced(answer):
+    def right(logits_in, y, logits_out):
+        return losses.cross_entropy(logits_in, y) + out(logits_out, -1)
+
+    def out(logits, label):
+        return -logits.log_softmax(1)[:, label].mean()
+
+    wrong = [
+        (
+            lambda logits_in, y, logits_out: losses.cross_entropy(logits_in, y) + out(logits_out, -2),
+            "The OOD label is off by one: K − 1 is the last of the classes, reject is K, the last logit.",
+        ),
+        (
+            lambda logits_in, y, logits_out: losses.cross_entropy(logits_in, y) + out(logits_out, 0),
+            "OOD points are labelled 0, which is a class. Reject is the last logit.",
+        ),
+        (
+            losses.reject_loss,
+            "This is one mean over all points: the more OOD points, the less the classes count. Take two means.",
+        ),
+        (
+            lambda logits_in, y, logits_out: right(logits_in, y, logits_out) / 2,
+            "Half of it: the *sum* of the two means is asked for.",
+        ),
+        (
+            lambda logits_in, y, logits_out: losses.cross_entropy(logits_in, y),
+            "The OOD points are missing: nothing asks for reject.",
+        ),
+        (
+            lambda logits_in, y, logits_out: losses.cross_entropy(logits_in, y) + losses.kl_to_uniform(logits_out),
+            "That is the confident classifier's loss. Here an OOD point has a class of its own.",
+        ),
+        (
+            lambda logits_in, y, logits_out: right(logits_in.softmax(1), y, logits_out.softmax(1)),
+            "The softmax is taken twice: `cross_entropy` wants logits.",
+        ),
+        (lambda *case: -right(*case), "The sign: a loss is −log P, and at least 0."),
+        (
+            lambda logits_in, y, logits_out: cross_entropy(logits_in, y) + out(logits_out, -1) * len(logits_out),
+            "A sum over the OOD points where a mean is meant.",
+        ),
+    ]
+    why = "With this loss a hundred OOD points weigh as much as ten: how many one draws is a matter of noise, not of the price."
+    return function(answer, right, _batches(), why, wrong, back="section 1")
+
+
+def _batches():
+    """Triples (logits_in [n, K + 1], y [n], logits_out [m, K + 1])."""
+    generator = torch.Generator().manual_seed(0)
+    cases = []
+    for n, m, classes in [(6, 9, 2), (5, 30, 3), (12, 4, 5)]:
+        z = 3 * torch.randn(n + m, classes + 1, generator=generator)
+        cases.append((z[:n], torch.randint(classes, (n,), generator=generator), z[n:]))
+    return cases
+
+
+def s3(answer):
+    def parts(logits):
+        p = logits.double().softmax(1)
+        return p[:, :-1].amax(1), p[:, -1], logits.shape[1] - 1
+
+    def mixed(share):
+        return lambda logits: share(*parts(logits))
+
+    wrong = [
+        (
+            mixed(lambda top, reject, k: top),
+            "This is s₂: whoever thinks that the point is out guesses nothing here, and would be right 1 time in K.",
+        ),
+        (mixed(lambda top, reject, k: 1 - reject), "This is s₁: is it in? It does not ask for one class."),
+        (
+            mixed(lambda top, reject, k: top + reject / (k + 1)),
+            "Reject is shared among the K classes, not among K + 1: nobody guesses reject.",
+        ),
+        (
+            mixed(lambda top, reject, k: top / (1 - reject)),
+            "That believes in the classes everywhere, also where the point is out: the weight P(in) is missing.",
+        ),
+        (
+            mixed(lambda top, reject, k: top + reject),
+            "All of reject goes to the winning class; a guess among K is right with 1 / K.",
+        ),
+        (scores.max_softmax, "The largest of all K + 1: where reject wins this score is high, and an OOD point counts as in."),
+        (
+            lambda logits: logits.double().softmax(0)[:, :-1].amax(1) + logits.double().softmax(0)[:, -1] / (logits.shape[1] - 1),
+            "The softmax runs over the points (axis 0); it should run over the outputs of each point.",
+        ),
+        (scores.s3_log_odds, "These are the log-odds of s₃: they rank alike, but the probability is asked for."),
+    ]
+    why = "P(in) · max P(k | in) + P(out) / K: never below 1/K, as for a confident classifier that has learnt its lesson."
+    cases = [(logits,) for case in _batches() for logits in (case[0], case[2])]
+    right = lambda logits: scores.s3_log_odds(logits).sigmoid()  # noqa: E731
+    return function(answer, right, cases, why, wrong, back="section 9")
+
+
+def margin(answer):
+    def lead(model, u):
+        z = model(u)
+        return z[:, -1] - z[:, :-1].amax(1)
+
+    wrong = [
+        (lambda model, u: lead(model, u).min(), "The biases are still in the network: they count at |u| = 1, and not far away"),
+        (
+            lambda model, u: lead(bias_free(model), u).mean(),
+            "A mean: one beam is enough to fail, so the worst direction counts, the minimum",
+        ),
+        (
+            lambda model, u: lead(bias_free(model), u).max(),
+            "The maximum is the best direction; one beam is enough to fail, so take the minimum",
+        ),
+        (
+            lambda model, u: (-lead(bias_free(model), u)).min(),
+            "The sign: reject minus the best class, so that a positive margin is a good one",
+        ),
+        (
+            lambda model, u: (bias_free(model)(u)[:, -1] - bias_free(model)(u).amax(1)).min(),
+            "Reject is compared with the best of all outputs, itself among them: that can never be positive",
+        ),
+        (
+            lambda model, u: (bias_free(model)(u)[:, -1:] - bias_free(model)(u)[:, :-1]).max(1).values.min(),
+            "That is the lead over the worst class. A beam belongs to the best one",
+        ),
+        (lambda model, u: lead(bias_free(model), u), "One lead for each direction; the margin is one number, their minimum"),
+    ]
+    why = "Positive: reject wins in all these directions. A sample of directions can miss a beam; section 6 misses none."
+    right = lambda model, u: lead(bias_free(model), u).min()  # noqa: E731
+    cases = networks() + networks()
+    for model, _ in cases[: len(cases) // 2]:
+        model[-1].weight[-1] += 3  # hidden neurons are at least 0: reject wins wherever one of them is active
+    return function(answer, right, cases, why, wrong, back="section 6")
+
+
+def lost(answer):
+    right = math.exp(-(2.5**2) / 2)
+    wrong = [
+        (_close(1 - right), "That is the share that is kept. What is lost lies beyond 2.5."),
+        (
+            _close(math.erfc(2.5 / math.sqrt(2))),
+            "That is a Gaussian on a line. In the plane more of it lies far out: P(r > a) = exp(−a²/2).",
+        ),
+        (
+            _close(math.erfc(2.5 / math.sqrt(2)) / 2),
+            "That is one tail of a Gaussian on a line. In the plane P(r > a) = exp(−a²/2).",
+        ),
+        (_close(math.exp(-2.5)), "The distance is squared: exp(−a²/2)."),
+        (_close(math.exp(-(2.5**2))), "The 2 is missing below a²: exp(−a²/2)."),
+        (lambda answer: abs(float(answer) - 100 * right) < 0.2, "That is in percent; a share lies between 0 and 1."),
+    ]
+    why = "4.4 %: within what section 8 measured, 2 to 8 %. Half a standard deviation given up costs four times the ideal 1.1 %."
+    return value(answer, right, why, wrong, tolerance=1e-3, back="section 8")
+
+
+def _close(number):
+    return lambda answer: abs(float(answer) - number) < 6e-4
