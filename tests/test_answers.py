@@ -111,6 +111,14 @@ def test_no_result_makes_a_check_raise(result):
     assert not function(lambda x: result, double, CASES, "why", WRONG_FUNCTIONS)
 
 
+def test_not_a_number_is_known_where_a_mistake_makes_it():
+    cases = [(torch.tensor([1000.0, 0.0]),)]
+    wrong = [(lambda z: z.exp() / z.exp().sum(), "inf / inf"), (lambda z: z.missing, "never")]
+    verdict = function(lambda z: z.exp() / z.exp().sum(), lambda z: z.softmax(0), cases, "why", wrong)
+    assert verdict.message == "inf / inf"
+    assert "the value at [0] is nan" in function(lambda z: z / 0 * 0, lambda z: z.softmax(0), cases, "why", wrong[1:]).message
+
+
 def test_networks_are_compared_by_their_weights():
     def zeroed(model):
         model = copy.deepcopy(model)
