@@ -60,7 +60,8 @@ def closed_at_most(answer):
     wrong = [
         (4, "Somebody must have the far field, and the far field has no end: whoever wins there has an open region."),
         (0, "The trained ones were all open, but nothing forces it: a class may be an island inside another."),
-        (1, "Three of the four may be islands in the region of the fourth."),
+        (1, "One can be closed, and so can more: three of the four may be islands in the region of the fourth."),
+        (2, "Not two only: three of the four may be islands in the region of the fourth."),
         (5, "There are only four regions."),
     ]
     why = (

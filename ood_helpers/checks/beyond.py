@@ -1,0 +1,298 @@
+"""Checks of the exercises of notebook 08."""
+
+import math
+
+import torch
+from scipy.stats import chi2, norm
+
+from ood_helpers import ccu, losses, scores
+from ood_helpers.checks.answers import function, value
+
+LEAST_LIKELY = 0.01  # the share that the sampler `gaussian` keeps
+
+
+def nearest(answer):
+    """A Gaussian fitted to a circle of radius 20: from which radius on do the samples of its least likely hundredth lie?"""
+    circle = 20.0
+    std, deviations = circle / math.sqrt(2), math.sqrt(chi2.isf(LEAST_LIKELY, 2))
+    wrong = [
+        (circle * deviations, "R² is shared by the two axes: x² + y² = 400 on the circle, so the variance of each is 200."),
+        (3 * circle, "The standard deviation is not R: x² + y² = 400 on the circle, so the variance of each axis is 200."),
+        (3 * std, "Beyond 3 standard deviations lie 1.1 % in the plane. It is 1 % from a little farther out."),
+        (
+            std * norm.isf(LEAST_LIKELY / 2),
+            "That is the least likely hundredth on a line. In the plane the squared distance is chi-squared with two degrees.",
+        ),
+        (
+            std * norm.isf(LEAST_LIKELY),
+            "That is one tail of a Gaussian on a line. In the plane the squared distance is chi-squared with two degrees.",
+        ),
+        (std * deviations**2, "chi-squared is about the squared distance: take the root."),
+        (deviations, "That is the distance in standard deviations. One of them is √200 here."),
+        (circle, "That is the class. Its points are likely under the Gaussian, if not the likeliest: that is the empty middle."),
+        (0.0, "The middle is empty, and yet the likeliest place of all for a Gaussian with its mean there."),
+    ]
+    why = "14.1 · 3.03: more than twice the radius of the class, and never in the hole."
+    return value(answer, std * deviations, why, wrong, tolerance=0.15, back="section 1, “Class Gaussians”")
+
+
+def step_off(answer):
+    wrong = [
+        (
+            lambda feet, line, r: _steps(feet, line, r, keep=lambda away: away.isfinite().all(1)),
+            "Nothing has been left out: where the curve bends sharply or comes back, a step ends near another part of it.",
+        ),
+        *((lambda feet, line, r, side=side: _steps(feet, line, r, sides=[side]), ONE_SIDE) for side in (1, -1)),
+        (lambda feet, line, r: _steps(feet, line.flip(1), r), MIRRORED),
+        (lambda feet, line, r: _steps(feet, line.flip(1), r, keep=lambda away: away.isfinite().all(1)), MIRRORED),
+        (lambda feet, line, r: _steps(feet, _turned(line), r), ALONG),
+        (lambda feet, line, r: _steps(feet, _turned(line), r, keep=lambda away: away.isfinite().all(1)), ALONG),
+        (
+            lambda feet, line, r: _steps(feet, line, r, keep=lambda away: (away < NEARLY).any(1)),
+            "These are the points to leave out: they have a point of the curve closer than r. Keep the others.",
+        ),
+        (
+            lambda feet, line, r: _steps(feet, line, r, keep=lambda away: (away > 1.001).all(1)),
+            "Nothing is left: every point is exactly r from its own foot. Keep what is not closer.",
+        ),
+    ]
+    why = "Both sides of the curve, and nothing where it bends back on itself: no density, no network, only neighbours."
+    ordered = [(_in_order(variant), diagnosis) for variant, diagnosis in wrong]
+    return function(_in_order(answer), _in_order(_steps), _curves(), why, ordered, back="section 1, “Normals”")
+
+
+NEARLY = 0.999  # of a step: rounding must not throw out a point for being closer to its own foot than r
+ONE_SIDE = "This is one side of the curve. The other one is OOD as well: −1 times the normal is a normal, too."
+MIRRORED = "(v, u) is (u, v) mirrored. Turned by a right angle it is (−v, u)."
+ALONG = "These steps are along the line, not across it: such points stay on the curve."
+
+
+def _turned(line):
+    """Vectors [n, 2] turned by a right angle."""
+    return torch.stack([-line[:, 1], line[:, 0]], 1)
+
+
+def _steps(feet, line, r, sides=(1, -1), keep=lambda away: (away >= NEARLY).all(1)):
+    """Steps of length r off feet [n, 2] across line [n, 2]; keep(distances from all feet in steps [m, n]) -> [m] says which."""
+    points = torch.cat([feet + side * r * _turned(line) for side in sides])
+    return points[keep(torch.cdist(points, feet, compute_mode="donot_use_mm_for_euclid_dist") / r)]
+
+
+def _in_order(answer):
+    """`answer` with its points [m, 2] sorted, since any order will do."""
+    if not callable(answer):
+        return answer
+
+    def sorted_points(*case):
+        points = answer(*case)
+        if not (isinstance(points, torch.Tensor) and points.dim() == 2 and points.shape[1] == 2):
+            return points
+        return points[(points.double() @ torch.tensor([1.0, 0.3217], dtype=torch.float64)).argsort()]
+
+    return sorted_points
+
+
+def _curves():
+    """Feet on a curve [n, 2], unit vectors along it [n, 2] and a step: two lines, a circle with an arc in it, a wave."""
+    cases = []
+    for seed, r in enumerate([3.0, 2.0, 2.5]):
+        random = torch.Generator().manual_seed(seed)
+        s = torch.rand(60, generator=random, dtype=torch.float64)
+        if seed == 0:  # two parallel lines, closer than two steps, farther than one, and a third beside them
+            y = torch.tensor([0.0, 2.0, 9.0], dtype=torch.float64)[torch.arange(60) % 3]
+            feet, angle = torch.stack([30 * s, y], 1), torch.zeros(60, dtype=torch.float64)
+        elif seed == 1:  # a circle so small that a step inwards comes out near its other side
+            angle = 2 * math.pi * s
+            feet = 1.4 * torch.stack([angle.cos(), angle.sin()], 1)
+            feet, angle = torch.where(torch.arange(60)[:, None] % 2 == 0, feet, 6 * feet), angle + math.pi / 2
+        else:  # a wave, too tight for the step at its turns
+            x = 30 * s
+            feet, angle = torch.stack([x, 4 * (x / 2).sin()], 1), torch.atan(2 * (x / 2).cos())
+        cases.append((feet, torch.stack([angle.cos(), angle.sin()], 1), r))
+    return cases
+
+
+NAMES = {
+    "cross-entropy": lambda z_in, y, z_out: losses.cross_entropy(z_in, y),
+    "confident": lambda z_in, y, z_out: losses.confidence_loss(z_in, y, z_out, 1.0),
+    "Outlier Exposure": lambda z_in, y, z_out: losses.confidence_loss(z_in, y, z_out, 0.5),
+    "CEDA": losses.ceda_loss,
+    "energy": losses.energy_loss,
+    "reject": lambda z_in, y, z_out: losses.reject_loss(z_in, y % 2, z_out),
+}
+
+
+def changed(answer):
+    """Which losses change where 10 is added to every logit?"""
+    random = torch.Generator().manual_seed(0)
+    z_in, z_out = torch.randn(2, 30, 3, generator=random, dtype=torch.float64)
+    y = torch.randint(3, (30,), generator=random)
+    right = {name for name, loss in NAMES.items() if not torch.isclose(loss(z_in, y, z_out), loss(z_in + 10, y, z_out + 10))}
+
+    def has(name):
+        return lambda answer: name in answer
+
+    wrong = [
+        (
+            lambda answer: not answer,
+            "One of them looks at the size of the logits, not at their differences. Which has no softmax?",
+        ),
+        (lambda answer: set(answer) - set(NAMES), f"Take the names from this list: {', '.join(NAMES)}."),
+        (lambda answer: len(set(answer)) == len(NAMES), "All of them? A softmax does not change where every logit grows by 10."),
+        (
+            has("reject"),
+            "Reject: its own logit grows by 10 as well, and the softmax over all three stays. Only a reject logit *fixed* at 0 "
+            "would notice; that is the energy loss.",
+        ),
+        (
+            has("CEDA"),
+            "CEDA: max log p is about the probabilities, after the softmax. It asks for equal logits, not for small ones.",
+        ),
+        (
+            lambda answer: set(answer) & {"confident", "Outlier Exposure"},
+            "KL(U‖P) and the cross-entropy from U see P only, after the softmax. They ask for equal logits, not for small ones.",
+        ),
+        (
+            has("cross-entropy"),
+            "Cross-entropy: −log P(y|x) = log Σ_k exp(z_k) − z_y. With 10 added to each logit both parts grow by 10.",
+        ),
+    ]
+    why = "F sinks by 10. All others see the softmax, which knows only differences; so does the confidence."
+    return value({answer} if isinstance(answer, str) else answer, right, why, wrong, back="section 3, the table")
+
+
+def worst(answer):
+    def at(gap):
+        return lambda w, b, x, r: gap(w, x @ w + b, r).sigmoid()
+
+    def right(w, b, x, r):
+        """The package's search, in a network that is the linear one: its two logits are half the gap, and minus that."""
+        network = torch.nn.Linear(len(w), 2).to(w).requires_grad_(False)
+        network.weight.copy_(torch.stack([w, -w]) / 2)
+        network.bias.copy_(torch.stack([b, -b]) / 2)
+        return scores.max_softmax(network(losses.worst_in_ball(network, x, r)))
+
+    wrong = [
+        (at(lambda w, g, r: g.abs()), "That is the confidence at x itself. How much can |gap| grow within a distance of r?"),
+        (
+            at(lambda w, g, r: g + r * w.norm()),
+            "That is the probability of class 0 at its best. Where class 1 leads, the other way is the worse one: take |gap|.",
+        ),
+        (
+            at(lambda w, g, r: g.abs() + r * w.square().sum()),
+            "A step of r · w is r‖w‖ long. Divide by ‖w‖ to have a step of r: the gap grows by r‖w‖, not by r‖w‖².",
+        ),
+        (at(lambda w, g, r: g.abs() + r), "The gap grows by r times its slope, and the steepest slope is ‖w‖, not 1."),
+        (
+            at(lambda w, g, r: g.abs() + r * w.abs().sum()),
+            "That is the worst corner of a *cube*, every coordinate changed by r. A corner is farther away than r.",
+        ),
+        (
+            at(lambda w, g, r: g.abs() + r * w.abs().max()),
+            "One coordinate only? The steepest way is along w, and uses all of them.",
+        ),
+        (
+            at(lambda w, g, r: (g.abs() - r * w.norm()).abs()),
+            "This goes downhill in confidence. ACET looks for the surest point.",
+        ),
+        (at(lambda w, g, r: g.abs() - r * w.norm()), "This goes downhill in confidence. ACET looks for the surest point."),
+        (
+            at(lambda w, g, r: g.abs() + r * w.norm() / 2),
+            "Half of the growth: if one logit rises the other one falls, and w is already the slope of their difference.",
+        ),
+        (lambda w, b, x, r: (x @ w + b).abs() + r * w.norm(), "That is the gap of the logits. The confidence is its σ."),
+    ]
+    why = "A linear network needs no search. Inside one polytope a ReLU network is linear; ACET searches because a ball has many."
+    return function(answer, right, _linear(), why, wrong, tolerance=1e-6, back="section 3, “ACET”")
+
+
+def _linear():
+    """Slopes w [d] and offset b of a gap, points x [n, d] and a radius."""
+    cases = []
+    for seed, (dim, r) in enumerate([(2, 0.5), (3, 1.5), (10, 0.2)]):
+        random = torch.Generator().manual_seed(seed)
+        w, x = torch.randn(dim, generator=random).double(), torch.randn(20, dim, generator=random).double()
+        cases.append((w / (1 + seed), torch.randn((), generator=random).double(), x, r))
+    return cases
+
+
+def bound(answer):
+    why = "A guarantee for the whole ball from two distances, and no word about the network: far away it is 1/K."
+    cases = _balls() + _balls(far=1000.0)
+    return function(answer, _bound, cases, why, _loose(), back="section 3, “CCU”")
+
+
+def _bound(x, r, mean, std_in, std_out, n_classes):
+    one = torch.zeros(1, dtype=torch.float64)
+    inside = ccu.Mixture(one, mean[None], one + std_in)
+    outside = ccu.Mixture(one, torch.zeros(1, len(mean), dtype=torch.float64), one + std_out)
+    return ccu.Densities(inside, outside).bound(x, r, n_classes)
+
+
+def _ratio(log_in, log_out):
+    return (log_in - log_out).exp()
+
+
+def _confidence(b, n_classes):
+    return (b + 1 / n_classes) / (b + 1)
+
+
+def _loose():
+    """What is wrong about a bound, and what to say about it."""
+
+    def variant(inside, outside, least=0.0, power=2, ratio=_ratio, last=_confidence):
+        """Radii to add to the two distances, the least distance, the power of std in a density, and the last two lines."""
+
+        def of(x, r, mean, std_in, std_out, n_classes):
+            near = ((x - mean).norm(dim=1) + inside * r).clamp(min=least)
+            log_in = -0.5 * (near / std_in).square() - power * math.log(std_in)
+            log_out = -0.5 * ((x.norm(dim=1) + outside * r) / std_out).square() - power * math.log(std_out)
+            return last(ratio(log_in, log_out), n_classes)
+
+        return of
+
+    return [
+        (
+            variant(-1, 1, ratio=lambda log_in, log_out: log_in.exp() / log_out.exp()),
+            "Right near the classes. Far away both densities are rounded to 0, and 0 / 0 is no number: take the difference of their "
+            "logarithms, then the exponential.",
+        ),
+        (variant(0, 0), "That holds at x only. In the ball a point can be nearer to the mean by r, and farther from 0 by r."),
+        (
+            variant(1, -1),
+            "The signs are turned round: this is the best case. The worst is nearer to the inside and farther from the outside.",
+        ),
+        (variant(-1, 0), "The density outside can be smaller, too: a point of the ball may be farther from 0 by r."),
+        (variant(0, 1), "The density inside can be greater, too: a point of the ball may be nearer to the mean by r."),
+        (variant(-1, -1), "Outside, less density is the worse case: its distance *grows* by r."),
+        (variant(1, 1), "Inside, more density is the worse case: its distance *shrinks* by r."),
+        (
+            variant(-1, 1, least=-math.inf),
+            "Where the ball holds the mean, distance − r is negative, and its square grows again. No distance is below 0.",
+        ),
+        (
+            variant(-1, 1, power=0),
+            "The factor before the exponential is missing: 1 / (2π σ²). The σ are not the same, and do not cancel.",
+        ),
+        (
+            variant(-1, 1, power=1),
+            "1 / (√(2π) σ) belongs to a Gaussian on a line. In the plane it is the square of that, 1 / (2π σ²).",
+        ),
+        (variant(-1, 1, last=lambda b, k: b / (b + 1)), "The 1/K is missing: far away b is 0, and the confidence 1/K."),
+        (variant(-1, 1, last=lambda b, k: b), "That is b, the bound of R. The confidence is at most (b + 1/K) / (b + 1)."),
+        (variant(-1, 1, last=lambda b, k: (b + 1 / k) / (b + 1 / k + 1)), "The sum below is R + 1, without 1/K."),
+        (
+            variant(-1, 1, last=lambda b, k: (b / k + 1 / k) / (b + 1)),
+            "The network may give one class everything: b counts whole, not b/K. As it stands the bound is 1/K everywhere.",
+        ),
+    ]
+
+
+def _balls(far=1.0):
+    """x [n, 2], radius, mean inside [2], σ inside, σ outside, K."""
+    cases = []
+    for seed, (r, n_classes) in enumerate([(0.5, 2), (1.5, 3), (3.0, 5)]):
+        random = torch.Generator().manual_seed(seed)
+        mean, x = torch.randn(2, generator=random).double(), 3 * torch.randn(12, 2, generator=random).double()
+        cases.append((mean + far * x, r, mean, 0.8 + 0.3 * seed, 5.0 - seed, n_classes))
+    return cases
