@@ -233,7 +233,7 @@ def test_bad_training_sets_are_named(sampler, x, y, says):
         (samplers.normals, {"neighbours": 5000}, "at least 5001 points of each class"),
         (samplers.normals, {"share": 2}, "share must be a number between 0 and 1; got 2"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_bad_arguments_are_named(sampler, bad, says):
     with pytest.raises(ValueError, match=says):

@@ -185,4 +185,5 @@ def _described(case):
 
 
 def _see(message, back):
+    message = message if message.endswith((".", "?")) else message + "."
     return f"{message} See {back}." if back else message

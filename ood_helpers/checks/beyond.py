@@ -43,8 +43,8 @@ def step_off(answer):
             "Nothing has been left out: where the curve bends sharply or comes back, a step ends near another part of it.",
         ),
         *((lambda feet, line, r, side=side: _steps(feet, line, r, sides=[side]), ONE_SIDE) for side in (1, -1)),
-        (lambda feet, line, r: _steps(feet, line.flip(1), r), MIRRORED),
-        (lambda feet, line, r: _steps(feet, line.flip(1), r, keep=lambda away: away.isfinite().all(1)), MIRRORED),
+        (lambda feet, line, r: _steps(feet, line * MIRROR, r), MIRRORED),
+        (lambda feet, line, r: _steps(feet, line * MIRROR, r, keep=lambda away: away.isfinite().all(1)), MIRRORED),
         (lambda feet, line, r: _steps(feet, _turned(line), r), ALONG),
         (lambda feet, line, r: _steps(feet, _turned(line), r, keep=lambda away: away.isfinite().all(1)), ALONG),
         (
@@ -63,6 +63,7 @@ def step_off(answer):
 
 NEARLY = 0.999  # of a step: rounding must not throw out a point for being closer to its own foot than r
 ONE_SIDE = "This is one side of the curve. The other one is OOD as well: −1 times the normal is a normal, too."
+MIRROR = torch.tensor([1.0, -1.0])  # turned by a right angle, (u, −v) is (v, u)
 MIRRORED = "(v, u) is (u, v) mirrored. Turned by a right angle it is (−v, u)."
 ALONG = "These steps are along the line, not across it: such points stay on the curve."
 
@@ -98,7 +99,7 @@ def _curves():
     for seed, r in enumerate([3.0, 2.0, 2.5]):
         random = torch.Generator().manual_seed(seed)
         s = torch.rand(60, generator=random, dtype=torch.float64)
-        if seed == 0:  # two parallel lines, closer than two steps, farther than one, and a third beside them
+        if seed == 0:  # two parallel lines, closer than a step, and a third beside them
             y = torch.tensor([0.0, 2.0, 9.0], dtype=torch.float64)[torch.arange(60) % 3]
             feet, angle = torch.stack([30 * s, y], 1), torch.zeros(60, dtype=torch.float64)
         elif seed == 1:  # a circle so small that a step inwards comes out near its other side
@@ -254,8 +255,8 @@ def _loose():
     return [
         (
             variant(-1, 1, ratio=lambda log_in, log_out: log_in.exp() / log_out.exp()),
-            "Right near the classes. Far away both densities are rounded to 0, and 0 / 0 is no number: take the difference of their "
-            "logarithms, then the exponential.",
+            "Right near the classes. Far away both densities are rounded to 0, and 0 / 0 is no number: take the difference of "
+            "their logarithms, then the exponential.",
         ),
         (variant(0, 0), "That holds at x only. In the ball a point can be nearer to the mean by r, and farther from 0 by r."),
         (

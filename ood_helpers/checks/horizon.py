@@ -41,7 +41,7 @@ def far_field(answer):
             "The softmax runs over the directions (axis 0); it should run over the outputs.",
         ),
     ]
-    why = "A cross-entropy at infinity: no point is drawn, only directions, and its gradient reaches every weight and no bias."
+    why = "A cross-entropy at infinity: no point is drawn, only directions. Its gradient reaches every weight, and no bias."
     cases = [(model, u, radius) for model, u in networks() for radius in (2.0, 10.0)]
     return function(answer, horizon.far_field_loss, cases, why, wrong, tolerance=1e-4, back="section 2")
 
