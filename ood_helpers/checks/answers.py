@@ -185,5 +185,6 @@ def _described(case):
 
 
 def _see(message, back):
-    message = message if message.endswith((".", "?")) else message + "."
-    return f"{message} See {back}." if back else message
+    if not back:
+        return message
+    return f"{message if message.endswith(('.', '?')) else message + '.'} See {back}."
