@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import io
 import os
 import types
+import uuid
 import warnings
 from pathlib import Path
 
@@ -26,17 +28,25 @@ def cached_train(models, world, loss, ood=None, **settings):
     ValueError otherwise. Files live in the folder named by the environment variable OOD_CACHE (default
     ~/.cache/ood_helpers), one per run, named by a hash of everything that matters: initial weights, architecture, world,
     loss, settings, torch's version and this package's code. They are written in one piece, so a crash leaves no half file, and
-    read without unpickling code; a damaged or foreign one is trained anew with a warning. Where the folder cannot be
-    written, a warning says so and the course runs on.
+    read without unpickling code; one that is damaged (its checksum is wrong) or foreign is trained anew with a warning. Several
+    notebooks may share the folder. Where nothing can be written, one warning says so and the course runs on.
     """
     networks = [models] if isinstance(models, nn.Module) else list(models)
     key = _key(networks, world, loss, ood, settings)
-    path = Path(os.environ.get("OOD_CACHE") or "~/.cache/ood_helpers").expanduser() / f"{key}.pt"
+    path = _file(key)
     history = _load(path, key, networks)
     if history is None:
         history = train(models, world, loss, ood, **settings)
         _save(path, key, networks, history)
     return history
+
+
+def _file(key):
+    """Where the run with this key is kept; None if no folder is named and the user has no home."""
+    try:
+        return Path(os.environ.get("OOD_CACHE") or "~/.cache/ood_helpers").expanduser() / f"{key}.pt"
+    except RuntimeError:
+        return None
 
 
 def _key(networks, world, loss, ood, settings):
@@ -72,10 +82,14 @@ def _describe(value):
 
 def _load(path, key, networks):
     """Fill the networks from the file and return the run's History; None if there is no file, or (with a warning) no good one."""
-    if not path.exists():
+    if path is None:
         return None
     try:
-        saved = torch.load(path, weights_only=True)
+        content = path.read_bytes()
+    except OSError:  # there is none, or it may not be read
+        return None
+    try:
+        saved = torch.load(io.BytesIO(_checked(content)), weights_only=True)
         if saved["key"] != key:
             raise ValueError("it belongs to another run")
         history = History(**saved["history"])
@@ -94,19 +108,41 @@ def _shapes(state):
 
 
 def _save(path, key, networks, history):
+    if path is None:
+        _say_once("the trained networks cannot be kept, there is no home folder; set OOD_CACHE to a folder. Going on without")
+        return
     saved = {"key": key, "states": [model.state_dict() for model in networks], "history": vars(history)}
     buffer = io.BytesIO()
     torch.save(saved, buffer)
     try:
-        write_whole(path, buffer.getvalue())
+        write_whole(path, _sealed(buffer.getvalue()))
     except OSError as error:
-        warnings.warn(f"the trained networks cannot be kept in {path.parent} ({error.strerror}); going on without", stacklevel=3)
+        _say_once(f"the trained networks cannot be kept in {path.parent} ({error.strerror}); going on without")
+
+
+def _sealed(content):
+    """Bytes with their checksum in front: torch.load does not notice when a part of a file was never written."""
+    return hashlib.sha256(content).digest() + content
+
+
+def _checked(content):
+    """The bytes that `_sealed` was given; ValueError if they are not whole."""
+    checksum, content = content[:32], content[32:]
+    if hashlib.sha256(content).digest() != checksum:
+        raise ValueError("its checksum is wrong")
+    return content
+
+
+@functools.cache
+def _say_once(message):
+    """A warning at the caller of `cached_train`, the first time only: every cell of a notebook would repeat it."""
+    warnings.warn(message, stacklevel=4)
 
 
 def write_whole(path, content):
     """Write bytes to a file in one step: whoever reads it sees the old one or the new one, and an interrupt leaves no half."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # another machine may write to the same folder
     try:
         draft.write_bytes(content)
         draft.replace(path)

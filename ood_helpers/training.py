@@ -114,8 +114,8 @@ def _steps(stack, single, batches, loss, extra, steps, lr, cosine, last_good):
     size = [] if single else [len(stack.models)]
     for step in itertools.count() if steps is None else range(steps):
         x_in, y, x_out = next(batches)
-        torch.set_flush_denormal(True)  # saturated softmaxes are full of denormal numbers, which the processor handles slowly
         try:
+            torch.set_flush_denormal(True)  # saturated softmaxes are full of denormal numbers, which the processor handles slowly
             logits_in, logits_out = stack(x_in), stack(x_out)
             losses = loss(logits_in[0], y[0], logits_out[0]) if single else loss(logits_in, y, logits_out)
             if not (isinstance(losses, torch.Tensor) and list(losses.shape) == size):

@@ -1,7 +1,10 @@
 """The cache of trained networks: same result, right key, and no trouble from bad files or full disks."""
 
 import functools
+import io
 import pickle
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -69,17 +72,20 @@ def test_every_input_that_matters_is_part_of_the_key(trainings, change):
     assert len(trainings) == 2
 
 
-@pytest.mark.parametrize("damage", [b"", b"not a torch file", None, "cut", "foreign"])
+@pytest.mark.parametrize("damage", [b"", b"not a torch file", None, "cut", "flipped", "foreign"])
 def test_a_damaged_or_foreign_file_is_trained_anew_with_a_warning(trainings, folder, damage):
     expected = run()
     (path,) = folder.iterdir()
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-200])
+    elif damage == "flipped":  # in the middle, where a weight may stand
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
     elif damage == "foreign":
-        saved = torch.load(path, weights_only=True)
-        torch.save(saved | {"key": "another"}, path)
+        rewrite(path, key="another")
     elif damage is None:  # a file that would run code when unpickled
-        path.write_bytes(pickle.dumps(Bomb()))
+        path.write_bytes(cache._sealed(pickle.dumps(Bomb())))
     else:
         path.write_bytes(damage)
     with pytest.warns(UserWarning, match="cannot be used .* training again"):
@@ -91,6 +97,13 @@ def test_a_damaged_or_foreign_file_is_trained_anew_with_a_warning(trainings, fol
     assert len(trainings) == 2
 
 
+def rewrite(path, **changes):
+    """Change entries of a stored run."""
+    buffer = io.BytesIO()
+    torch.save(torch.load(io.BytesIO(cache._checked(path.read_bytes())), weights_only=True) | changes, buffer)
+    path.write_bytes(cache._sealed(buffer.getvalue()))
+
+
 class Bomb:
     def __reduce__(self):
         return exec, ("raise SystemExit('unpickled')",)
@@ -99,9 +112,7 @@ class Bomb:
 def test_a_file_with_other_shapes_does_not_leave_half_loaded_networks(folder):
     expected = run()
     (path,) = folder.iterdir()
-    saved = torch.load(path, weights_only=True)
-    saved["states"][1] = mlp(width=9).state_dict()
-    torch.save(saved, path)
+    rewrite(path, states=[mlp(n_classes=3, width=8).state_dict(), mlp(width=9).state_dict()])
     with pytest.warns(UserWarning, match="training again"):
         assert torch.equal(run()[0], expected[0])
 
@@ -122,6 +133,57 @@ def test_a_full_disk_leaves_no_partial_file(folder, monkeypatch):
     with pytest.warns(UserWarning, match="No space left"):
         run()
     assert not list(folder.iterdir())
+
+
+def test_what_cannot_be_kept_is_said_once(tmp_path, monkeypatch):
+    (tmp_path / "wall").write_text("in the way")
+    monkeypatch.setenv("OOD_CACHE", str(tmp_path / "wall" / "cache"))
+    with pytest.warns(UserWarning, match="cannot be kept"):
+        first = run()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(run()[0], first[0])
+
+
+def test_without_a_home_folder_the_course_runs_without_a_cache(monkeypatch):
+    monkeypatch.delenv("OOD_CACHE")
+    monkeypatch.setattr("pathlib.Path.expanduser", lambda path: (_ for _ in ()).throw(RuntimeError("no home directory")))
+    with pytest.warns(UserWarning, match="no home folder; set OOD_CACHE"):
+        run()
+
+
+def test_an_interrupt_keeps_no_half_run(folder):
+    def stop(step, loss):
+        raise KeyboardInterrupt
+
+    models = [mlp(width=8, n_classes=3)]
+    with pytest.raises(KeyboardInterrupt):
+        interrupted = functools.partial(real, callback=stop)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cache, "train", interrupted)
+            cache.cached_train(models, WORLD, LOSS, steps=5)
+    assert not folder.exists() or not list(folder.iterdir())
+    assert models[0](torch.zeros(1, 2)).isfinite().all()  # usable as it is
+    run()
+    assert len(list(folder.iterdir())) == 1
+
+
+TWO_NOTEBOOKS = """
+import functools, torch, warnings
+from ood_helpers import cache, data, losses, models
+warnings.simplefilter("error")
+for _ in range(3):
+    nets = [models.mlp(width=8, generator=torch.Generator().manual_seed(s)) for s in range(2)]
+    cache.cached_train(nets, data.TwoGaussians(), functools.partial(losses.confidence_loss, beta=1.0), steps=20)
+print(sum(float(p.detach().double().sum()) for net in nets for p in net.parameters()))
+"""
+
+
+def test_two_notebooks_share_a_cache_at_once(folder):
+    both = [subprocess.Popen([sys.executable, "-c", TWO_NOTEBOOKS], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=120)[0] for process in both]
+    assert said[0] == said[1] != "" and [process.returncode for process in both] == [0, 0]
+    assert [path.suffix for path in folder.iterdir()] == [".pt"]
 
 
 def test_what_has_no_lasting_description_is_refused():
