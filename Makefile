@@ -7,11 +7,14 @@ READY  := $(VENV)/.ready
 export OOD_CACHE ?= $(CURDIR)/.cache
 # threads that wait should sleep, not spin: several kernels share the machine in a classroom
 export OMP_WAIT_POLICY ?= PASSIVE
+# large blocks of memory go back to the system when they are freed, for the same reason (glibc keeps them otherwise)
+export MALLOC_MMAP_THRESHOLD_ ?= 8388608
+export MALLOC_TRIM_THRESHOLD_ ?= 16777216
 # JupyterLab refuses to run as root (in a container, say) unless told; and it should not ask for news from the network
 LAB_FLAGS ?= $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.news_url=None \
              --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
-.PHONY: lab test unit notebooks site slides reproduce beyond check bench lint clean help
+.PHONY: lab test unit notebooks site slides reproduce beyond check hub bench lint clean help
 help:            ## list the commands
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -20,6 +23,7 @@ $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@cp -r etc $(VENV)   # every kernel of the environment reads it
 	@touch $@
 
 lab: $(READY)    ## set up, then open the course in JupyterLab
@@ -32,7 +36,7 @@ test: $(READY) lint unit   ## set up, then run every test: package, notebooks, b
 	$(PYTEST) tests/test_browser.py
 unit: $(READY)
 	$(PYTEST) --dist loadfile --ignore=tests/test_browser.py
-	$(PYTEST) --dist loadfile --nbval-lax --nbval-cell-timeout=120 --nbval-kernel-name=python3 notebooks
+	PYTHONPATH=tests $(PYTEST) -p kernel_memory --dist loadfile --nbval-lax --nbval-cell-timeout=120 --nbval-kernel-name=python3 notebooks
 
 notebooks: $(READY)   ## run every notebook from a clean start and store its outputs
 	$(BIN)/python tools/run_notebooks.py
@@ -52,11 +56,18 @@ beyond: $(READY)  ## run the experiments that go beyond the paper (resumable)
 check: $(READY)  ## before a class: run every notebook, move every demo, look at memory and disk
 	$(BIN)/python tools/check_class.py
 
-bench: $(READY)  ## print the speed ratios: slider latency, batched training, the GAN, polytopes
+HUB_URL ?= http://127.0.0.1:8000
+hub: $(READY) $(BIN)/configurable-http-proxy  ## JupyterHub for a class on this machine: docs/classroom/README.md
+	$(BIN)/jupyterhub -f docs/classroom/jupyterhub_config.py --url=$(HUB_URL)
+$(BIN)/configurable-http-proxy: | $(READY)
+	npm install --global --prefix $(VENV) --silent configurable-http-proxy@5
+
+bench: $(READY)  ## print the speed ratios (slider latency, batched training, the GAN, polytopes) and the kernels' memory
 	$(BIN)/python tools/bench_training.py
 	$(BIN)/python tools/bench_polytopes.py
 	$(BIN)/python tools/bench_gan.py
 	$(BIN)/python tools/bench_latency.py
+	$(BIN)/python tools/bench_memory.py
 
 lint: $(READY)   ## check the style of the code
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
