@@ -3,22 +3,27 @@
     python tools/bench_latency.py        needs a Chromium, as the browser tests do
 
 Ours (`widgets.Demo`), the same demo with `interact` and `plt.show()`, and a slider that changes only a text. The three take
-turns, move by move, so that whatever else the machine does meets all of them alike. Times differ between machines; look at the
-ratios.
+turns, move by move, so that whatever else the machine does meets all of them alike. Then a class on one server: ten notebooks
+open, each with its kernel, of which one or three have their slider moved without a pause. Times differ between machines; look at
+the ratios.
 """
 
+import contextlib
+import os
 import statistics
 import sys
 import tempfile
 from pathlib import Path
 
 import nbformat
+from bench_memory import CLASSROOM
 from nbformat.v4 import new_code_cell, new_notebook
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import browser as harness
 
 MOVES = 30
+CLASS, MOVING = 10, 3  # notebooks open on one server, and how many of them are moved at the same time
 # from the sixth of twelve positions to the last, to the first, and back
 KEYS = ["ArrowRight"] * 6 + ["ArrowLeft"] * 11 + ["ArrowRight"] * 5
 
@@ -152,13 +157,73 @@ def move(demo, key):
     return milliseconds
 
 
+# moves the slider of the first demo to and fro, each move as soon as the one before is painted and its kernel idle again; a move
+# that takes longer than a minute ends the measurement with an error
+MOVE_ALONE = f"""moves => {{
+    const demo = document.querySelector('.jp-OutputArea .ood-demo');
+    const handle = demo.querySelector('.noUi-handle');
+    const at = name => handle.getAttribute('aria-value' + name);
+    const late = () => new Promise((_, fail) => setTimeout(() => fail(new Error('no picture within a minute')), 60000));
+    window.moves = (async () => {{
+        const taken = [];
+        let key = 'ArrowRight';
+        while (taken.length < moves) {{
+            if (at('now') === at('max')) key = 'ArrowLeft';
+            if (at('now') === at('min')) key = 'ArrowRight';
+            ({START_CLOCK})(demo);
+            handle.dispatchEvent(new KeyboardEvent('keydown', {{key, bubbles: true, cancelable: true}}));
+            taken.push(await Promise.race([window.latency, late()]));
+            await ({harness.SETTLE})();
+        }}
+        return taken;
+    }})();
+}}"""
+
+
+def measure_class(moves=MOVES):
+    """Milliseconds of the moves in a class: what was open and moved -> list of numbers.
+
+    A server with one notebook is measured before and after the other nine are open, so that a machine that slows down on the way
+    is not taken for an effect of the class.
+    """
+
+    def move_at_once(notebooks):
+        for notebook in notebooks:
+            notebook.page.evaluate(MOVE_ALONE, moves + 1)
+        return [time for notebook in notebooks for time in notebook.page.evaluate("window.moves")[1:]]
+
+    def open_notebook(number, stack):
+        notebook = stack.enter_context(lab.open(browser, f"class_{number}.ipynb"))
+        notebook.run_all()
+        if notebook.errors():
+            raise RuntimeError(notebook.errors()[0])
+        return notebook
+
+    with tempfile.TemporaryDirectory() as folder, harness.chromium() as browser, harness.Lab(folder) as lab:
+        for number in range(CLASS):
+            store([SETUP, DEMOS["ours"]], Path(folder) / f"class_{number}.ipynb")
+        with contextlib.ExitStack() as stack:
+            first = open_notebook(0, stack)
+            alone = move_at_once([first])
+        with contextlib.ExitStack() as stack:
+            notebooks = [open_notebook(number, stack) for number in range(CLASS)]
+            idle, busy = move_at_once(notebooks[:1]), move_at_once(notebooks[:MOVING])
+        with contextlib.ExitStack() as stack:
+            alone += move_at_once([open_notebook(0, stack)])
+    return {"1 open": alone, f"{CLASS} open, 1 moved": idle, f"{CLASS} open, {MOVING} moved": busy}
+
+
+def store(sources, path):
+    """Write a notebook of these code cells."""
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=[new_code_cell(source) for source in sources], metadata=kernel), path)
+
+
 def measure(moves=MOVES):
     """Milliseconds of each move: name of the demo -> list of `moves` numbers (one more round, the first, is not counted); and of
     a training to watch, how many pictures a second it shows and the milliseconds until Pause is seen to work."""
     with tempfile.TemporaryDirectory() as folder:
-        cells = [new_code_cell(source) for source in (SETUP, *DEMOS.values(), LIVE)]
-        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-        nbformat.write(new_notebook(cells=cells, metadata=kernel), Path(folder) / "latency.ipynb")
+        store([SETUP, *DEMOS.values(), LIVE], Path(folder) / "latency.ipynb")
         with harness.chromium() as browser, harness.Lab(folder) as lab, lab.open(browser, "latency.ipynb") as notebook:
             notebook.run_all()
             if notebook.errors():
@@ -183,6 +248,14 @@ def main():
     print(f"  ours / interact   {median['ours'] / median['interact']:.2f}   (reach: at most 0.33)")
     print(f"  ours / text       {median['ours'] / median['text']:.2f}   (reach: at most 2.5)")
     print(f"a training to watch: {rate:.1f} pictures a second (reach: at least 10), Pause works in {pause:.0f} ms (reach: 500)")
+    os.environ |= CLASSROOM
+    taken = measure_class()
+    alone = statistics.median(taken["1 open"])
+    print(f"a class on one server, {MOVES} moves without a pause in each notebook that is moved (milliseconds)")
+    print(f"  {'notebooks':18s}{'median':>8s}{'p90':>8s}{'median / 1 open':>18s}")
+    for name, times in taken.items():
+        median, p90 = statistics.median(times), statistics.quantiles(times, n=10)[-1]
+        print(f"  {name:18s}{median:8.0f}{p90:8.0f}{median / alone:18.2f}")
 
 
 if __name__ == "__main__":

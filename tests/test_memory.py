@@ -1,0 +1,54 @@
+"""The plugin that holds each notebook's kernel to 700 MB notices one that holds more; the benchmark counts kernels rightly."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+import bench_memory
+import check_class
+import kernel_memory
+
+
+@pytest.fixture
+def notebooks(tmp_path):
+    """Two notebooks: one holds 50 MB, the other 750."""
+    for name, megabytes in (("light", 50), ("heavy", 750)):
+        cells = [new_code_cell(f"held = b'x' * {megabytes}_000_000"), new_code_cell("len(held)")]
+        nbformat.write(new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
+    return tmp_path
+
+
+def test_a_kernel_that_holds_too_much_fails_its_notebook(notebooks):
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-kernel-name=python3", "-p", "kernel_memory", "-rA", "."]
+    environment = {**os.environ, "PYTHONPATH": str(Path(kernel_memory.__file__).parent)}
+    ran = subprocess.run(command, cwd=notebooks, env=environment, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    assert "heavy.ipynb: the kernel holds" in ran.stdout and "light.ipynb: the kernel holds" not in ran.stdout
+    assert "1 error" in ran.stdout and "4 passed" in ran.stdout
+
+
+def test_the_rehearsal_and_the_tests_hold_to_the_same_limit():
+    assert check_class.MEMORY_PER_KERNEL == kernel_memory.LIMIT
+
+
+def test_the_benchmark_sees_what_a_kernel_holds(notebooks, capsys):
+    bench_memory.main([str(notebooks / "light.ipynb"), str(notebooks / "heavy.ipynb")])
+    lines = capsys.readouterr().out.splitlines()
+    resident = {line.split()[0]: float(line.split()[1]) for line in lines if ".ipynb" in line}
+    assert 690 < resident["heavy.ipynb"] - resident["light.ipynb"] < 710
+    assert any("above the reach" in line for line in lines if "heavy" in line)
+    assert not any("above the reach" in line for line in lines if "light" in line)
+
+
+def test_pages_that_kernels_share_are_counted_once():
+    one = bench_memory.Memory(resident=400.0, peak=400.0, private=300.0, proportional=350.0)
+    # two kernels share 100 MB: 2 * 350 = 2 * 300 + 100
+    assert bench_memory.shared([one, one]) == 100
+    assert bench_memory.kernels(1000.0, [400.0, 400.0]) == 2
+    assert bench_memory.kernels(1000.0, [300.0, 300.0], once=100.0) == 3
