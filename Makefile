@@ -14,7 +14,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 16777216
 LAB_FLAGS ?= $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.news_url=None \
              --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
-.PHONY: lab test unit notebooks site slides reproduce beyond check hub bench lint clean help
+.PHONY: lab test unit notebooks site slides reproduce beyond check hub bench oldest lint clean help
 help:            ## list the commands
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -69,8 +69,16 @@ bench: $(READY)  ## print the speed ratios (slider latency, batched training, th
 	$(BIN)/python tools/bench_latency.py
 	$(BIN)/python tools/bench_memory.py
 
+OLDEST := $(VENV)-oldest
+oldest: $(READY)  ## run the package's tests with the oldest versions that pyproject.toml allows
+	$(PYTHON) -m venv $(OLDEST)
+	$(BIN)/python tools/oldest.py > $(OLDEST)/oldest.txt
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/oldest.txt --editable '.[test,site]'
+	@cp -r etc $(OLDEST)
+	$(OLDEST)/bin/python -m pytest $(addprefix --ignore=tests/test_,browser.py site.py slides.py hub.py memory.py)
+
 lint: $(READY)   ## check the style of the code
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 clean:           ## remove the environment and the trained sweeps
-	rm -rf $(VENV) .cache
+	rm -rf $(VENV) $(OLDEST) .cache

@@ -4,6 +4,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import oldest
+import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
@@ -42,3 +44,11 @@ def test_the_lock_keeps_within_the_bounds():
     for name, specifier in pip_bounds().items():
         if name != "python":
             assert locked[name.lower()] in specifier, name
+
+
+def test_the_oldest_versions_are_the_lower_bounds():
+    versions = oldest.oldest(project())
+    assert versions.keys() == pip_bounds().keys() - {"python"} | {"mlxtend"}
+    assert versions["numpy"] == "2.0" and versions["torch"] in pip_bounds()["torch"]
+    with pytest.raises(ValueError, match="torch<3 must have one lower bound"):
+        oldest.oldest({"dependencies": ["torch<3"], "optional-dependencies": {}})
