@@ -32,10 +32,12 @@ lab: $(READY)    ## set up, then open the course in JupyterLab
 # one test process per core, each with one thread; the cells of a notebook stay together
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
+# a browser keeps an event loop going, in which other tests cannot start theirs: its tests run by themselves
+BROWSER := tests/test_browser.py tests/test_site.py tests/test_slides.py tests/test_hub.py
 test: $(READY) lint unit   ## set up, then run every test: package, notebooks, browser
-	$(PYTEST) tests/test_browser.py
+	$(PYTEST) --dist loadgroup $(BROWSER)
 unit: $(READY)
-	$(PYTEST) --dist loadfile --ignore=tests/test_browser.py
+	$(PYTEST) --dist loadfile $(addprefix --ignore=,$(BROWSER))
 	PYTHONPATH=tests $(PYTEST) -p kernel_memory --dist loadfile --nbval-lax --nbval-cell-timeout=120 --nbval-kernel-name=python3 notebooks
 
 notebooks: $(READY)   ## run every notebook from a clean start and store its outputs
@@ -75,7 +77,7 @@ oldest: $(READY)  ## run the package's tests with the oldest versions that pypro
 	$(BIN)/python tools/oldest.py > $(OLDEST)/oldest.txt
 	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/oldest.txt --editable '.[test,site]'
 	@cp -r etc $(OLDEST)
-	$(OLDEST)/bin/python -m pytest $(addprefix --ignore=tests/test_,browser.py site.py slides.py hub.py memory.py)
+	$(OLDEST)/bin/python -m pytest $(addprefix --ignore=,$(BROWSER) tests/test_memory.py)
 
 lint: $(READY)   ## check the style of the code
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -22,6 +22,8 @@ import websocket
 import yaml
 from traitlets.config import Config
 
+pytestmark = pytest.mark.xdist_group("hub")  # their fixtures are costly: one process for all of them
+
 ROOT = Path(__file__).parents[1]
 CLASSROOM = ROOT / "docs" / "classroom"
 CONFIG = CLASSROOM / "jupyterhub_config.py"

@@ -18,6 +18,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
+pytestmark = pytest.mark.xdist_group("site")  # their fixtures are costly: one process for all of them
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools" / "site"))
 demo_pictures = importlib.import_module("demo_pictures")  # runs in a notebook's kernel, next to no other module

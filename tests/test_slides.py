@@ -11,6 +11,8 @@ from nbconvert import SlidesExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from run_notebooks import NOTEBOOKS
 
+pytestmark = pytest.mark.xdist_group("slides")  # their fixtures are costly: one process for all of them
+
 OUTLINES = make_slides.outlines()
 NEW = ("slide", "subslide")
 
