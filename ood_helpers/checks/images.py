@@ -15,6 +15,10 @@ def to_face(answer):
             lambda x, u: ways(x, u).max(),
             "The maximum is where the last pixel arrives. The first one to arrive ends the way: the minimum.",
         ),
+        (
+            lambda x, u: ways(x, u).min(),
+            "A pixel with u = 0 never arrives; divided by 0 it gives −inf here. Its way should be +inf.",
+        ),
         (lambda x, u: ((1 - x) / u).abs().min(), "A pixel that falls arrives at 0, not at 1."),
         (
             lambda x, u: torch.where(u > 0, (1 - x) / u, torch.inf).min(),
