@@ -1,4 +1,7 @@
-"""Read by every kernel of the environment that the course is installed in: a cell run too early says what to run first."""
+"""Read by every kernel of the environment that the course is installed in.
+
+A cell run too early says what to run first; and memory that a cell has freed goes back to the system.
+"""
 
 c = get_config()  # noqa: F821
-c.InteractiveShellApp.extensions.append("ood_helpers.order")
+c.InteractiveShellApp.extensions.extend(["ood_helpers.order", "ood_helpers.memory"])
