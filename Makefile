@@ -7,14 +7,11 @@ READY  := $(VENV)/.ready
 export OOD_CACHE ?= $(CURDIR)/.cache
 # threads that wait should sleep, not spin: several kernels share the machine in a classroom
 export OMP_WAIT_POLICY ?= PASSIVE
-# large blocks of memory go back to the system when they are freed, for the same reason (glibc keeps them otherwise)
-export MALLOC_MMAP_THRESHOLD_ ?= 8388608
-export MALLOC_TRIM_THRESHOLD_ ?= 16777216
 # JupyterLab refuses to run as root (in a container, say) unless told; and it should not ask for news from the network
 LAB_FLAGS ?= $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.news_url=None \
              --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
-.PHONY: lab test unit notebooks site slides reproduce beyond check hub bench oldest lint clean help
+.PHONY: lab test unit notebooks site slides reproduce beyond check order hub bench oldest lint clean help
 help:            ## list the commands
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -57,6 +54,9 @@ beyond: $(READY)  ## run the experiments that go beyond the paper (resumable)
 
 check: $(READY)  ## before a class: run every notebook, move every demo, look at memory and disk
 	$(BIN)/python tools/check_class.py
+
+order: $(READY)  ## run the cells of every notebook in every order a reader may choose (some minutes each)
+	$(BIN)/python tools/check_order.py
 
 HUB_URL ?= http://127.0.0.1:8000
 hub: $(READY) $(BIN)/configurable-http-proxy  ## JupyterHub for a class on this machine: docs/classroom/README.md

@@ -1,13 +1,18 @@
 """The plugin that holds each notebook's kernel to 700 MB notices one that holds more; the benchmark counts kernels rightly."""
 
+import gc
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+
+from ood_helpers import memory
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 import bench_memory
@@ -52,3 +57,16 @@ def test_pages_that_kernels_share_are_counted_once():
     assert bench_memory.shared([one, one]) == 100
     assert bench_memory.kernels(1000.0, [400.0, 400.0]) == 2
     assert bench_memory.kernels(1000.0, [300.0, 300.0], once=100.0) == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems give memory back by themselves")
+def test_memory_that_a_cell_frees_goes_back_to_the_system():
+    hooks = {}
+    memory.load_ipython_extension(types.SimpleNamespace(events=types.SimpleNamespace(register=hooks.setdefault)))
+    blocks = [bytearray(b"x" * 100_000) for _ in range(3000)]
+    kept = blocks[99::100]  # 3 of 300 MB, spread so that the rest cannot be cut off at the end
+    del blocks
+    gc.collect()
+    before = psutil.Process().memory_info().rss
+    hooks["post_run_cell"](None)
+    assert before - psutil.Process().memory_info().rss > 250e6 and len(kept) == 30

@@ -26,13 +26,7 @@ from kernel_memory import LIMIT
 
 MACHINE = 24 * 1024**3 / 1e6  # MB
 SYSTEM = 2 * 1024**3 / 1e6  # MB that the system and the hub keep
-# as docs/classroom sets them for every student: one thread each, and what is freed goes back to the system at once
-CLASSROOM = {
-    "OMP_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "MALLOC_MMAP_THRESHOLD_": "8388608",
-    "MALLOC_TRIM_THRESHOLD_": "16777216",
-}
+CLASSROOM = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # as docs/classroom sets them for every student
 
 
 @dataclass

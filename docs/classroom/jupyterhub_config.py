@@ -86,8 +86,6 @@ c.Spawner.environment = {
     "OOD_CACHE": os.environ.get("OOD_CACHE", str(COURSE / ".cache")),  # written in whole files, so it can be shared
     "OMP_NUM_THREADS": "1",  # thirty kernels share the cores
     "OMP_WAIT_POLICY": "PASSIVE",
-    "MALLOC_MMAP_THRESHOLD_": "8388608",  # bytes; large blocks go back to the system when they are freed
-    "MALLOC_TRIM_THRESHOLD_": "16777216",
 }
 c.Spawner.mem_limit = "1.5G"  # of each process, by student.py
 c.Spawner.start_timeout = c.Spawner.http_timeout = 180  # a whole class logs in at once
