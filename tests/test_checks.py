@@ -29,3 +29,13 @@ def test_a_cache_that_cannot_be_written_is_named(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("OOD_CACHE", str(tmp_path / "file" / "cache"))
     assert not checks.environment()
     assert "set OOD_CACHE to another folder" in capsys.readouterr().out
+
+
+def test_a_user_without_a_home_is_told_what_to_set(capsys, monkeypatch):
+    def no_home(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("OOD_CACHE", raising=False)
+    monkeypatch.setattr("pathlib.Path.expanduser", no_home)
+    assert not checks.environment()
+    assert "no home folder to keep trained networks in: set OOD_CACHE" in capsys.readouterr().out

@@ -56,6 +56,12 @@ def test_cell_ids_and_tags_stay_and_a_second_run_changes_nothing(stored):
     assert path.read_bytes() == first
 
 
+def test_prints_of_a_cell_are_stored_as_one_whatever_their_timing(stored):
+    source = "import time\nfor n in range(3):\n    print(n, flush=True)\n    time.sleep(0.3)"
+    (output,) = rerun(stored(source)).cells[1].outputs
+    assert output.text == "0\n1\n2\n"
+
+
 def test_demo_leaves_picture_then_sentence(stored):
     outputs = rerun(stored(DEMO)).cells[1].outputs
     assert [set(output.data) for output in outputs] == [{"image/png", "text/plain"}, {"text/markdown"}]

@@ -49,6 +49,7 @@ def execute(notebook, folder):
         record_timing=False,
         on_cell_start=note,
         store_widget_state=False,
+        coalesce_streams=True,  # where a print is cut into pieces depends on the moment
     )
     try:
         client.execute()

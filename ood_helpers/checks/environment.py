@@ -34,7 +34,11 @@ def _packages():
 
 
 def _cache():
-    folder = Path(os.environ.get("OOD_CACHE") or "~/.cache/ood_helpers").expanduser()
+    try:
+        folder = Path(os.environ.get("OOD_CACHE") or "~/.cache/ood_helpers").expanduser()
+    except RuntimeError:
+        yield "there is no home folder to keep trained networks in: set OOD_CACHE to a folder"
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
