@@ -47,9 +47,9 @@ class _Picture:
 
     def __init__(self, figure, rows):
         self.figure, self._sentence, self.error = figure, "", None
-        # shown pixel for pixel, smaller only where the page is narrower; otherwise the page stretches it
-        pixels = f"{figure.bbox.width:.0f}px"
-        self.image = ipywidgets.Image(format="url", layout={"width": pixels, "max_width": "100%", "align_self": "flex-start"})
+        # shown pixel for pixel, smaller only where the page, less 4 px of margins, is narrower; otherwise the page stretches it
+        layout = {"width": f"{figure.bbox.width:.0f}px", "max_width": "calc(100% - 4px)", "align_self": "flex-start"}
+        self.image = ipywidgets.Image(format="url", layout=layout)
         self.text = ipywidgets.HTML()
         self.text.add_class("ood-sentence")
         wrap = ipywidgets.Layout(flex_flow="row wrap")

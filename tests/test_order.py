@@ -1,4 +1,4 @@
-"""A cell that is run before those above it says so, in any kernel of the environment."""
+"""A missing name is told with the remedy in any kernel of the environment, also one that does not know its notebook's file."""
 
 import nbformat
 import pytest

@@ -41,6 +41,11 @@ def unanswered(answer):
     return answer is None or answer is Ellipsis
 
 
+def near(number, width):
+    """A test for wrong answers of one kind: those at most `width` away from `number`."""
+    return lambda answer: abs(float(answer) - number) <= width
+
+
 def value(answer, right, why, wrong=(), tolerance=0.0, back=""):
     """Judge a single answer: a number, a name, a set or a tuple.
 

@@ -264,7 +264,10 @@ def effective(answer):
         return -(p(counts) * p(counts).log()).sum()
 
     wrong = [
-        (lambda counts: NAN, "The result is nan: an empty sector gives 0 · log 0. Leave the empty ones out, they add nothing."),
+        (
+            lambda counts: torch.nan,
+            "The result is nan: an empty sector gives 0 · log 0. Leave the empty ones out, they add nothing.",
+        ),
         (
             lambda counts: (counts > 0).sum(),
             "This is how many sectors are used at all. One stray point counts as much as a crowd: weigh them by their shares.",
@@ -299,23 +302,7 @@ def effective(answer):
         return gan.diversity(places.repeat_interleave(counts, 0), WORLD)
 
     why = "exp of the entropy: m sectors used evenly give m, and a stray point adds little."
-    return function(_without_nan(answer), right, _counts(), why, wrong, tolerance=1e-4, back="section 3")
-
-
-NAN = -1.0  # stands for a result that is nan, which equals nothing
-
-
-def _without_nan(answer):
-    """`answer` with NAN in place of nan, so that a diagnosis can be given for it."""
-    if not callable(answer):
-        return answer
-
-    def named(*case):
-        result = answer(*case)
-        unanswered = result is None or result is Ellipsis
-        return result if unanswered or not torch.as_tensor(result).isnan().any() else NAN
-
-    return named
+    return function(answer, right, _counts(), why, wrong, tolerance=1e-4, back="section 3")
 
 
 def _counts():

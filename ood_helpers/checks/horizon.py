@@ -3,7 +3,7 @@
 import math
 
 from ood_helpers import horizon
-from ood_helpers.checks.answers import function, value
+from ood_helpers.checks.answers import function, near, value
 from ood_helpers.checks.polytopes import bias_free, networks
 
 
@@ -130,14 +130,10 @@ def rule_of_three(answer):
     right = -math.log(0.05) / 20_000
     wrong = [
         (0.0, "That would be all directions, and a sample never says that."),
-        (_close(1 / 20_000), "At a share of 1 / 20,000 one sees none with probability 1/e, more than a third."),
-        (_close(0.05), "5 % is the risk of being wrong, not the share."),
-        (_close(0.05 / 20_000), "With so small a share one nearly always sees none: that excludes nothing."),
+        (near(1 / 20_000, 2e-6), "At a share of 1 / 20,000 one sees none with probability 1/e, more than a third."),
+        (near(0.05, 2e-3), "5 % is the risk of being wrong, not the share."),
+        (near(0.05 / 20_000, 1e-7), "With so small a share one nearly always sees none: that excludes nothing."),
         (lambda x: abs(float(x) - 100 * right) < 1e-3, "That is in percent."),
     ]
     why = "(1 − s)²⁰⁰⁰⁰ = 0.05 gives s ≈ 3 / 20,000. In ten dimensions there is much room for that; the certificate leaves none."
     return value(answer, right, why, wrong, tolerance=2e-6, back="section 6")
-
-
-def _close(number):
-    return lambda answer: abs(float(answer) - number) < 0.04 * number

@@ -6,8 +6,8 @@ import math
 import torch
 from torch import nn
 
-from ood_helpers import models
-from ood_helpers.checks.answers import function, value
+from ood_helpers import horizon, models
+from ood_helpers.checks.answers import function, near, value
 
 
 def regions(answer):
@@ -32,13 +32,9 @@ def limit(answer):
         ),
         (0.1824, "That is the smaller of the two that remain; the confidence is the larger", 1e-3),
     ]
-    wrong = [(_near(number, width), message) for number, message, width in wrong]
+    wrong = [(near(number, width), message) for number, message, width in wrong]
     why = "Classes 0 and 1 keep their distance of 1.5 for ever, class 2 falls behind: 1 / (1 + exp(−1.5))."
     return value(answer, 1 / (1 + math.exp(-1.5)), why, wrong, tolerance=2e-3, back="section 1, “Why”")
-
-
-def _near(number, width):
-    return lambda answer: abs(float(answer) - number) <= width
 
 
 def bias_free(model, stop=None):
@@ -65,7 +61,7 @@ def k_star(answer):
         (lambda model, u: bias_free(model)(u), "These are the slopes of the logits; k* is the class with the greatest"),
     ]
     why = "The same network without its biases, then argmax over the classes: infinity in two lines."
-    return function(answer, lambda model, u: bias_free(model)(u).argmax(1), networks(), why, wrong, back="section 3")
+    return function(answer, lambda model, u: horizon.f0(model, u).argmax(1), networks(), why, wrong, back="section 3")
 
 
 def rate(answer):

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from ood_helpers import losses, scores
-from ood_helpers.checks.answers import WRONG, Verdict, function, value
+from ood_helpers.checks.answers import WRONG, Verdict, function, near, value
 from ood_helpers.checks.polytopes import bias_free, networks
 
 
@@ -17,17 +17,13 @@ def far_away(answer):
         (0.99, "That is what the network says at the centre. Far away the slopes decide, and reject's is not the greatest."),
         (1.0, "Reject wins where its slope is the greatest. Compare 0.2 with 0.3."),
         (
-            _near(slopes.softmax(0)[2]),
+            near(slopes.softmax(0)[2], 5e-3),
             "That is the softmax of the slopes, at distance 1. The gap grows with the distance: 0.1 α.",
         ),
-        (_near(0.5), "A tie needs equal slopes; 0.3 and 0.2 are close, but a gap of 0.1 α grows without end."),
+        (near(0.5, 5e-3), "A tie needs equal slopes; 0.3 and 0.2 are close, but a gap of 0.1 α grows without end."),
     ]
     why = "Class 0 leads reject by 0.1 α, and P(reject) falls like exp(−0.1 α): a beam, however slowly it gets sure."
     return value(answer, 0.0, why, wrong, tolerance=1e-3, back="section 3")
-
-
-def _near(number):
-    return lambda answer: abs(float(answer) - number) < 5e-3
 
 
 def balanced(answer):
@@ -170,22 +166,18 @@ def margin(answer):
 def lost(answer):
     right = math.exp(-(2.5**2) / 2)
     wrong = [
-        (_close(1 - right), "That is the share that is kept. What is lost lies beyond 2.5."),
+        (near(1 - right, 6e-4), "That is the share that is kept. What is lost lies beyond 2.5."),
         (
-            _close(math.erfc(2.5 / math.sqrt(2))),
+            near(math.erfc(2.5 / math.sqrt(2)), 6e-4),
             "That is a Gaussian on a line. In the plane more of it lies far out: P(r > a) = exp(−a²/2).",
         ),
         (
-            _close(math.erfc(2.5 / math.sqrt(2)) / 2),
+            near(math.erfc(2.5 / math.sqrt(2)) / 2, 6e-4),
             "That is one tail of a Gaussian on a line. In the plane P(r > a) = exp(−a²/2).",
         ),
-        (_close(math.exp(-2.5)), "The distance is squared: exp(−a²/2)."),
-        (_close(math.exp(-(2.5**2))), "The 2 is missing below a²: exp(−a²/2)."),
+        (near(math.exp(-2.5), 6e-4), "The distance is squared: exp(−a²/2)."),
+        (near(math.exp(-(2.5**2)), 6e-4), "The 2 is missing below a²: exp(−a²/2)."),
         (lambda answer: abs(float(answer) - 100 * right) < 0.2, "That is in percent; a share lies between 0 and 1."),
     ]
     why = "4.4 %: within what section 8 measured, 2 to 8 %. Half a standard deviation given up costs four times the ideal 1.1 %."
     return value(answer, right, why, wrong, tolerance=1e-3, back="section 8")
-
-
-def _close(number):
-    return lambda answer: abs(float(answer) - number) < 6e-4

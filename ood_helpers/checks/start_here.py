@@ -3,27 +3,23 @@
 import torch
 
 from ood_helpers import scores
-from ood_helpers.checks.answers import function, value
+from ood_helpers.checks.answers import function, near, value
 from ood_helpers.checks.polytopes import networks
 
 NEAR = torch.tensor([3.0, 1.0, 0.0, -1.0])
 
 
 def twice_as_far(answer):
-    near, far = (float(scores.max_softmax(logits)) for logits in (NEAR, 2 * NEAR))
+    here, there = (float(scores.max_softmax(logits)) for logits in (NEAR, 2 * NEAR))
     wrong = [
-        (_close(near), "That is the confidence at the first point. The softmax sees differences, and they have doubled."),
-        (_close(1.0), "It goes there, but it is not there yet: 1 − 0.979 is still something."),
-        (_close(near**2), "The logits double, not the logarithm of the probability."),
-        (_close(1 - far), "That is what is left for the other three classes."),
-        (_close(6.0), "That is the greatest logit; the confidence is its softmax probability."),
+        (near(here, 2e-3), "That is the confidence at the first point. The softmax sees differences, and they have doubled."),
+        (near(1.0, 2e-3), "It goes there, but it is not there yet: 1 − 0.979 is still something."),
+        (near(here**2, 2e-3), "The logits double, not the logarithm of the probability."),
+        (near(1 - there, 2e-3), "That is what is left for the other three classes."),
+        (near(6.0, 2e-3), "That is the greatest logit; the confidence is its softmax probability."),
     ]
     why = "All differences have doubled, so exp has squared the odds: 0.83 has become 0.98, and so on without end."
-    return value(answer, far, why, wrong, tolerance=2e-3, back="section 2")
-
-
-def _close(number):
-    return lambda answer: abs(float(answer) - number) < 2e-3
+    return value(answer, there, why, wrong, tolerance=2e-3, back="section 2")
 
 
 def confidence(answer):
