@@ -94,6 +94,9 @@ class Mnist(Digits):
 
     dim = 28 * 28
 
+    def __init__(self):
+        self._data()  # a missing package is told here, not in the middle of a training
+
     def _data(self):
         return _mnist()
 

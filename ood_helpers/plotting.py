@@ -1,4 +1,4 @@
-"""One look for every figure: colours with markers, confidence maps, class maps.
+"""One look for every figure and table: colours with markers, confidence maps, class maps.
 
 Figures are plain matplotlib figures drawn by Agg, without pyplot; a notebook cell that ends in one shows it.
 """
@@ -9,6 +9,7 @@ from itertools import pairwise
 import matplotlib
 import numpy as np
 import torch
+from IPython.display import display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import BoundaryNorm, ListedColormap
@@ -59,6 +60,17 @@ def figure(columns=1, width=8.4, height=4.2):
         fig.get_layout_engine().set(h_pad=0.1, w_pad=0.12)  # tick labels at the corners need room
         FigureCanvasAgg(fig)
         return fig, fig.subplots(1, columns)
+
+
+def table(header, rows):
+    """Show a table: `header` and each of `rows` hold as many words or numbers as there are columns.
+
+    The first column stands on the left, all others on the right. A cell stays in one line; the words of the header may wrap.
+    """
+    whole = [[str(cell).replace(" ", "\N{NO-BREAK SPACE}") for cell in row] for row in rows]
+    lines = [header, [":--", *["--:"] * (len(header) - 1)], *whole]
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    display({"text/markdown": text, "text/plain": text}, raw=True)
 
 
 def plane_axes(ax, half_width, title=""):

