@@ -4,6 +4,7 @@ Figures are plain matplotlib figures drawn by Agg, without pyplot; a notebook ce
 """
 
 import io
+import re
 from itertools import pairwise
 
 import matplotlib
@@ -65,10 +66,14 @@ def figure(columns=1, width=8.4, height=4.2):
 def table(header, rows):
     """Show a table: `header` and each of `rows` hold as many words or numbers as there are columns.
 
-    The first column stands on the left, all others on the right. A cell stays in one line; the words of the header may wrap.
+    The first column stands on the left, all others on the right. Where the page is narrow a line breaks in the header, in the
+    first column, and before a bracket, not within a range.
     """
-    whole = [[str(cell).replace(" ", "\N{NO-BREAK SPACE}") for cell in row] for row in rows]
-    lines = [header, [":--", *["--:"] * (len(header) - 1)], *whole]
+
+    def whole(cell):
+        return re.sub(r" (?![(\[])", "\N{NO-BREAK SPACE}", str(cell))
+
+    lines = [header, [":--", *["--:"] * (len(header) - 1)], *([str(first), *map(whole, row)] for first, *row in rows)]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     display({"text/markdown": text, "text/plain": text}, raw=True)
 

@@ -140,11 +140,16 @@ def test_reject_is_paler_than_every_class_so_that_a_thin_arm_shows_without_hue()
     assert lightness[4] > lightness[:4].max() + 0.1
 
 
-def test_a_table_is_markdown_whose_cells_stay_in_one_line(monkeypatch):
+def test_a_table_is_markdown_whose_ranges_stay_in_one_line(monkeypatch):
     shown = []
     monkeypatch.setattr(plotting, "display", lambda data, raw: shown.append(data))
-    plotting.table(["width", "AUROC, box 50"], [[8, "0.13 … 0.39"], [100, "0.12 … 0.19"]])
+    plotting.table(["ring", "AUROC, box 50"], [["far out", "0.13 … 0.39"], [100, "0.5 [0.4, 0.6]"]])
     (data,) = shown
     lines = data["text/markdown"].split("\n")
-    assert lines == ["| width | AUROC, box 50 |", "| :-- | --: |", "| 8 | 0.13\xa0…\xa00.39 |", "| 100 | 0.12\xa0…\xa00.19 |"]
+    assert lines == [
+        "| ring | AUROC, box 50 |",
+        "| :-- | --: |",
+        "| far out | 0.13\xa0…\xa00.39 |",
+        "| 100 | 0.5 [0.4,\xa00.6] |",
+    ]
     assert data["text/plain"] == data["text/markdown"]
