@@ -289,7 +289,9 @@ class Question:
     def choose(self, choice):
         """Mark a choice as right or wrong and show the reason."""
         right = choice == self.right
-        self.choices[choice].icon, self.choices[choice].button_style = ("check", "success") if right else ("times", "warning")
+        button = self.choices[choice]
+        button.icon, button.button_style = ("check", "success") if right else ("times", "warning")
+        button.style.text_color = "white" if right else "black"  # on green, on orange
         verdict, reason = "✓ Right." if right else "✗ No.", _inline(self.answers[choice])
         style = "font-size:115%;line-height:1.4;max-width:56em"
         self.text.value = f'<p role="status" style="{style}"><b>{verdict}</b> {reason}</p>'

@@ -16,7 +16,7 @@ def price(answer):
     a, p_out, beta = -math.log(0.8), torch.tensor([0.9, 0.05, 0.05], dtype=torch.float64), 2.0
     b = losses.kl_to_uniform(p_out.log()[None]).item()
     wrong = [
-        (a + b, "β is missing: term (b) counts twice here."),
+        (a + b, "β is missing: with β = 2, term (b) counts twice."),
         (beta * (a + b), "β weighs term (b) only; this doubles (a) as well."),
         (a - beta * b, "The sign of the KL: a sure answer on an OOD point is a cost, and a KL divergence is never negative."),
         (a + beta * _reverse(p_out.log()[None]).item(), REVERSE),
