@@ -15,7 +15,7 @@ import make_site
 import nbformat
 import numpy as np
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
 pytestmark = pytest.mark.xdist_group("site")  # their fixtures are costly: one process for all of them
@@ -46,6 +46,13 @@ def test_links_lead_to_pages_and_formulas_in_code_stay(tmp_path):
     )
     assert 'href="../two.html#2-the-end"' in html and 'href="https://x.org"' in html and 'id="2-the-end"' in html
     assert "gone" not in html and "b" in html and "<code>$x$</code>" in html and html.count("<math") == 1
+
+
+def test_markdown_that_a_cell_shows_becomes_html(tmp_path):
+    page = make_site.Page(tmp_path / "one.ipynb", "one.html")
+    shown = new_output("display_data", data={"text/markdown": "| k\\* |\n| --: |\n| $x$ |", "text/plain": "k"})
+    html = make_site.as_html(shown, make_site.Text(page, [page]), None, "one-1", "").data["text/html"]
+    assert html.count("<td") == 1 and "text-align:right" in html and "k*" in html and "<math" in html
 
 
 def test_a_question_is_read_from_its_cell_only_if_all_of_it_is_written_there():
