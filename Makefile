@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 LAB_FLAGS ?= $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.news_url=None \
              --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
-.PHONY: lab test unit notebooks site slides reproduce beyond check order hub bench oldest lint clean help
+.PHONY: lab test unit notebooks site slides reproduce beyond check order hub bench oldest newest lint clean help
 help:            ## list the commands
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -71,16 +71,23 @@ bench: $(READY)  ## print the speed ratios (slider latency, batched training, th
 	$(BIN)/python tools/bench_latency.py
 	$(BIN)/python tools/bench_memory.py
 
+# the package's tests in an environment of its own: $(call range-tests,environment,constraints of pip)
+define range-tests
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet $(2) --editable '.[test,site]'
+	@cp -r etc $(1)
+	OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -n auto --dist loadfile $(addprefix --ignore=,$(BROWSER) tests/test_memory.py)
+endef
 OLDEST := $(VENV)-oldest
+NEWEST := $(VENV)-newest
 oldest: $(READY)  ## run the package's tests with the oldest versions that pyproject.toml allows
-	$(PYTHON) -m venv $(OLDEST)
-	$(BIN)/python tools/oldest.py > $(OLDEST)/oldest.txt
-	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/oldest.txt --editable '.[test,site]'
-	@cp -r etc $(OLDEST)
-	$(OLDEST)/bin/python -m pytest $(addprefix --ignore=,$(BROWSER) tests/test_memory.py)
+	$(BIN)/python tools/oldest.py > $(OLDEST).txt
+	$(call range-tests,$(OLDEST),--constraint $(OLDEST).txt)
+newest:          ## run the package's tests with the newest versions that pyproject.toml allows
+	$(call range-tests,$(NEWEST),--upgrade)
 
 lint: $(READY)   ## check the style of the code
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 clean:           ## remove the environment and the trained sweeps
-	rm -rf $(VENV) $(OLDEST) .cache
+	rm -rf $(VENV) $(OLDEST) $(OLDEST).txt $(NEWEST) .cache
