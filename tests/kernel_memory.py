@@ -9,18 +9,17 @@ import psutil
 import pytest
 from nbval.plugin import IPyNbCell
 
-LIMIT = 700e6  # bytes resident after Run All: some thirty students' kernels on a machine of 24 GiB
+from ood_helpers import memory
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item, nextitem):
-    """Fail the last cell of a notebook whose kernel holds more than LIMIT."""
+    """Fail the last cell of a notebook whose kernel holds more than `memory.reach()`."""
     last = isinstance(item, IPyNbCell) and (nextitem is None or nextitem.parent is not item.parent)
     resident = psutil.Process(item.parent.kernel.km.provisioner.pid).memory_info().rss if last else 0
     result = yield
-    if resident > LIMIT:
-        message = (
-            f"{item.parent.path.name}: the kernel holds {resident / 1e6:.0f} MB after its last cell, more than {LIMIT / 1e6:.0f}"
-        )
-        pytest.fail(f"{message}; python tools/bench_memory.py says which notebooks hold how much", pytrace=False)
+    if resident > memory.reach():
+        held = f"{item.parent.path.name}: the kernel holds {resident / 1e6:.0f} MB after its last cell"
+        more = f"more than {memory.reach() / 1e6:.0f}; python tools/bench_memory.py says which notebooks hold how much"
+        pytest.fail(f"{held}, {more}", pytrace=False)
     return result

@@ -22,7 +22,8 @@ from run_notebooks import NOTEBOOKS, SECONDS_PER_CELL
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import browser as harness
-from kernel_memory import LIMIT
+
+from ood_helpers.memory import reach
 
 MACHINE = 24 * 1024**3 / 1e6  # MB
 SYSTEM = 2 * 1024**3 / 1e6  # MB that the system and the hub keep
@@ -94,10 +95,10 @@ def main(arguments=None):
     with contextlib.ExitStack() as stack:
         pids = [stack.enter_context(kernel_after_run_all(path)) for path in paths]
         held = [memory(pid) for pid in pids]
-    print(f"memory of the kernels after Run All, in MB, all {len(held)} open (reach: at most {LIMIT / 1e6:.0f} resident)")
+    print(f"memory of the kernels after Run All, in MB, all {len(held)} open (reach: at most {reach() / 1e6:.0f} resident)")
     print(f"  {'':28s}{'resident':>10s}{'peak':>10s}{'private':>10s}{'proportional':>14s}")
     for path, m in zip(paths, held, strict=True):
-        note = "   above the reach" if m.resident > LIMIT / 1e6 else ""
+        note = "   above the reach" if m.resident > reach() / 1e6 else ""
         print(f"  {path.name:28s}{m.resident:10.0f}{m.peak:10.0f}{m.private:10.0f}{m.proportional:14.0f}{note}")
     room, once, server = MACHINE - SYSTEM, shared(held), servers()
     largest = max(held, key=lambda m: m.resident)

@@ -18,9 +18,9 @@ import psutil
 from run_notebooks import NOTEBOOKS, NotebookFailed, execute
 
 from ood_helpers import checks
+from ood_helpers.memory import reach
 
 GB = 1e9
-MEMORY_PER_KERNEL = 0.7 * GB  # what a kernel may hold after Run All
 SYSTEM = 2 * GB  # for the system, the server and the browser
 DISK = 1 * GB  # trained networks, checkpoints, room to work
 PROBE = (
@@ -45,13 +45,13 @@ def rehearse(path, seconds):
 def machine():
     """What is wrong with disk and memory, in words; prints what there is."""
     free, memory = shutil.disk_usage(NOTEBOOKS).free, psutil.virtual_memory().available
-    kernels = max(0, int((memory - SYSTEM) / MEMORY_PER_KERNEL))
+    kernels = max(0, int((memory - SYSTEM) / reach()))
     print(f"{os.cpu_count()} cores, {free / GB:.0f} GB of disk free,")
     print(f"{memory / GB:.1f} GB of memory free: room for {kernels} notebooks at once")
     if free < DISK:
         yield f"only {free / GB:.1f} GB of disk are free; {DISK / GB:.0f} GB are needed: remove what is not needed"
     if kernels < 1:
-        needed = (SYSTEM + MEMORY_PER_KERNEL) / GB
+        needed = (SYSTEM + reach()) / GB
         yield f"only {memory / GB:.1f} GB of memory are free; {needed:.1f} GB are needed: close other programs"
 
 
@@ -68,8 +68,8 @@ def main(arguments=None):
         start = time.perf_counter()
         print(path.name, flush=True)
         found, memory = rehearse(path, options.seconds)
-        if memory > MEMORY_PER_KERNEL:
-            found.append(f"the kernel holds {memory / GB:.2f} GB, more than {MEMORY_PER_KERNEL / GB:.1f} GB")
+        if memory > reach():
+            found.append(f"the kernel holds {memory / GB:.2f} GB, more than {reach() / GB:.2f} GB")
         problems += [f"{path.name}: {problem}" for problem in found]
         print(f"    {time.perf_counter() - start:.0f} s, {memory / 1e6:.0f} MB of memory", flush=True)
     for problem in problems:
