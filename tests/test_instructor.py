@@ -7,6 +7,7 @@ import ast
 import functools
 import importlib
 import re
+import tomllib
 from pathlib import Path
 
 import make_exercises
@@ -16,6 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "INSTRUCTOR.md").read_text(encoding="utf-8")
 NOTEBOOKS = {path.name[:2]: path for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
+OUTLINES = tomllib.loads((ROOT / "tools" / "slides.toml").read_text(encoding="utf-8"))
 MODULES = {path.stem for path in (ROOT / "ood_helpers").iterdir() if path.suffix == ".py" or path.is_dir()}
 
 
@@ -110,6 +112,14 @@ def check_routes(text):
             yield f"{minutes} minutes: the table ends at {clock[-1]}"
 
 
+def check_slides(text):
+    """Every slide that the slide route shows is there."""
+    for number, shown in re.findall(r"^\| \d+–\d+ \| (\d\d) \| ([\d–, ]+) \|", text, flags=re.M):
+        last = len(re.findall(r"^(?:sub)?slide\b", OUTLINES[NOTEBOOKS[number].stem], flags=re.M))
+        if max(map(int, re.findall(r"\d+", shown))) > last:
+            yield f"the talk of notebook {number} ends with slide {last}, not {shown}"
+
+
 def check_links(text):
     """Every link leads to a file of the course."""
     for target in re.findall(r"\]\(([^)#\s]+)\)", text):
@@ -127,7 +137,7 @@ def check_names(text):
                 yield f"ood_helpers.{module} has no {name}"
 
 
-CHECKS = [check_notebooks, check_exercises, check_presets, check_places, check_routes, check_links, check_names]
+CHECKS = [check_notebooks, check_exercises, check_presets, check_places, check_routes, check_slides, check_links, check_names]
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -153,6 +163,7 @@ def test_every_rule_notices_what_it_is_for():
         check_presets: [("`[Figure 1b]`", "`[Figure 9z]`"), ("`[A thousandth]`", "`[Figure 3c]`")],
         check_places: [("01 §6", "01 §8")],
         check_routes: [("| 0–3 |", "| 0–4 |"), ("### 90 minutes", "### 95 minutes")],
+        check_slides: [("| 10–25 | 01 | 1–6", "| 10–25 | 01 | 1–20")],
         check_links: [("(README.md)", "(READYOU.md)")],
         check_names: [("`scores.auroc`", "`scores.aurock`")],
     }
