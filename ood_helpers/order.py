@@ -124,7 +124,8 @@ class Order:
         if isinstance(value, types.ModuleType | types.FunctionType | type) and getattr(value, "__module__", "") != "__main__":
             return False  # an import gives the same wherever it stands
         maker = next(self._makers(name, cell), None)
-        return maker is not None and self.made.get(maker, {}).get(name) != id(value)
+        makers = {maker, *(other for other in self.made if other not in self.stored)}  # and those that the reader has just added
+        return maker is not None and not any(self.made.get(other, {}).get(name) == id(value) for other in makers)
 
     def _makers(self, name, cell):
         """The cells that make `name`, from the nearest above `cell` upwards; of all cells where `cell` is not known."""

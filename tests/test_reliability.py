@@ -233,6 +233,8 @@ def test_cells_out_of_order_say_what_to_run_first(lesson):
         assert say(5) == "" and "`size` is not what" in say(5)  # twice
         assert say(6) == ""  # no cell makes it: a slip of the pen, which Python's own message tells
         assert say(7) + say(8) == ""
+        kernel.notebook.cells.append(new_code_cell("size = 9"))  # the reader adds a cell, and the file is not yet saved
+        assert say(9) == "" and say(3) == "9 3.141592653589793\n"
 
 
 def said(kernel, number):
