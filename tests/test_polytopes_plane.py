@@ -142,6 +142,18 @@ def test_weights_on_a_coarse_grid(parts, turned, seed):
     np.testing.assert_allclose(logits, expected, rtol=0, atol=10 * max(polytopes.perturbed, 1e-12) * (1e-300 + size))
 
 
+def test_a_neuron_that_is_zero_but_for_rounding():
+    """3.7 b − 3.7 b may be 0 when one point is computed, and 1e-17 among a hundred. It has no kink, so it tells nothing apart."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-4, 4, (100, 2))
+    for _ in range(30):
+        scale, b = rng.uniform(0.1, 10), rng.uniform(0.1, 1)
+        weights = [rng.normal(size=(4, 2)), np.zeros((4, 4)), np.zeros((4, 4)), rng.normal(size=(3, 4))]
+        weights[2][1] = [0, 0, scale, -scale]
+        polytopes = plane(build(weights, [rng.normal(size=4), np.array([0, 0, b, b]), np.zeros(4), np.zeros(3)], 0.0), -4, 4)
+        assert polytopes.locate(x).tolist() == [polytopes.locate(point[None])[0] for point in x]
+
+
 def test_deep_and_narrow():
     model = random_network(np.random.default_rng(3), [2] + [8] * 10 + [3])
     assert_exact(plane(model, -2, 2))

@@ -145,9 +145,11 @@ class Plane:
     def _code_book(self):
         """A random 64-bit key per neuron, the polytopes in the order of their codes, the codes.
 
-        The code of a polytope is the xor of its active neurons' keys: equal for two patterns with a chance of 2^-64.
+        The code of a polytope is the xor of its active neurons' keys: equal for two patterns with a chance of 2^-64. A neuron
+        without a kink in the rectangle tells nothing apart, and where it is 0 but for rounding its sign is luck: its key is 0.
         """
         keys = np.random.default_rng(0).integers(1 << 63, size=first_neurons(self.network)[-1], dtype=np.uint64)
+        keys[np.setdiff1d(np.arange(len(keys)), self.mesh.owner)] = 0
         tree = self._tree
         codes = np.zeros(len(self), np.uint64)
         codes[0] = _code(activity(self._square_network, self._centroids[tree.order[:1]]), keys)[0]
