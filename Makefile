@@ -76,7 +76,7 @@ define range-tests
 	$(PYTHON) -m venv $(1)
 	$(1)/bin/python -m pip install --quiet $(2) --editable '.[test,site]'
 	@cp -r etc $(1)
-	OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -n auto --dist loadfile $(addprefix --ignore=,$(BROWSER) tests/test_memory.py)
+	OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -n auto --dist loadfile $(addprefix --ignore=,$(BROWSER))
 endef
 OLDEST := $(VENV)-oldest
 NEWEST := $(VENV)-newest

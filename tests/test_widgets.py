@@ -236,6 +236,7 @@ def test_a_question_says_whether_a_choice_is_right_and_why():
     assert "✗" in question.text.value and "No <code>x</code>, that <em>was</em> wrong." in question.text.value
     question.choices["two"].click()
     assert [button.icon for button in question.choices.values()] == ["times", "check"]
+    assert question.choices["a <b>"].style.text_color == "black"  # white on orange is hard to read
     assert "✓" in question.text.value and "Because it is." in question.text.value
 
 

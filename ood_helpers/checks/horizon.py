@@ -133,7 +133,7 @@ def rule_of_three(answer):
         (near(1 / 20_000, 2e-6), "At a share of 1 / 20,000 one sees none with probability 1/e, more than a third."),
         (near(0.05, 2e-3), "5 % is the risk of being wrong, not the share."),
         (near(0.05 / 20_000, 1e-7), "With so small a share one nearly always sees none: that excludes nothing."),
-        (lambda x: abs(float(x) - 100 * right) < 1e-3, "That is in percent."),
+        (near(100 * right, 1e-3), "That is in percent."),
     ]
     why = "(1 − s)²⁰⁰⁰⁰ = 0.05 gives s ≈ 3 / 20,000. In ten dimensions there is much room for that; the certificate leaves none."
     return value(answer, right, why, wrong, tolerance=2e-6, back="section 6")

@@ -177,7 +177,7 @@ def lost(answer):
         ),
         (near(math.exp(-2.5), 6e-4), "The distance is squared: exp(−a²/2)."),
         (near(math.exp(-(2.5**2)), 6e-4), "The 2 is missing below a²: exp(−a²/2)."),
-        (lambda answer: abs(float(answer) - 100 * right) < 0.2, "That is in percent; a share lies between 0 and 1."),
+        (near(100 * right, 0.2), "That is in percent; a share lies between 0 and 1."),
     ]
     why = "4.4 %: within what section 8 measured, 2 to 8 %. Half a standard deviation given up costs four times the ideal 1.1 %."
     return value(answer, right, why, wrong, tolerance=1e-3, back="section 8")
