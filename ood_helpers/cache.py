@@ -1,13 +1,11 @@
 """A cache of training runs on disk, so that a notebook opened again starts at once."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import io
 import os
 import types
-import uuid
 import warnings
 from pathlib import Path
 
@@ -15,10 +13,11 @@ import joblib
 import torch
 from torch import nn
 
+from ood_helpers.files import write_whole
 from ood_helpers.training import History, train
 
 # a change in any of these makes old runs foreign
-CODE = ("data.py", "images.py", "models.py", "losses.py", "horizon.py", "training.py", "cache.py")
+CODE = ("data.py", "images.py", "models.py", "losses.py", "horizon.py", "training.py", "cache.py", "files.py")
 
 
 def cached_train(models, world, loss, ood=None, **settings):
@@ -137,15 +136,3 @@ def _checked(content):
 def _say_once(message):
     """A warning at the caller of `cached_train`, the first time only: every cell of a notebook would repeat it."""
     warnings.warn(message, stacklevel=4)
-
-
-def write_whole(path, content):
-    """Write bytes to a file in one step: whoever reads it sees the old one or the new one, and an interrupt leaves no half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # another machine may write to the same folder
-    try:
-        draft.write_bytes(content)
-        draft.replace(path)
-    finally:
-        with contextlib.suppress(OSError):  # gone already, or no folder to write to: nothing to tidy
-            draft.unlink()

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from nbval.plugin import IPyNbCell
 
-from ood_helpers import memory
+from ood_helpers.kernel import memory
 
 
 @pytest.hookimpl(wrapper=True)

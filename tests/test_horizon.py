@@ -14,14 +14,13 @@ from ood_helpers.data import TwoGaussians
 from ood_helpers.horizon import (
     f0,
     far_field_loss,
-    silent_certificate,
     silent_horizon_loss,
     slope_spread_loss,
     unit_directions,
 )
 from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.models import Stack, mlp
-from ood_helpers.polytopes import infinity
+from ood_helpers.polytopes import infinity, silent_certificate
 
 LOSSES = (far_field_loss, slope_spread_loss, silent_horizon_loss)
 DIAMOND = torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, -1]], dtype=torch.float64)

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from ood_helpers import memory
+from ood_helpers.kernel import memory
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 import bench_memory

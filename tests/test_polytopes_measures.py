@@ -9,7 +9,7 @@ from scipy.integrate import quad
 from small_networks import build, random_network
 from torch import nn
 
-from ood_helpers.polytopes import measures
+from ood_helpers.polytopes import measures, polygons
 from ood_helpers.polytopes.plane import plane
 
 MEANS = np.array([[-2.0, 0.5], [2.5, -1.0]])
@@ -72,7 +72,7 @@ def test_disc_and_polygon(seed, radius):
     angle = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 8)))
     corners = np.stack([np.cos(angle), 1.5 * np.sin(angle)], axis=1) + rng.normal(size=2) / 3
     mean = rng.normal(size=2)
-    polygon = measures.Polygons(corners, np.array([0, len(corners)]), np.array([0]))
+    polygon = polygons.Polygons(corners, np.array([0, len(corners)]), np.array([0]))
     following = np.roll(corners, -1, axis=0)
     x = np.linspace(corners[:, 0].min(), corners[:, 0].max(), 20_001)
     x = (x[1:] + x[:-1]) / 2
@@ -83,7 +83,7 @@ def test_disc_and_polygon(seed, radius):
     reach = np.sqrt(np.maximum(radius**2 - (x - mean[0]) ** 2, 0))
     slices = np.minimum(high, mean[1] + reach) - np.maximum(low, mean[1] - reach)
     expected = np.maximum(slices, 0).sum() * (x[1] - x[0])
-    assert measures.area_in_disc(polygon, mean, radius)[0] == pytest.approx(expected, abs=1e-3 * (0.1 + radius))
+    assert polygons.area_in_disc(polygon, mean, radius)[0] == pytest.approx(expected, abs=1e-3 * (0.1 + radius))
 
 
 def test_many_polytopes_share_a_disc():

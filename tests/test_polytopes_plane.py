@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from small_networks import build, coarse_networks, disguise, random_network, without_biases
 from torch import nn
 
-from ood_helpers.polytopes import maps, mesh
+from ood_helpers.polytopes import crossings, maps, mesh
 from ood_helpers.polytopes.network import Network, read
 from ood_helpers.polytopes.plane import plane
 
@@ -360,7 +360,7 @@ def test_second_layer_along_lines_is_the_matrix_product():
 def test_batches_do_not_change_the_answer(monkeypatch):
     model = random_network(np.random.default_rng(2), [2, 12, 10, 8, 3])
     whole = plane(model, -3, 3)
-    for module in (mesh, maps, plane_module):
+    for module in (crossings, maps, plane_module):
         monkeypatch.setattr(module, "BATCH", 300)
     parts = plane(model, -3, 3)
     np.testing.assert_array_equal(parts.starts, whole.starts)

@@ -13,8 +13,9 @@ from jupyter_client.manager import start_new_kernel
 from nbformat.v4 import new_code_cell, new_notebook
 
 import ood_helpers
-from ood_helpers import cache, experiments, gan, models, polytopes
+from ood_helpers import cache, gan, models, polytopes
 from ood_helpers.data import TwoGaussians
+from ood_helpers.lab import experiment
 from ood_helpers.losses import confidence_loss
 from ood_helpers.training import train
 
@@ -62,9 +63,9 @@ def geometry():
     return np.concatenate([polytopes.plane(net).slopes.ravel(), polytopes.infinity(net).slopes.ravel()])
 
 
-def experiment():
-    setting = experiments.Setting("reject", width=8, steps=3, exact=True)
-    return np.array([list(row.values())[2:] for row in experiments.run(setting, [0, 1])], dtype=float)
+def an_experiment():
+    setting = experiment.Setting("reject", width=8, steps=3, exact=True)
+    return np.array([list(row.values())[2:] for row in experiment.run(setting, [0, 1])], dtype=float)
 
 
 class Interrupt:
@@ -88,7 +89,7 @@ class Interrupt:
             sys.settrace(before)
 
 
-@pytest.mark.parametrize("work", [training, cached_training, game, geometry, experiment])
+@pytest.mark.parametrize("work", [training, cached_training, game, geometry, an_experiment])
 def test_after_an_interrupt_anywhere_the_same_cell_gives_the_right_result(work, tmp_path, monkeypatch):
     def folder(name):
         monkeypatch.setenv("OOD_CACHE", str(tmp_path / name))

@@ -12,10 +12,10 @@ import pytest
 import reproduce
 from distributed import LocalCluster
 
-from ood_helpers import claims, experiments, horizon_experiments
-from ood_helpers.claims import Claim, at_least
-from ood_helpers.experiments import Setting
-from ood_helpers.horizon_experiments import GanDetectorSetting
+from ood_helpers.lab import claims, experiment, horizons, paper, stored
+from ood_helpers.lab.claims import Claim, at_least
+from ood_helpers.lab.experiment import Setting
+from ood_helpers.lab.horizons import GanDetectorSetting
 
 TINY = {
     "small": Setting("confident", width=4, steps=5, batch=8),
@@ -27,15 +27,15 @@ TINY = {
 @pytest.fixture
 def executed(monkeypatch):
     """Three tiny settings in place of the real ones; the list of those that were run in this process, by name, in order."""
-    names, run = [], experiments.run
+    names, run = [], experiment.run
 
     def counting(setting, seeds):
-        names.append(next(name for name, tiny in claims.SETTINGS.items() if tiny == setting))
+        names.append(next(name for name, tiny in paper.SETTINGS.items() if tiny == setting))
         return run(setting, seeds)
 
-    monkeypatch.setattr(claims, "SETTINGS", dict(TINY))
+    monkeypatch.setattr(paper, "SETTINGS", dict(TINY))
     monkeypatch.setattr(claims, "CLAIMS", [Claim("it detects", "5", "auroc", at_least(0.5), name) for name in TINY])
-    monkeypatch.setattr(experiments, "run", counting)
+    monkeypatch.setattr(experiment, "run", counting)
     return names
 
 
@@ -77,10 +77,10 @@ def test_some_settings_by_name(go, tmp_path, capsys):
 def test_what_goes_beyond_the_paper_is_run_apart_and_judged_by_nobody(go, tmp_path, monkeypatch, capsys):
     more = {"small_too": dataclasses.replace(TINY["small"], beta=2.0), "detector": GanDetectorSetting("reject", width=4, steps=3)}
     ran = []
-    monkeypatch.setattr(reproduce, "BEYOND", [horizon_experiments])
-    monkeypatch.setattr(horizon_experiments, "SETTINGS", more)
-    monkeypatch.setattr(horizon_experiments, "run", lambda setting, seeds: ran.append(setting) or make_up(setting, seeds))
-    monkeypatch.setitem(claims.SETTINGS, "small_too", more["small_too"])  # else `executed` would not know it
+    monkeypatch.setattr(reproduce, "BEYOND", [horizons])
+    monkeypatch.setattr(horizons, "SETTINGS", more)
+    monkeypatch.setattr(horizons, "run", lambda setting, seeds: ran.append(setting) or make_up(setting, seeds))
+    monkeypatch.setitem(paper.SETTINGS, "small_too", more["small_too"])  # else `executed` would not know it
     assert go("--beyond", "small") == (0, ["small_too"])
     assert go("--beyond") == (0, []) and ran == [more["detector"]]
     assert [path.name for path in sorted(tmp_path.rglob("*.csv"))] == ["detector.csv", "small_too.csv"]
@@ -94,21 +94,21 @@ def make_up(setting, seeds):
 
 
 def test_every_setting_is_run_by_one_of_the_two_commands():
-    paper, beyond = (reproduce.all_settings(beyond) for beyond in (False, True))
-    assert not set(paper) & set(beyond) and set(claims.SETTINGS) < set(paper) | set(beyond)
-    assert set(paper) == {name for claim in claims.CLAIMS for name in claim.settings}
+    judged, beyond = (reproduce.all_settings(beyond) for beyond in (False, True))
+    assert not set(judged) & set(beyond) and set(paper.SETTINGS) < set(judged) | set(beyond)
+    assert set(judged) == {name for claim in claims.CLAIMS for name in claim.settings}
     assert {"gan_far", "silent_100x2"} < set(beyond)
 
 
 def test_a_name_stands_for_one_setting():
-    modules = [claims, *reproduce.BEYOND]
+    modules = [paper, *reproduce.BEYOND]
     names = [name for module in modules for name in module.SETTINGS]
     assert len(names) == len(set(names))
 
 
 def test_a_whole_name_means_that_setting_only():
-    assert reproduce.chosen(["confident_width_2"], claims.SETTINGS) == ["confident_width_2"]
-    assert {"confident_width_2", "confident_width_200"} < set(reproduce.chosen(["confident_width"], claims.SETTINGS))
+    assert reproduce.chosen(["confident_width_2"], paper.SETTINGS) == ["confident_width_2"]
+    assert {"confident_width_2", "confident_width_200"} < set(reproduce.chosen(["confident_width"], paper.SETTINGS))
 
 
 @pytest.mark.parametrize("option", ["--jobs", "--seeds"])
@@ -121,7 +121,7 @@ def test_counts_must_be_positive(option, value, capsys):
 
 def test_a_changed_setting_is_run_again(go, monkeypatch, capsys):
     go()
-    monkeypatch.setitem(claims.SETTINGS, "small", dataclasses.replace(TINY["small"], beta=3.0))
+    monkeypatch.setitem(paper.SETTINGS, "small", dataclasses.replace(TINY["small"], beta=3.0))
     assert go() == (0, ["small"])
     assert "small.csv was made with another setting" in capsys.readouterr().err
 
@@ -132,7 +132,7 @@ def test_more_seeds_are_run_fewer_are_taken_from_what_is_there(go, tmp_path):
     assert {row["seeds"] for row in claims.read_table(tmp_path / "paper_claims.csv")} == {2}
     assert go("small", seeds=4) == (0, ["small"])
     assert go("large", seeds=3) == (0, [])
-    assert len(experiments.load(tmp_path / "runs" / "small.csv", TINY["small"])) == 4
+    assert len(stored.load(tmp_path / "runs" / "small.csv", TINY["small"])) == 4
 
 
 def test_a_damaged_file_is_reported_and_rebuilt(go, tmp_path, capsys):
@@ -146,7 +146,7 @@ def test_a_damaged_file_is_reported_and_rebuilt(go, tmp_path, capsys):
 
 
 def test_after_an_interrupt_it_goes_on_with_the_rest(go, tmp_path, monkeypatch, capsys):
-    run = experiments.run
+    run = experiment.run
 
     def interrupted(setting, seeds):
         if setting == TINY["medium"]:
@@ -154,7 +154,7 @@ def test_after_an_interrupt_it_goes_on_with_the_rest(go, tmp_path, monkeypatch, 
         return run(setting, seeds)
 
     with monkeypatch.context() as patch:
-        patch.setattr(experiments, "run", interrupted)
+        patch.setattr(experiment, "run", interrupted)
         assert go() == (130, ["large"])
     assert [p.name for p in tmp_path.rglob("*.*")] == ["large.csv"]
     assert "finished settings are kept" in capsys.readouterr().err
@@ -163,7 +163,7 @@ def test_after_an_interrupt_it_goes_on_with_the_rest(go, tmp_path, monkeypatch, 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_diverging_setting_is_reported_and_counted(go, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(claims.SETTINGS, "small", dataclasses.replace(TINY["small"], lr=1e30))
+    monkeypatch.setitem(paper.SETTINGS, "small", dataclasses.replace(TINY["small"], lr=1e30))
     assert go() == (0, ["large", "medium", "small"])
     assert "small: seed 1 diverged" in capsys.readouterr().err
     row = claims.read_table(tmp_path / "paper_claims.csv")[0]
@@ -189,13 +189,13 @@ import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
 sys.path.insert(0, sys.argv[1])
 import reproduce
-from ood_helpers import claims
-from ood_helpers.experiments import Setting
+from ood_helpers.lab import claims, paper
+from ood_helpers.lab.experiment import Setting
 
 claims.CLAIMS[:] = [claims.Claim("it ends", "5", "auroc", claims.at_least(0.5), name) for name in ("quick", "endless")]
-claims.SETTINGS.clear()
-claims.SETTINGS["quick"] = Setting("confident", width=200, steps=1)
-claims.SETTINGS["endless"] = Setting("confident", width=4, steps=10**9)
+paper.SETTINGS.clear()
+paper.SETTINGS["quick"] = Setting("confident", width=200, steps=1)
+paper.SETTINGS["endless"] = Setting("confident", width=4, steps=10**9)
 sys.exit(reproduce.main(["--jobs", "2", "--seeds", "1", "--results", sys.argv[2]]))
 """
 

@@ -90,7 +90,7 @@ def test_an_error_is_shown_and_the_picture_stays():
 
 def test_a_reader_without_a_kernel_gets_picture_and_sentence(monkeypatch):
     shown = []
-    monkeypatch.setattr(widgets, "display", lambda bundle, raw: shown.append((bundle, raw)))
+    monkeypatch.setattr("ood_helpers.widgets.demo.display", lambda bundle, raw: shown.append((bundle, raw)))
     demo, _ = make()
     demo._ipython_display_()
     ((bundle, raw),) = shown
@@ -242,7 +242,7 @@ def test_a_question_says_whether_a_choice_is_right_and_why():
 
 def test_a_question_without_a_kernel_folds_its_answer(monkeypatch):
     shown = []
-    monkeypatch.setattr(widgets, "display", lambda bundle, raw: shown.append((bundle, raw)))
+    monkeypatch.setattr("ood_helpers.widgets.question.display", lambda bundle, raw: shown.append((bundle, raw)))
     widgets.Question("Which?", ANSWERS, "two")._ipython_display_()
     ((bundle, raw),) = shown
     asked, folded = bundle["text/markdown"].split("<details>")

@@ -23,7 +23,7 @@ from run_notebooks import NOTEBOOKS, SECONDS_PER_CELL
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import browser as harness
 
-from ood_helpers.memory import reach
+from ood_helpers.kernel.memory import reach
 
 MACHINE = 24 * 1024**3 / 1e6  # MB
 SYSTEM = 2 * 1024**3 / 1e6  # MB that the system and the hub keep

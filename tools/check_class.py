@@ -18,7 +18,7 @@ import psutil
 from run_notebooks import NOTEBOOKS, NotebookFailed, execute
 
 from ood_helpers import checks
-from ood_helpers.memory import reach
+from ood_helpers.kernel.memory import reach
 
 GB = 1e9
 SYSTEM = 2 * GB  # for the system, the server and the browser

@@ -31,10 +31,10 @@ import joblib
 import torch
 from tqdm import tqdm
 
-from ood_helpers import claims, experiments, horizon_experiments, loss_experiments, sample_experiments
+from ood_helpers.lab import claims, detectors, horizons, paper, samples, stored
 
 RESULTS = Path(__file__).parents[1] / "results"
-BEYOND = [horizon_experiments, sample_experiments, loss_experiments]  # modules with a dict SETTINGS and, for its settings, `run`
+BEYOND = [horizons, samples, detectors]  # modules with a dict SETTINGS and, for its settings, `run`
 
 
 def job(name, setting, seeds):
@@ -53,7 +53,7 @@ def job(name, setting, seeds):
 def all_settings(beyond):
     """The settings by name: those that a claim of the paper is judged by, or all others."""
     judged = {name for claim in claims.CLAIMS for name in claim.settings}
-    settings = {name: setting for name, setting in claims.SETTINGS.items() if (name in judged) != beyond}
+    settings = {name: setting for name, setting in paper.SETTINGS.items() if (name in judged) != beyond}
     if beyond:
         settings |= {name: setting for module in BEYOND for name, setting in module.SETTINGS.items()}
     return settings
@@ -70,10 +70,10 @@ def chosen(words, settings):
     return list(dict.fromkeys(names)) or list(settings)
 
 
-def stored(name, setting, seeds, results):
+def finished(name, setting, seeds, results):
     """The rows of a finished setting, for these seeds; None if there are none, with a word on why if there is a file."""
     try:
-        rows = experiments.load(runs_file(name, results), setting)
+        rows = stored.load(runs_file(name, results), setting)
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -94,7 +94,7 @@ def run(settings, seeds, results, jobs):
     finished = parallel(joblib.delayed(job)(name, settings[name], seeds) for name in todo)
     with tqdm(total=sum(costs.values()), bar_format="{percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}") as bar:
         for name, rows, messages in finished:
-            experiments.save(runs_file(name, results), settings[name], rows)
+            stored.save(runs_file(name, results), settings[name], rows)
             for message in messages:
                 tqdm.write(f"{name}: {message}", file=sys.stderr)
             bar.set_postfix_str(name, refresh=False)
@@ -103,7 +103,7 @@ def run(settings, seeds, results, jobs):
 
 def judge(seeds, results):
     """Write the table of claims from what is finished, unless settings are missing."""
-    runs = {name: stored(name, setting, seeds, results) for name, setting in all_settings(beyond=False).items()}
+    runs = {name: finished(name, setting, seeds, results) for name, setting in all_settings(beyond=False).items()}
     missing = [name for name, rows in runs.items() if rows is None]
     if missing:
         print(f"the table of claims is not written: {len(missing)} of {len(runs)} settings are not finished ({missing[0]}, …)")
@@ -156,7 +156,7 @@ def main(arguments=None):
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    missing = {name: settings[name] for name in names if stored(name, settings[name], seeds, options.results) is None}
+    missing = {name: settings[name] for name in names if finished(name, settings[name], seeds, options.results) is None}
     print(f"{len(names) - len(missing)} of {len(names)} settings are finished, {len(missing)} to run", flush=True)
     try:
         if missing:

@@ -4,4 +4,4 @@ A cell run too early says what to run first; and memory that a cell has freed go
 """
 
 c = get_config()  # noqa: F821
-c.InteractiveShellApp.extensions.extend(["ood_helpers.order", "ood_helpers.memory"])
+c.InteractiveShellApp.extensions.extend(["ood_helpers.kernel.order", "ood_helpers.kernel.memory"])

@@ -7,8 +7,9 @@ import torch
 from scipy.stats import chi2
 from torch import nn
 
-from ood_helpers import claims, models, scores
+from ood_helpers import models, scores
 from ood_helpers.checks.answers import function, value
+from ood_helpers.lab import claims, paper
 
 # AUROCs of twenty seeds of three detectors that do not exist
 SEEDS = {"A": [0.96] * 19 + [0.30], "B": [1.0] * 16 + [0.85] * 4, "C": [0.99] + [0.94] * 19}
@@ -106,7 +107,7 @@ def radius(answer):
     ]
     why = "The same share outside, whatever the dimension: this is where a shell is around the class."
     cases = [(dim,) for dim in (2, 3, 10, 50, 784)]
-    return function(answer, lambda dim: claims.shell(dim)["inner"], cases, why, wrong, tolerance=1e-4, back="section 4")
+    return function(answer, lambda dim: paper.shell(dim)["inner"], cases, why, wrong, tolerance=1e-4, back="section 4")
 
 
 def interval(answer):

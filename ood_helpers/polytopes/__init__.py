@@ -2,10 +2,22 @@
 
 from . import measures
 from .bound import confidence_bound
+from .escape import escape
 from .infinity import directions, infinity
 from .line import line, ray
 from .network import read
 from .plane import plane
-from .region import escape
+from .silence import silent_certificate
 
-__all__ = ["confidence_bound", "directions", "escape", "infinity", "line", "measures", "plane", "ray", "read"]
+__all__ = [
+    "confidence_bound",
+    "directions",
+    "escape",
+    "infinity",
+    "line",
+    "measures",
+    "plane",
+    "ray",
+    "read",
+    "silent_certificate",
+]

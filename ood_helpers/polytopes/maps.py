@@ -12,7 +12,8 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
-from .mesh import BATCH, first_neurons
+from .crossings import BATCH
+from .mesh import first_neurons
 
 Tree = namedtuple("Tree", "order up neuron levels")
 

@@ -28,7 +28,19 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit
 
-from .mesh import FAINT, cross, next_corner, ragged
+from .polygons import (
+    FAINT,
+    Polygons,
+    area_outside,
+    chord_of_circle,
+    clip,
+    discs_of,
+    each,
+    join,
+    not_negative,
+    pick,
+    ragged,
+)
 
 ROUNDS = 40  # times that triangles are split at most …
 MOST = 200_000  # … and how many there may be; the bounds hold whenever the splitting stops
@@ -56,25 +68,17 @@ class Peak(NamedTuple):
     bound: float
 
 
-class Polygons(NamedTuple):
-    """Convex polygons in one array: polygon i is corners[starts[i]:starts[i + 1]], a part of the polygon source[i]."""
-
-    corners: np.ndarray
-    starts: np.ndarray
-    source: np.ndarray
-
-
 def ood_area(polytopes, means=(), radius=0.0):
     """Area of the rectangle outside the discs."""
-    return float(_area_outside(_rectangle(polytopes), *_discs(means, radius)).sum())
+    return float(area_outside(_rectangle(polytopes), *discs_of(means, radius)).sum())
 
 
 def class_areas(polytopes, means=(), radius=0.0):
     """Area [K] that each class wins, outside the discs. Where classes tie the lowest index wins. Exact for any K."""
-    discs = _discs(means, radius)
+    discs = discs_of(means, radius)
     areas = np.zeros(polytopes.offsets.shape[1])
     for k, won in _won(polytopes, range(len(areas)), _noise(polytopes)):
-        areas[k] = _area_outside(won, *discs).sum()
+        areas[k] = area_outside(won, *discs).sum()
     return areas
 
 
@@ -88,17 +92,17 @@ def confident_area(polytopes, tau, classes=None, means=(), radius=0.0, rtol=1e-5
     """
     if not 0 <= tau < 1:
         raise ValueError(f"tau must be a probability in [0, 1), not {tau}")
-    discs, total, noise = _discs(means, radius), polytopes.offsets.shape[1], _noise(polytopes)
+    discs, total, noise = discs_of(means, radius), polytopes.offsets.shape[1], _noise(polytopes)
     classes = _classes(classes, total)
-    budget = _not_negative(rtol, "rtol") * polytopes.areas.sum() / len(classes)
+    budget = not_negative(rtol, "rtol") * polytopes.areas.sum() / len(classes)
     level = np.log1p(-tau) - np.log(tau) if tau else np.inf
     low = high = 0.0
     for k, won in _won(polytopes, classes, noise):
         if total > 2:
             inner, outer = _bracket_area(polytopes, won, k, level, discs, budget, noise)
         else:
-            sure = _clip(won, level - _log_odds(_logits(polytopes, won), k), noise)
-            inner = outer = _area_outside(sure, *discs).sum()
+            sure = clip(won, level - _log_odds(_logits(polytopes, won), k), noise)
+            inner = outer = area_outside(sure, *discs).sum()
         low, high = low + inner, high + outer
     return Bounds(float(low), float(high))
 
@@ -110,7 +114,7 @@ def most_confident(polytopes, classes=None, means=(), radius=0.0, tol=1e-6):
     inside a polytope: then the log-odds of `bound` and of `confidence` are within `tol`, and so are their logarithms, unless the
     maximum is reached along a whole line, where the search stops early with a wider bound.
     """
-    discs, tol = _discs(means, radius), _not_negative(tol, "tol")
+    discs, tol = discs_of(means, radius), not_negative(tol, "tol")
     classes = _classes(classes, polytopes.offsets.shape[1])
     points, logits = _candidates(polytopes, discs)
     log_odds = np.stack([_log_odds(logits, k) for k in classes])
@@ -131,7 +135,7 @@ def least_probable(polytopes, k, means=(), radius=0.0):
     For the reject class this is a guarantee: no OOD point has an in-distribution confidence above 1 - confidence.
     """
     (k,) = _classes([k], polytopes.offsets.shape[1])
-    points, logits = _candidates(polytopes, _discs(means, radius))
+    points, logits = _candidates(polytopes, discs_of(means, radius))
     log_odds = _log_odds(logits, k)
     i = log_odds.argmax()
     value = float(expit(-log_odds[i]))
@@ -149,28 +153,6 @@ def _classes(classes, total):
     return sorted(int(k) for k in chosen)
 
 
-def _discs(means, radius):
-    """Centres [m, 2] and the common radius."""
-    radius = _not_negative(radius, "radius")
-    means = np.asarray(means, dtype=np.float64)
-    means = means.reshape(0, 2) if means.size == 0 else means
-    if means.ndim != 2 or means.shape[1] != 2 or not np.isfinite(means).all():
-        raise ValueError(f"means must be finite and [m, 2], points of the rectangle's plane, not of shape {list(means.shape)}")
-    i, j = np.triu_indices(len(means), 1)
-    if (np.linalg.norm(means[i] - means[j], axis=1) < 2 * radius * (1 - FAINT)).any():
-        raise ValueError(f"the discs of radius {radius} around the means overlap; they must lie apart, or touch")
-    return means, radius
-
-
-def _not_negative(value, name):
-    if not (np.isfinite(value) and value >= 0):
-        raise ValueError(f"{name} must be a finite number, 0 or more, not {value}")
-    return float(value)
-
-
-# ---- polygons ----
-
-
 def _polygons(polytopes):
     """All polytopes, whole."""
     return Polygons(polytopes.corners, polytopes.starts, np.arange(len(polytopes)))
@@ -179,96 +161,6 @@ def _polygons(polytopes):
 def _rectangle(polytopes):
     (x0, y0), (x1, y1) = polytopes.lo, polytopes.hi
     return Polygons(np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]), np.array([0, 4]), np.array([0]))
-
-
-def _pick(polygons, keep):
-    """Some of the polygons, keep [P] boolean."""
-    sizes = np.diff(polygons.starts)[keep]
-    corners = np.repeat(polygons.starts[:-1][keep], sizes) + ragged(sizes)
-    return Polygons(polygons.corners[corners], np.concatenate([[0], np.cumsum(sizes)]), polygons.source[keep])
-
-
-def _join(parts):
-    """Several `Polygons` as one."""
-    corners, starts, source = zip(*parts, strict=True)
-    sizes = np.concatenate([np.diff(s) for s in starts])
-    return Polygons(np.concatenate(corners), np.concatenate([[0], np.cumsum(sizes)]), np.concatenate(source))
-
-
-def _each(ufunc, values, polygons):
-    """ufunc over the corners of each polygon: values [N] -> [P]."""
-    return ufunc.reduceat(values, polygons.starts[:-1]) if len(polygons.source) else values[:0]
-
-
-def _clip(polygons, values, noise, keep_ties=False):
-    """The part of each polygon where an affine function is positive, given its values [N] at the corners.
-
-    A polygon on which the function is 0 everywhere goes, or stays with `keep_ties`. Values up to `noise` count as 0.
-    """
-    values = np.where(np.abs(values) <= noise, 0, values)
-    following = next_corner(polygons.starts)
-    after = values[following]
-    kept, cut = values >= 0, (values > 0) & (after < 0) | (values < 0) & (after > 0)
-    top = _each(np.maximum, values, polygons)
-    some = np.repeat((top > 0) | keep_ties & (top == 0), np.diff(polygons.starts))
-    kept, cut = kept & some, cut & some
-    here = kept.astype(int) + cut
-    place = np.cumsum(here) - here
-    corners = np.empty((here.sum(), 2))
-    corners[place[kept]] = polygons.corners[kept]
-    begin, share = polygons.corners[cut], values[cut] / (values[cut] - after[cut])
-    corners[place[cut] + kept[cut]] = begin + share[:, None] * (polygons.corners[following[cut]] - begin)
-    sizes = _each(np.add, here, polygons)
-    left = sizes > 0
-    return Polygons(corners, np.concatenate([[0], np.cumsum(sizes[left])]), polygons.source[left])
-
-
-def _areas(polygons):
-    """Area [P], from each polygon's own first corner."""
-    local = polygons.corners - np.repeat(polygons.corners[polygons.starts[:-1]], np.diff(polygons.starts), axis=0)
-    x, y = local.T
-    following = next_corner(polygons.starts)
-    return _each(np.add, x * y[following] - y * x[following], polygons) / 2
-
-
-def _area_outside(polygons, means, radius):
-    """Area [P] of each polygon outside the discs. Only those whose bounding box meets the disc's are compared with it."""
-    areas = _areas(polygons)
-    for mean in means if radius else ():
-        near = np.ones(len(areas), bool)
-        for i in (0, 1):
-            near &= _each(np.minimum, polygons.corners[:, i], polygons) < mean[i] + radius
-            near &= _each(np.maximum, polygons.corners[:, i], polygons) > mean[i] - radius
-        areas[near] -= area_in_disc(_pick(polygons, near), mean, radius)
-    return np.maximum(areas, 0)
-
-
-def area_in_disc(polygons, mean, radius):
-    """Area [P] that each polygon shares with a disc.
-
-    Each edge, seen from the centre, adds the triangle over the part of it inside the circle, and circular sectors over the rest.
-    """
-    p = polygons.corners - mean
-    q = p[next_corner(polygons.starts)]
-    enter, leave = _chord_of_circle(p, q, radius)
-    a, b = p + enter[:, None] * (q - p), p + leave[:, None] * (q - p)
-    return _each(np.add, (cross(a, b) + radius**2 * (_angle(p, a) + _angle(b, q))) / 2, polygons)
-
-
-def _chord_of_circle(p, q, radius):
-    """The part of each segment p to q [n, 2] that lies inside a circle around 0, from and to, as fractions in [0, 1]."""
-    along = q - p
-    square, slope = (along**2).sum(axis=1), (p * along).sum(axis=1)
-    depth = square * radius**2 - cross(p, q) ** 2  # positive where the line passes the centre within the radius
-    root = np.sqrt(np.maximum(depth, 0))
-    inside = (depth > 0) & (square > 0)
-    ends = [np.divide(-slope + sign * root, square, out=np.zeros(len(p)), where=inside) for sign in (-1, 1)]
-    return np.clip(ends, 0, 1)
-
-
-def _angle(u, v):
-    """The turn from u to v, in (-π, π]."""
-    return np.arctan2(cross(u, v), (u * v).sum(axis=1))
 
 
 # ---- logits ----
@@ -332,15 +224,15 @@ def _won(polytopes, classes, noise):
     logits = _vertex_logits(polytopes)[1][classes]
     leader = (logits >= logits.max(axis=0) - noise).argmax(axis=0)[polytopes.mesh.corners()]
     first = leader[polytopes.starts[:-1]]
-    decided = _each(np.logical_and, leader == np.repeat(first, np.diff(polytopes.starts)), every)
-    contested = _pick(every, ~decided)
+    decided = each(np.logical_and, leader == np.repeat(first, np.diff(polytopes.starts)), every)
+    contested = pick(every, ~decided)
     for i, k in enumerate(classes):
         part = contested
         for other in classes:
             if other != k:
                 logits = _logits(polytopes, part)
-                part = _clip(part, logits[k] - logits[other], noise, keep_ties=k < other)
-        yield k, _join([_pick(every, decided & (first == i)), part])
+                part = clip(part, logits[k] - logits[other], noise, keep_ties=k < other)
+        yield k, join([pick(every, decided & (first == i)), part])
 
 
 # ---- three and more classes: brackets that are narrowed by splitting triangles ----
@@ -363,17 +255,17 @@ def _split(triangles):
 def _tangent_at(polytopes, polygons, k):
     """A tangent plane of the log-odds at the corners [N] of each polygon, a lower bound; it touches at the corners' mean."""
     sizes = np.diff(polygons.starts)
-    centre = np.stack([_each(np.add, polygons.corners[:, i], polygons) for i in (0, 1)], axis=1) / sizes[:, None]
+    centre = np.stack([each(np.add, polygons.corners[:, i], polygons) for i in (0, 1)], axis=1) / sizes[:, None]
     value, slope = (np.repeat(v, sizes, axis=0) for v in _tangent(polytopes, polygons.source, k, centre))
     return value + (slope * (polygons.corners - np.repeat(centre, sizes, axis=0))).sum(axis=1)
 
 
 def _bracket_area(polytopes, won, k, level, discs, budget, noise):
     """Bounds on the area outside the discs where the log-odds are below `level`, at most `budget` apart."""
-    inside = _each(np.maximum, _log_odds(_logits(polytopes, won), k), won) < level - noise
-    outside = _each(np.minimum, _tangent_at(polytopes, won, k), won) >= level - noise
-    low = high = _area_outside(_pick(won, inside), *discs).sum()
-    triangles, face = _triangles(_pick(won, ~inside & ~outside))
+    inside = each(np.maximum, _log_odds(_logits(polytopes, won), k), won) < level - noise
+    outside = each(np.minimum, _tangent_at(polytopes, won, k), won) >= level - noise
+    low = high = area_outside(pick(won, inside), *discs).sum()
+    triangles, face = _triangles(pick(won, ~inside & ~outside))
     inner, outer = _bracket(polytopes, triangles, face, k, level, discs, noise)
     for _ in range(ROUNDS):
         gap = outer - inner
@@ -394,8 +286,8 @@ def _bracket(polytopes, triangles, face, k, level, discs, noise):
     above = _log_odds(_logits(polytopes, parts), k)
     below = _tangent_at(polytopes, parts, k)
     parts = parts._replace(source=np.arange(len(face)))
-    inner, outer = (_clip(parts, level - values, noise) for values in (above, below))
-    inner, outer = (np.bincount(part.source, _area_outside(part, *discs), len(face)) for part in (inner, outer))
+    inner, outer = (clip(parts, level - values, noise) for values in (above, below))
+    inner, outer = (np.bincount(part.source, area_outside(part, *discs), len(face)) for part in (inner, outer))
     return inner, np.maximum(inner, outer)
 
 
@@ -408,7 +300,7 @@ def _candidates(polytopes, discs):
     begin, end = polytopes.mesh.ends.T
     for mean in means if radius else ():
         outside &= np.linalg.norm(vertices - mean, axis=1) >= radius * (1 - FAINT)  # a corner on the circle counts
-        enter, leave = _chord_of_circle(vertices[begin] - mean, vertices[end] - mean, radius)
+        enter, leave = chord_of_circle(vertices[begin] - mean, vertices[end] - mean, radius)
         for t, crosses in ((enter, (enter > 0) & (enter < leave)), (leave, (leave < 1) & (enter < leave))):
             a, b, share = begin[crosses], end[crosses], t[crosses]
             points.append(vertices[a] + share[:, None] * (vertices[b] - vertices[a]))
@@ -425,8 +317,8 @@ def _search(polytopes, k, discs, best, tol):
     Triangles whose tangent plane stays above the best value so far are dropped, the others are split.
     """
     every, point = _polygons(polytopes), None
-    near = _each(np.minimum, _tangent_at(polytopes, every, k), every) < best - tol
-    triangles, face = _triangles(_pick(every, near))
+    near = each(np.minimum, _tangent_at(polytopes, every, k), every) < best - tol
+    triangles, face = _triangles(pick(every, near))
     for _ in range(ROUNDS):
         centre = triangles.mean(axis=1)
         value, slope = _tangent(polytopes, face, k, centre)

@@ -18,12 +18,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .network import Network
+from .crossings import along_runs, by_product
+from .polygons import FAINT, cross, next_corner, ragged
 
-FAINT = 1e-12  # a pre-activation this small, relative to `magnitudes`, has no sign that can be trusted
 SHORT = 1e-13  # an edge this short is a coincidence of kinks; the square is 2 wide
-BATCH = 1 << 21  # numbers that the large products hold at a time: 16 MB
-BLOCK = 16  # vertices that one small matrix product of `along_runs` advances
 
 Around = namedtuple("Around", "crossing side face")
 Pieces = namedtuple("Pieces", "ends run across first last before")
@@ -80,96 +78,6 @@ def square():
     ends = np.array([[0, 1], [1, 2], [2, 3], [3, 0]])
     nobody = np.full(4, -1)
     return Mesh(xy, ends, nobody, nobody, runs=np.arange(5), loops=np.arange(0, 8, 2), starts=np.array([0, 4]))
-
-
-def ragged(counts):
-    """0 … counts[0] - 1, then 0 … counts[1] - 1, and so on, in one array."""
-    stops = np.cumsum(counts)
-    return np.arange(stops[-1] if len(stops) else 0) - np.repeat(stops - counts, counts)
-
-
-def by_product(network, layer, mesh):
-    """A layer's pre-activations at the vertices, by matrix products; a generator of batches for `crossings`."""
-    head = Network(network.weights[: layer + 1], network.biases[: layer + 1], network.leaks[:layer])
-    chunk = max(1, BATCH // (2 * max(len(bias) for bias in head.biases)))
-    for i in range(0, len(mesh.ends), chunk):
-        ends = mesh.ends[i : i + chunk]
-        vertices, rows = np.unique(ends, return_inverse=True)
-        rows = rows.reshape(ends.shape)
-        yield np.arange(i, i + len(ends)), rows[:, 0], rows[:, 1], head(mesh.xy[vertices])
-
-
-def along_runs(network, mesh):
-    """The second layer's pre-activations at the vertices, without a matrix product per vertex; batches for `crossings`.
-
-    Along a line (a kink of the first layer, or a side of the square) each first-layer neuron is affine and bends at one vertex
-    at most, at t_k. So a second-layer pre-activation is z(t) = z(0) + slope t + Σ_k W[:, k] jump_k max(t - t_k, 0): two running
-    sums, n operations for n neurons where a product takes n². The sums advance BLOCK vertices at a time.
-    """
-    counts = np.diff(mesh.runs)
-    longest_first = np.argsort(-counts, kind="stable")
-    i = 0
-    while i < len(counts):
-        blocks = -(-counts[longest_first[i]] // BLOCK)
-        size = max(1, BATCH // ((blocks * BLOCK + 1) * len(network.biases[1])))
-        runs = longest_first[i : i + size]
-        z = _walk_runs(network, mesh, runs, blocks)
-        here, step = np.repeat(np.arange(len(runs)), counts[runs]), ragged(counts[runs])
-        row = here * z.shape[1] + step
-        yield mesh.runs[runs][here] + step, row, row + 1, z.reshape(-1, z.shape[2])
-        i += size
-
-
-def _walk_runs(network, mesh, runs, blocks):
-    """Second-layer pre-activations at the vertices of some runs, [runs, 1 + blocks * BLOCK, n]; a short run repeats its last."""
-    t, kink, jump, start, slope = _bends(network, mesh, runs, blocks * BLOCK)
-    mix = _mix(t.reshape(len(runs), blocks, BLOCK), jump.reshape(len(runs), blocks, BLOCK))
-    columns = np.ascontiguousarray(network.weights[1].T)
-    z = np.empty((len(runs), 1 + blocks * BLOCK, len(start[0])))
-    z[:, 0] = start
-    terms = np.empty((len(runs), BLOCK + 2, z.shape[2]))
-    terms[:, -2], terms[:, -1] = start, slope
-    for block in range(blocks):
-        steps = slice(block * BLOCK, (block + 1) * BLOCK)
-        terms[:, :-2] = columns[kink[:, steps]]
-        new = mix[:, block] @ terms
-        z[:, 1 + steps.start : 1 + steps.stop] = new[:, :-1]
-        terms[:, -2:] = new[:, -2:]
-    return z
-
-
-def _bends(network, mesh, runs, length):
-    """Where the first layer bends along some runs, and how the second layer begins there.
-
-    t [runs, length] of the vertices after the first, the neuron that bends at each, by how much its output's slope jumps there;
-    the second layer's pre-activations at the first vertex and their slopes behind it, each [runs, n].
-    """
-    (w, weight), (b, bias), leak = network.weights[:2], network.biases[:2], network.leaks[0]
-    edge = np.minimum(mesh.runs[runs, None] + np.arange(length), mesh.runs[runs + 1, None] - 1)
-    begin = mesh.xy[mesh.ends[edge[:, 0], 0]]
-    along = mesh.xy[mesh.ends[edge, 1]] - begin[:, None]
-    direction = along[:, -1] / np.linalg.norm(along[:, -1], axis=1, keepdims=True)
-    t = np.einsum("rsi,ri->rs", along, direction)
-    kink, rate = mesh.across[edge], direction @ w.T
-    jump = np.where(kink < 0, 0, (1 - leak) * np.abs(np.take_along_axis(rate, np.maximum(kink, 0), axis=1)))
-    hidden = begin @ w.T + b
-    gain = np.where(hidden > 0, 1.0, leak)
-    return t, kink, jump, (hidden * gain) @ weight.T + bias, (rate * gain) @ weight.T
-
-
-def _mix(t, jump):
-    """What turns (W[:, kink] at each vertex, z, slope) before a block into (z at each vertex, slope) after it.
-
-    t, jump [runs, blocks, BLOCK] -> [runs, blocks, BLOCK + 1, BLOCK + 2]
-    """
-    before = np.concatenate([np.zeros((len(t), 1)), t[:, :-1, -1]], axis=1)[:, :, None]
-    mix = np.zeros((*t.shape[:2], BLOCK + 1, BLOCK + 2))
-    mix[:, :, :-1, :-2] = np.maximum(t[:, :, :, None] - t[:, :, None, :], 0) * jump[:, :, None, :]
-    mix[:, :, :-1, -2] = 1
-    mix[:, :, :-1, -1] = t - before
-    mix[:, :, -1, :-2] = jump
-    mix[:, :, -1, -1] = 1
-    return mix
 
 
 def crossings(batches, faint):
@@ -276,11 +184,6 @@ def meeting_places(tips, a, b):
     return cross(apart, along[b]) / turn, cross(apart, along[a]) / turn
 
 
-def cross(u, v):
-    """The cross product of vectors u, v [..., 2]."""
-    return u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
-
-
 def split(ends, parts, inner, across, number=0):
     """Cut lines into pieces: `Pieces`, numbered from `number` on, those of a line in a row.
 
@@ -327,13 +230,6 @@ def successors(mesh, around, p, q, old, new, into_a, into_b):
     # run to the right. The leftmost point of a new face is either at infinity, or where a chord starts, or a meeting.
     seeds = np.concatenate([enter[mesh.starts[:-1]], leaving[p], 2 * into_a + 2])
     return follow, seeds
-
-
-def next_corner(starts):
-    """The place of the next corner around each face, in an array that holds the corners of face after face, [N]."""
-    following = np.arange(1, starts[-1] + 1)
-    following[starts[1:] - 1] = starts[:-1]
-    return following
 
 
 def walk(follow, seeds, most_sides):

@@ -11,8 +11,9 @@ from functools import cached_property
 
 import numpy as np
 
+from .crossings import BATCH
 from .maps import activity, affine_maps, dual_tree, layers_of
-from .mesh import BATCH, Degenerate, first_neurons, magnitudes, measure, subdivide
+from .mesh import Degenerate, first_neurons, magnitudes, measure, subdivide
 from .network import Network, plane_of, read, vector
 
 SHIFTS = (0.0, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)  # relative change of the biases: none, then ever more

@@ -8,10 +8,10 @@ import pytest
 import torch
 from small_networks import build
 
-from ood_helpers import experiments, gan, gan_experiments, horizon_experiments, images
-from ood_helpers.experiments import load, save
-from ood_helpers.gan_experiments import STD, GanSetting
-from ood_helpers.horizon_experiments import (
+from ood_helpers import gan, images
+from ood_helpers.lab import experiment, gans, horizons
+from ood_helpers.lab.gans import STD, GanSetting
+from ood_helpers.lab.horizons import (
     SETTINGS,
     CertifiedSetting,
     DigitsSetting,
@@ -20,6 +20,7 @@ from ood_helpers.horizon_experiments import (
     measure_digits,
     run,
 )
+from ood_helpers.lab.stored import load, save
 
 SHORT = {"width": 8, "steps": 5}
 SILENT = {"penalty": "silent", "penalty_weight": 0.3}
@@ -95,10 +96,10 @@ def test_ink_means_reject():
 
 
 def test_digits_learn_from_images_around_the_digits(monkeypatch):
-    monkeypatch.setattr(horizon_experiments, "DIGIT_OOD", 200)
-    horizon_experiments._digit_ood.cache_clear()
+    monkeypatch.setattr(horizons, "DIGIT_OOD", 200)
+    horizons._digit_ood.cache_clear()
     x = DigitsSetting("reject").ood_points(1000, generator=torch.Generator().manual_seed(0))
-    horizon_experiments._digit_ood.cache_clear()
+    horizons._digit_ood.cache_clear()
     distance = images.Digits().distance(x) / images.Digits().reach
     assert x.shape == (1000, 64) and distance.min() >= 0.99 and distance.max() <= 1.26 and len(x.unique(dim=0)) <= 200
 
@@ -115,15 +116,15 @@ def test_a_detector_learns_from_the_seed_s_own_generator(small_gan, monkeypatch)
     seen = []
 
     def look(setting, seeds, ood):
-        seen.append((setting, seeds, ood(4, generator=torch.Generator().manual_seed(experiments.DATA_SEEDS + 5))))
+        seen.append((setting, seeds, ood(4, generator=torch.Generator().manual_seed(experiment.DATA_SEEDS + 5))))
         return [dict.fromkeys(setting.columns, 0.5) | {"seed": seed, "diverged": False} for seed in seeds]
 
-    monkeypatch.setattr(experiments, "run", look)
+    monkeypatch.setattr(experiment, "run", look)
     setting = GanDetectorSetting("confident", **SILENT)
     assert [row["seed"] for row in run(setting, [3, 5])] == [3, 5]
     ((detector, seeds, points),) = seen
-    generators, *_ = gan_experiments.train_seeds(setting.gan, [3, 5])
-    g = torch.Generator().manual_seed(experiments.DATA_SEEDS + 5)
+    generators, *_ = gans.train_seeds(setting.gan, [3, 5])
+    g = torch.Generator().manual_seed(experiment.DATA_SEEDS + 5)
     torch.testing.assert_close(points, gan.sample(generators[1], 4, generator=g) / STD)
     assert seeds == [3, 5] and (detector.separation, detector.penalty, detector.width) == (7.0, "silent", 100)
 
@@ -136,10 +137,8 @@ def test_a_row_of_a_detector_on_samples(small_gan):
 
 
 def test_a_collapsed_gan_is_named_and_leaves_the_others_alone(small_gan, monkeypatch):
-    train = gan_experiments.train_seeds
-    monkeypatch.setattr(
-        gan_experiments, "train_seeds", lambda setting, seeds: (*train(setting, seeds)[:3], SimpleNamespace(collapsed=[0]))
-    )
+    train = gans.train_seeds
+    monkeypatch.setattr(gans, "train_seeds", lambda setting, seeds: (*train(setting, seeds)[:3], SimpleNamespace(collapsed=[0])))
     with pytest.warns(UserWarning, match="seed 4 collapsed"):
         rows = run(GanDetectorSetting("confident", **SHORT), [4, 2])
     assert [row["diverged"] for row in rows] == [True, False] and math.isnan(rows[0]["auroc"]) and rows[1]["auroc"] >= 0

@@ -1,4 +1,4 @@
-"""Other losses and scores: what a row holds, where its numbers come from, and that they are those of `experiments`."""
+"""Other losses and scores: what a row holds, where its numbers come from, and that they are those of `experiment`."""
 
 import copy
 import math
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from ood_helpers import claims, experiments, loss_experiments, polytopes, scores
-from ood_helpers.loss_experiments import COLUMNS, RECIPES, SETTINGS, LossSetting, measure, outputs, rising, run, train_seeds
+from ood_helpers import polytopes, scores
+from ood_helpers.lab import detectors, experiment, paper, stored
+from ood_helpers.lab.detectors import COLUMNS, RECIPES, SETTINGS, LossSetting, measure, outputs, rising, run, train_seeds
 from ood_helpers.models import mlp
 
 TINY = {"width": 8, "steps": 20}
@@ -43,19 +44,19 @@ def test_every_loss_trains_its_own_way():
 
 @pytest.mark.parametrize("loss", ["confident", "reject"])
 def test_the_paper_s_methods_have_the_numbers_of_experiments(loss):
-    """The same seeds, points and tests as in `experiments`, whose rows are stored: at full length, width 100."""
-    stored = experiments.load(RUNS / f"{loss}_width_100.csv", claims.SETTINGS[f"{loss}_width_100"])
+    """The same seeds, points and tests as in `experiment`, whose rows are stored: at full length, width 100."""
+    kept = stored.load(RUNS / f"{loss}_width_100.csv", paper.SETTINGS[f"{loss}_width_100"])
     (row,) = run(SETTINGS[f"loss_{loss}_boundary"], [0])
     score = "s1" if loss == "reject" else "max_softmax"
-    assert row[f"auroc_{score}"] == pytest.approx(stored[0]["auroc"], abs=0.02)
-    assert row["accuracy"] == pytest.approx(stored[0]["accuracy"], abs=0.01)
-    assert row["directions_class"] == pytest.approx(stored[0]["directions_class"], abs=0.02)
+    assert row[f"auroc_{score}"] == pytest.approx(kept[0]["auroc"], abs=0.02)
+    assert row["accuracy"] == pytest.approx(kept[0]["accuracy"], abs=0.01)
+    assert row["directions_class"] == pytest.approx(kept[0]["directions_class"], abs=0.02)
 
 
 def test_the_scores_are_measured_on_the_points_that_the_docstring_names():
     setting = LossSetting("reject", **TINY)
     network = setting.network(4)
-    random = torch.Generator().manual_seed(experiments.TEST_SEED)
+    random = torch.Generator().manual_seed(experiment.TEST_SEED)
     x, _ = setting.world.sample(4000, generator=random)
     near, far = (setting.world.box(4000, generator=random, half_width=h) for h in (50.0, 1000.0))
     with torch.no_grad():
@@ -114,7 +115,7 @@ def test_a_diverged_network_is_named(monkeypatch):
 
 
 def test_names_are_those_of_no_other_experiment():
-    assert len(SETTINGS) == 2 * len(RECIPES) and not SETTINGS.keys() & claims.SETTINGS.keys()
+    assert len(SETTINGS) == 2 * len(RECIPES) and not SETTINGS.keys() & paper.SETTINGS.keys()
     assert len(set(SETTINGS.values())) == len(SETTINGS)
     assert all(setting.work > 0 for setting in SETTINGS.values())
 
@@ -141,7 +142,7 @@ def test_bad_seeds_are_named():
 def test_rows_come_back_from_disk(tmp_path):
     setting = LossSetting("ccu", **TINY)
     rows = run(setting, [3])
-    experiments.save(tmp_path / "one.csv", setting, rows)
-    (back,) = experiments.load(tmp_path / "one.csv", setting)
+    stored.save(tmp_path / "one.csv", setting, rows)
+    (back,) = stored.load(tmp_path / "one.csv", setting)
     assert back == pytest.approx(rows[0], nan_ok=True)
-    assert loss_experiments.COLUMNS == tuple(back)
+    assert detectors.COLUMNS == tuple(back)

@@ -1,6 +1,6 @@
 """Which OOD samples make a good detector? Samplers by worlds by methods, all measured in the same way.
 
-As in `experiments`, a setting says everything that matters, and `run` trains and measures one network per seed. Every seed has
+As in `experiment`, a setting says everything that matters, and `run` trains and measures one network per seed. Every seed has
 its own 1,000 training points, from which its sampler makes 1,000 OOD points; training sees nothing else of the world.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from ood_helpers import data, horizon, polytopes, samplers, scores
-from ood_helpers.experiments import DATA_SEEDS, FAR, NEAR, POINTS, TEST_SEED, check_seeds
+from ood_helpers.lab.experiment import DATA_SEEDS, FAR, NEAR, POINTS, TEST_SEED, check_seeds
 from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.models import mlp
 from ood_helpers.training import train
@@ -44,7 +44,7 @@ class SampleSetting:
     shape    of the world: a name in `WORLDS` · sampler: a name in `SAMPLERS`
     method   "confident": Eq. (1), terms (a) + (b), beta 1 · "silent": the same, plus 0.1 times `horizon.silent_horizon_loss` ·
              "reject": one more class for the OOD points
-    width, depth, steps, lr   of the network and its training. With the learning rate of `experiments`, 0.001, the reject class
+    width, depth, steps, lr   of the network and its training. With the learning rate of `experiment`, 0.001, the reject class
              does not learn the rings in 1,500 steps (accuracy 0.53 … 0.56), but does in 6,000
     """
 
@@ -72,7 +72,7 @@ class SampleSetting:
 
     @property
     def work(self):
-        """About how many multiplications of numbers a network takes, on the scale of `experiments.Setting.work`."""
+        """About how many multiplications of numbers a network takes, on the scale of `experiment.Setting.work`."""
         size = 2 * self.width + (self.depth - 1) * self.width**2
         return self.steps * 64 * (size * (1.5 if self.method == "silent" else 1) + 3000)
 

@@ -1,6 +1,6 @@
 """The experiments of section 5.2, from their description to their numbers: what a GAN makes, and the detectors trained on it.
 
-As in `experiments`, a setting says everything that matters, and `run` trains and measures one triple of networks per seed.
+As in `experiment`, a setting says everything that matters, and `run` trains and measures one triple of networks per seed.
 """
 
 import functools
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ood_helpers import experiments, gan
+from ood_helpers import gan
 from ood_helpers.data import TwoGaussians
+from ood_helpers.lab import experiment
 from ood_helpers.losses import confidence_loss
 from ood_helpers.models import check_whole, discriminator, generator, mlp
 from ood_helpers.training import train
@@ -21,7 +22,7 @@ MARKS = (100, 300, 500, 700, 1000)  # iterations at which the samples are looked
 SAMPLES = 500
 NEAR_SHELL = (2.5, 5.0)  # in standard deviations: what counts as near the boundary
 MEASURES = tuple(f"{name}_{mark}" for mark in MARKS for name in ("coverage", "near", "inside", "diversity", "distance"))
-COLUMNS = (*experiments.COLUMNS, *MEASURES)
+COLUMNS = (*experiment.COLUMNS, *MEASURES)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class GanSetting:
 
     def __post_init__(self):
         check_whole("steps", self.steps, 1)
-        for name, allowed in [("pretrained", ("no", "frozen", "trained on")), ("detector", ("", *experiments.METHODS))]:
+        for name, allowed in [("pretrained", ("no", "frozen", "trained on")), ("detector", ("", *experiment.METHODS))]:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {getattr(self, name)!r}")
 
@@ -82,10 +83,10 @@ class GanSetting:
 
 def train_seeds(setting, seeds):
     """One triple per seed, trained in one batched run: (generators, discriminators, classifiers, `gan.GanHistory`)."""
-    G, D, C = map(list, zip(*(setting.triple(seed) for seed in experiments.check_seeds(seeds)), strict=True))
+    G, D, C = map(list, zip(*(setting.triple(seed) for seed in experiment.check_seeds(seeds)), strict=True))
     if setting.pretrained != "no":
         loss = functools.partial(confidence_loss, beta=1.0)
-        train(C, setting.world, loss, steps=1000, seed=[experiments.DATA_SEEDS + seed for seed in seeds])
+        train(C, setting.world, loss, steps=1000, seed=[experiment.DATA_SEEDS + seed for seed in seeds])
     history = gan.train_gan(
         G,
         D,
@@ -111,11 +112,11 @@ def run(setting, seeds):
 
     coverage_m, near_m, inside_m, diversity_m and distance_m, for every mark m, are of the samples after m iterations:
     `gan.coverage`; the shares within `NEAR_SHELL` and within 3 deviations of the nearest mean; `gan.diversity`; the median of
-    |distance| from the boundary. The columns of `experiments.run` are the detector's: it is measured in units of standard
+    |distance| from the boundary. The columns of `experiment.run` are the detector's: it is measured in units of standard
     deviations, in the same boxes.
     NaN is what a setting does not have. A triple that collapsed is named in a warning, with diverged=True and NaN.
     """
-    seeds = list(experiments.check_seeds(seeds))
+    seeds = list(experiment.check_seeds(seeds))
     G, _, _, history = train_seeds(setting, seeds)
     rows = []
     for place, seed in enumerate(seeds):
@@ -147,18 +148,18 @@ def measure(points, world):
 
 
 def detect(setting, seeds, generators):
-    """Train a detector on fresh samples of each seed's generator and measure it: the rows of `experiments.run`, one per seed.
+    """Train a detector on fresh samples of each seed's generator and measure it: the rows of `experiment.run`, one per seed.
 
-    Points are taken in units of standard deviations, so that world and boxes are those of `experiments`.
+    Points are taken in units of standard deviations, so that world and boxes are those of `experiment`.
     """
-    made_by = {experiments.DATA_SEEDS + seed: model for seed, model in zip(seeds, generators, strict=True)}
+    made_by = {experiment.DATA_SEEDS + seed: model for seed, model in zip(seeds, generators, strict=True)}
 
     def ood(n, *, generator):
         return gan.sample(made_by[generator.initial_seed()], n, generator=generator) / STD
 
-    return experiments.run(detector_setting(setting), seeds, ood)
+    return experiment.run(detector_setting(setting), seeds, ood)
 
 
 def detector_setting(setting):
-    """The `experiments.Setting` of a GAN setting's detector, but for its OOD points."""
-    return experiments.Setting(setting.detector, width=100, separation=setting.separation)
+    """The `experiment.Setting` of a GAN setting's detector, but for its OOD points."""
+    return experiment.Setting(setting.detector, width=100, separation=setting.separation)

@@ -1,7 +1,7 @@
 """Other losses and scores on the same ground: ten ways to train or complete a network, on two kinds of OOD samples.
 
-As in `experiments`, a setting says everything that matters, and `run` trains and measures one network per seed; the test points
-are the same. The two settings of the paper's methods repeat `experiments`' of width 100.
+As in `experiment`, a setting says everything that matters, and `run` trains and measures one network per seed; the test points
+are the same. The two settings of the paper's methods repeat `experiment`' of width 100.
 """
 
 import copy
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ood_helpers import ccu, experiments, horizon, losses, polytopes, scores
+from ood_helpers import ccu, horizon, losses, polytopes, scores
 from ood_helpers.data import TwoGaussians
-from ood_helpers.experiments import DATA_SEEDS, FAR, NEAR, POINTS, TEST_SEED
+from ood_helpers.lab import experiment
+from ood_helpers.lab.experiment import DATA_SEEDS, FAR, NEAR, POINTS, TEST_SEED
 from ood_helpers.models import check_whole, mlp
 from ood_helpers.training import train
 
@@ -88,7 +89,7 @@ class LossSetting:
            acet · ccu (cross_entropy's network under a density) · silent (confident + silent horizon) · reject · far_field
            (reject + far-field loss)
     ood    training OOD points: "boundary", shells around the classes · "general", the box [-50, 50]²
-    width, depth, steps   as in `experiments.Setting`
+    width, depth, steps   as in `experiment.Setting`
     """
 
     loss: str
@@ -108,7 +109,7 @@ class LossSetting:
 
     @property
     def work(self):
-        """About how many multiplications a network takes, as in `experiments.Setting`."""
+        """About how many multiplications a network takes, as in `experiment.Setting`."""
         passes = 5 if self.loss == "acet" else 1
         return passes * self.steps * 64 * (2 * self.width + (self.depth - 1) * self.width**2 + 3000)
 
@@ -136,7 +137,7 @@ SETTINGS = {f"loss_{loss}_{ood}": LossSetting(loss, ood) for loss in RECIPES for
 
 def train_seeds(setting, seeds):
     """One network per seed, trained in one batched run: (networks, history). A seed decides the weights and the points."""
-    seeds = experiments.check_seeds(seeds)
+    seeds = experiment.check_seeds(seeds)
     networks, recipe = [setting.network(seed) for seed in seeds], setting.recipe
     penalty = recipe.penalty and recipe.penalty(setting.ood_points)
     how = {"steps": setting.steps, "cosine": True, "penalty": penalty, "penalty_weight": recipe.weight}

@@ -8,9 +8,10 @@ import pytest
 import torch
 from small_networks import build
 
-from ood_helpers import experiments
-from ood_helpers.claims import SETTINGS
-from ood_helpers.experiments import COLUMNS, MEASURES, Setting, load, measure, run, save, train_seeds
+from ood_helpers.lab import experiment, stored
+from ood_helpers.lab.experiment import COLUMNS, MEASURES, Setting, measure, run, train_seeds
+from ood_helpers.lab.paper import SETTINGS
+from ood_helpers.lab.stored import load, save
 from ood_helpers.training import train as TRAIN
 
 SMALL = Setting("confident", width=8, steps=40, batch=16)
@@ -145,14 +146,14 @@ def test_a_pool_is_drawn_once_for_each_seed(monkeypatch):
             taken[s] = [torch.cat(part) for part in zip(*batches, strict=True)]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiments, "train", spy)
+    monkeypatch.setattr(experiment, "train", spy)
     with pytest.raises(KeyboardInterrupt):
         train_seeds(Setting("confident", n_train=10, n_ood=6), [0, 1])
     points = {s: [{tuple(x.tolist()) for x in part} for part in (x, out)] for s, (x, _, out) in taken.items()}
     assert [[len(part) for part in parts] for parts in points.values()] == [[10, 6], [10, 6]]
     first, second = points.values()
     assert not first[0] & second[0] and not first[1] & second[1]
-    x, y, out = taken[experiments.DATA_SEEDS]
+    x, y, out = taken[experiment.DATA_SEEDS]
     assert ((x[:, 0] > 0) == (y == 1)).all()  # a point keeps its class
     distance = Setting("confident").world.mahalanobis(out)
     assert distance.min() >= 2.99 and distance.max() <= 3.51
@@ -173,10 +174,10 @@ def test_rows_do_not_depend_on_how_the_seeds_are_grouped(monkeypatch):
     """Which networks are trained together, and with a penalty too, moves no more than rounding."""
     setting, tables = dataclasses.replace(SMALL, width=16, **SILENT), {}
     trained = []
-    monkeypatch.setattr(experiments, "LARGE", 16)
-    monkeypatch.setattr(experiments, "train", lambda models, *a, **k: trained.append(len(models)) or TRAIN(models, *a, **k))
+    monkeypatch.setattr(experiment, "LARGE", 16)
+    monkeypatch.setattr(experiment, "train", lambda models, *a, **k: trained.append(len(models)) or TRAIN(models, *a, **k))
     for group in (1, 2, 5):
-        monkeypatch.setattr(experiments, "LARGE_GROUP", group)
+        monkeypatch.setattr(experiment, "LARGE_GROUP", group)
         tables[group] = run(setting, [4, 2, 7, 0, 9])
     assert trained == [1, 1, 1, 1, 1, 2, 2, 1, 5]
     for one, two, all_five in zip(*tables.values(), strict=True):
@@ -362,7 +363,7 @@ def test_a_field_added_later_had_its_default(tmp_path, rows, monkeypatch):
     path = tmp_path / "one.csv"
     older = {name: value for name, value in dataclasses.asdict(SMALL).items() if name != "cosine"}
     with monkeypatch.context() as patch:
-        patch.setattr(experiments, "asdict", lambda setting: older)
+        patch.setattr(stored, "asdict", lambda setting: older)
         save(path, SMALL, rows)
     assert load(path, SMALL)[0] == rows[0]
     with pytest.raises(ValueError, match="another setting"):

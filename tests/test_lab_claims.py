@@ -4,10 +4,9 @@ import math
 
 import pytest
 
-from ood_helpers import claims
-from ood_helpers.claims import (
+from ood_helpers.lab import claims, paper
+from ood_helpers.lab.claims import (
     CLAIMS,
-    SETTINGS,
     Claim,
     above,
     at_least,
@@ -19,8 +18,9 @@ from ood_helpers.claims import (
     within,
     write_table,
 )
-from ood_helpers.experiments import load
-from ood_helpers.gan_experiments import GanSetting
+from ood_helpers.lab.gans import GanSetting
+from ood_helpers.lab.paper import SETTINGS
+from ood_helpers.lab.stored import load
 
 
 def rows(**columns):
@@ -142,7 +142,7 @@ def test_the_papers_settings():
 
 @pytest.mark.parametrize("dim, inner", [(2, 3.0), (10, 4.786), (100, 11.624)])
 def test_the_shell_leaves_out_the_same_share_of_points_in_every_dimension(dim, inner):
-    assert claims.shell(dim)["inner"] == pytest.approx(inner, abs=1e-3)
+    assert paper.shell(dim)["inner"] == pytest.approx(inner, abs=1e-3)
 
 
 def test_a_table_comes_back_from_its_file(tmp_path):

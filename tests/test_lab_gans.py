@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ood_helpers import claims, experiments, gan
-from ood_helpers.gan_experiments import COLUMNS, MARKS, MEASURES, GanSetting, detect, measure, run, train_seeds
+from ood_helpers import gan
+from ood_helpers.lab import experiment, paper, stored
+from ood_helpers.lab.gans import COLUMNS, MARKS, MEASURES, GanSetting, detect, measure, run, train_seeds
 
 TINY = {"width": 8, "classifier_width": 8, "steps": 120}
 RUNS = Path(__file__).parents[1] / "results" / "runs"
@@ -75,18 +76,18 @@ def test_the_detector_of_run_learns_from_the_seed_s_own_generator(monkeypatch):
     seen = []
 
     def look(setting, seeds, ood):
-        one = torch.Generator().manual_seed(experiments.DATA_SEEDS + 5)
+        one = torch.Generator().manual_seed(experiment.DATA_SEEDS + 5)
         seen.append((setting, seeds, ood(4, generator=one)))
-        return [dict.fromkeys(experiments.COLUMNS, 0.5) | {"seed": seed, "diverged": False} for seed in seeds]
+        return [dict.fromkeys(experiment.COLUMNS, 0.5) | {"seed": seed, "diverged": False} for seed in seeds]
 
-    monkeypatch.setattr(experiments, "run", look)
+    monkeypatch.setattr(experiment, "run", look)
     setting = GanSetting(**TINY, detector="confident")
     rows = run(setting, [3, 5])
     assert rows[0]["auroc"] == 0.5 and not math.isnan(rows[0]["coverage_100"])
     ((detector, seeds, points),) = seen
     assert (detector.method, detector.separation, seeds) == ("confident", 7.0, [3, 5])
     G, *_ = train_seeds(setting, [3, 5])
-    own = gan.sample(G[1], 4, generator=torch.Generator().manual_seed(experiments.DATA_SEEDS + 5)) / 0.1
+    own = gan.sample(G[1], 4, generator=torch.Generator().manual_seed(experiment.DATA_SEEDS + 5)) / 0.1
     torch.testing.assert_close(points, own, atol=1e-3, rtol=1e-3)
 
 
@@ -133,20 +134,20 @@ def test_bad_fields_are_named(change, says):
 def test_rows_come_back_from_disk(tmp_path):
     setting = GanSetting(**TINY)
     rows = run(setting, [3])
-    experiments.save(tmp_path / "one.csv", setting, rows)
-    (back,) = experiments.load(tmp_path / "one.csv", setting)
+    stored.save(tmp_path / "one.csv", setting, rows)
+    (back,) = stored.load(tmp_path / "one.csv", setting)
     assert back == pytest.approx(rows[0], nan_ok=True)
     with pytest.raises(ValueError, match="another setting"):
-        experiments.load(tmp_path / "one.csv", GanSetting(**TINY, lr=2e-4))
+        stored.load(tmp_path / "one.csv", GanSetting(**TINY, lr=2e-4))
 
 
 def test_a_stored_row_can_be_had_again():
     """The first mark of Figure 5's setting: the samples after 100 iterations; rounding of other machines moves a few points."""
-    setting = claims.SETTINGS["gan_main"]
-    stored = {row["seed"]: row for row in experiments.load(RUNS / "gan_main.csv", setting)}
+    setting = paper.SETTINGS["gan_main"]
+    kept = {row["seed"]: row for row in stored.load(RUNS / "gan_main.csv", setting)}
     (row,) = run(GanSetting(steps=MARKS[0]), [7])
     for name in ("coverage_100", "near_100", "inside_100"):
-        assert row[name] == pytest.approx(stored[7][name], abs=0.05)
+        assert row[name] == pytest.approx(kept[7][name], abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Experiments beyond the paper: losses at infinity, trained and measured like the paper's own experiments.
 
-`SETTINGS` holds them by name. Most are an `experiments.Setting` with a penalty. Three kinds have a class here: networks whose
+`SETTINGS` holds them by name. Most are an `experiment.Setting` with a penalty. Three kinds have a class here: networks whose
 silence is certified in more than two dimensions, detectors trained on a GAN's samples, and digits. `run` runs those.
 
 All networks up to width 100, with a penalty or without, get one recipe: learning rate 2e-3, 1,200 steps. It and the weight 0.3
@@ -17,10 +17,11 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from ood_helpers import experiments, gan, gan_experiments, horizon, images, polytopes, scores
-from ood_helpers.claims import shell
-from ood_helpers.experiments import Setting
-from ood_helpers.gan_experiments import GanSetting
+from ood_helpers import gan, horizon, images, polytopes, scores
+from ood_helpers.lab import experiment, gans
+from ood_helpers.lab.experiment import Setting
+from ood_helpers.lab.gans import GanSetting
+from ood_helpers.lab.paper import shell
 from ood_helpers.models import mlp
 
 DIGIT_OOD = 20_000
@@ -31,9 +32,9 @@ CERTIFICATE = ("certified", "refuted", "largest_load")
 
 @dataclass(frozen=True)
 class CertifiedSetting(Setting):
-    """A `Setting` with two hidden layers of ReLU whose networks are also given to `horizon.silent_certificate`."""
+    """A `Setting` with two hidden layers of ReLU whose networks are also given to `polytopes.silent_certificate`."""
 
-    columns = (*experiments.COLUMNS, *CERTIFICATE)
+    columns = (*experiment.COLUMNS, *CERTIFICATE)
 
     def __post_init__(self):
         super().__post_init__()
@@ -43,7 +44,7 @@ class CertifiedSetting(Setting):
 
 @dataclass(frozen=True)
 class DetectorSetting:
-    """A detector that does not learn from the worlds of `experiments.Setting`, but is trained like one: its fields as there."""
+    """A detector that does not learn from the worlds of `experiment.Setting`, but is trained like one: its fields as there."""
 
     method: str
     penalty: str = ""
@@ -57,7 +58,7 @@ class DetectorSetting:
         self.like()
 
     def like(self, **changes):
-        """The `experiments.Setting` with these fields, whose own world does not count unless the changes name one."""
+        """The `experiment.Setting` with these fields, whose own world does not count unless the changes name one."""
         return Setting(**asdict(self), **changes)
 
     @property
@@ -66,9 +67,9 @@ class DetectorSetting:
 
 
 class GanDetectorSetting(DetectorSetting):
-    """Trained on samples of a GAN after 500 iterations, classes 7 deviations apart, as in `gan_experiments`."""
+    """Trained on samples of a GAN after 500 iterations, classes 7 deviations apart, as in `gans`."""
 
-    columns = experiments.COLUMNS
+    columns = experiment.COLUMNS
     gan = GanSetting(steps=500)
 
     @property
@@ -106,34 +107,34 @@ def _digit_ood():
 def run(setting, seeds):
     """Train and measure one network per seed: a list of dicts with the keys `setting.columns`, in the order of the seeds.
 
-    Beside the columns of `experiments.run`:
-    certified, refuted   1 where `horizon.silent_certificate` says "silent" · "active", else 0; NaN without that penalty
+    Beside the columns of `experiment.run`:
+    certified, refuted   1 where `polytopes.silent_certificate` says "silent" · "active", else 0; NaN without that penalty
     largest_load         of its neurons
     For digits: accuracy and class_accuracy on the test digits, auroc_… against 2,000 images of each kind, and the shares of 2,000
     random directions.
     A GAN that collapsed is named in a warning, with diverged=True and NaN.
     """
     if isinstance(setting, GanDetectorSetting):
-        return run_on_gan_samples(setting, experiments.check_seeds(seeds))
+        return run_on_gan_samples(setting, experiment.check_seeds(seeds))
     measured = measure_digits if isinstance(setting, DigitsSetting) else measure_certified
-    return experiments.run(setting, seeds, measured=measured)
+    return experiment.run(setting, seeds, measured=measured)
 
 
 def measure_certified(setting, network):
-    """The numbers of `experiments.measure` and those of the certificate."""
-    return experiments.measure(setting, network) | certificate(network)
+    """The numbers of `experiment.measure` and those of the certificate."""
+    return experiment.measure(setting, network) | certificate(network)
 
 
 def certificate(network):
-    """`horizon.silent_certificate` as numbers, see `run`."""
-    found = horizon.silent_certificate(network)
+    """`polytopes.silent_certificate` as numbers, see `run`."""
+    found = polytopes.silent_certificate(network)
     numbers = (found.verdict == "silent", found.verdict == "active", found.load.max())
     return dict(zip(CERTIFICATE, map(float, numbers), strict=True))
 
 
 def measure_digits(setting, network):
     """The numbers of one network on digits, see `run`; always from the same test images and directions."""
-    world, generator = setting.world, torch.Generator().manual_seed(experiments.TEST_SEED)
+    world, generator = setting.world, torch.Generator().manual_seed(experiment.TEST_SEED)
     score = scores.class_log_odds if setting.method == "reject" else scores.max_softmax_log_odds
     u = horizon.unit_directions(DIGIT_DIRECTIONS, images.DIM, generator=generator)
     winner, tie = polytopes.directions(network, u.double().numpy())
@@ -153,15 +154,15 @@ def measure_digits(setting, network):
 
 def run_on_gan_samples(setting, seeds):
     """The rows of `run` for a `GanDetectorSetting`: each seed's detector learns from samples of the seed's own generator."""
-    generators, _, _, history = gan_experiments.train_seeds(setting.gan, seeds)
+    generators, _, _, history = gans.train_seeds(setting.gan, seeds)
     alive = {
         seed: model for place, (seed, model) in enumerate(zip(seeds, generators, strict=True)) if place not in history.collapsed
     }
 
     def ood(n, *, generator):
-        return gan.sample(alive[generator.initial_seed() - experiments.DATA_SEEDS], n, generator=generator) / gan_experiments.STD
+        return gan.sample(alive[generator.initial_seed() - experiment.DATA_SEEDS], n, generator=generator) / gans.STD
 
-    found = experiments.run(setting.like(separation=setting.gan.separation), list(alive), ood) if alive else []
+    found = experiment.run(setting.like(separation=setting.gan.separation), list(alive), ood) if alive else []
     rows = {row["seed"]: row for row in found}
     for seed in seeds:
         if seed not in alive:

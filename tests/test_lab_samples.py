@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from ood_helpers import experiments, horizon, sample_experiments, samplers
-from ood_helpers.losses import cross_entropy
-from ood_helpers.sample_experiments import (
+from ood_helpers import horizon, samplers
+from ood_helpers.lab import experiment, samples, stored
+from ood_helpers.lab.samples import (
     COLUMNS,
     METHODS,
     POOL,
@@ -20,6 +20,7 @@ from ood_helpers.sample_experiments import (
     run,
     train_seeds,
 )
+from ood_helpers.losses import cross_entropy
 
 TINY = {"width": 8, "steps": 40}
 
@@ -47,7 +48,7 @@ def test_the_sample_s_numbers_are_those_of_the_points_that_were_trained_on():
     assert x.shape == out.shape == (POOL, 2) and y.shape == (POOL,)
     assert row["coverage"] == samplers.coverage(out, setting.world) and row["inside"] == samplers.share_inside(out, setting.world)
     _, pools, _ = train_seeds(setting, [4])
-    assert all(map(torch.equal, pools.by_seed[experiments.DATA_SEEDS + 4], (x, y, out)))
+    assert all(map(torch.equal, pools.by_seed[experiment.DATA_SEEDS + 4], (x, y, out)))
 
 
 def test_all_methods_and_samplers_see_the_same_training_points():
@@ -100,7 +101,7 @@ def test_silent_adds_the_penalty_and_nothing_else(monkeypatch):
         seen[len(seen)] = (loss, settings)
         raise InterruptedError
 
-    monkeypatch.setattr(sample_experiments, "train", look)
+    monkeypatch.setattr(samples, "train", look)
     for method in METHODS:
         with pytest.raises(InterruptedError):
             train_seeds(SampleSetting("moons", "boundary", method, **TINY), [0])
@@ -138,8 +139,8 @@ def test_the_settings_are_all_worlds_with_all_samplers_and_methods():
 def test_rows_come_back_from_disk(tmp_path):
     setting = SampleSetting("gaussians", "gaussian", "confident", **TINY)
     rows = run(setting, [3])
-    experiments.save(tmp_path / "one.csv", setting, rows)
-    assert experiments.load(tmp_path / "one.csv", setting) == rows
+    stored.save(tmp_path / "one.csv", setting, rows)
+    assert stored.load(tmp_path / "one.csv", setting) == rows
 
 
 @pytest.mark.parametrize(

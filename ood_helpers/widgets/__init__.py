@@ -1,0 +1,8 @@
+"""What moves in the page: controls, demos, trainings to watch, quick questions."""
+
+from .controls import choice, slider
+from .demo import Demo
+from .live import Live
+from .question import Question
+
+__all__ = ["Demo", "Live", "Question", "choice", "slider"]

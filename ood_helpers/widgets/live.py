@@ -1,0 +1,107 @@
+"""A training to watch while it goes on."""
+
+import asyncio
+import time
+
+import ipywidgets
+import numpy as np
+
+from .demo import Picture
+
+
+class Live(Picture):
+    """A training to watch: Train and Pause, one Step, Reset; the picture follows the training about ten times a second.
+
+    figure  a figure from `plotting.figure`, with all its artists
+    start   start() begins anew and returns an iterator that takes one training step each time it is asked (`train_steps`)
+    draw    draw(steps) changes the artists to what the training has reached after so many steps, and returns the sentence
+    stop    the number of steps after which the training pauses for good
+    first   steps taken at once, so that there is something to see
+
+    Training is a task of the kernel's own event loop that lets others have their turn between two pictures: other cells can be
+    run meanwhile, and Pause works at once. Only one training runs at a time; starting another pauses it. An error appears in
+    place of the sentence, and the picture stays.
+    """
+
+    SLICE = 0.05  # seconds of training between two pictures
+    _running = None
+
+    def __init__(self, figure, start, draw, stop=3000, first=0):
+        if not (isinstance(stop, int) and isinstance(first, int) and 0 <= first <= stop):
+            raise ValueError(f"stop and first must be whole numbers, 0 <= first <= stop; got stop {stop}, first {first}")
+        self.start, self.draw, self.stop, self.first = start, draw, stop, first
+        names = {"Train": "let it train, or pause it", "Step": "one training step", "Reset": "begin anew"}
+        self._train, step, reset = (ipywidgets.Button(description=name, tooltip=tip) for name, tip in names.items())
+        super().__init__(figure, [[self._train, step, reset]])
+        self._train.on_click(lambda _: self.pause() if self.running else self.train())
+        step.on_click(lambda _: self.step())
+        reset.on_click(lambda _: self.reset())
+        self._begin()
+        self._advance(first, np.inf)  # an error here is the notebook's: it is raised
+
+    @property
+    def running(self):
+        return Live._running is self
+
+    def reset(self):
+        """Begin anew, with the `first` steps."""
+        self.pause()
+        with self._lock:
+            if hasattr(self.training, "close"):
+                self.training.close()
+            self._begin()
+            self._guarded(lambda: self._advance(self.first, np.inf))
+
+    def step(self, steps=1):
+        """Take some steps and draw."""
+        self.pause()
+        self._guarded(lambda: self._advance(steps, np.inf))
+
+    def train(self):
+        """Go on until `pause` or the last step. Needs a running event loop, as in Jupyter. Returns the task."""
+        if Live._running:
+            Live._running.pause()
+        Live._running, self._train.description = self, "Pause"
+        self._task = asyncio.get_running_loop().create_task(self._run())  # kept: a task that nobody holds may be collected
+        return self._task
+
+    def pause(self):
+        """Stop after the present slice of training; `train` goes on from there."""
+        if self.running:
+            Live._running = None
+        self._train.description = "Train"
+
+    async def _run(self):
+        task = self._task
+        while self.running and task is self._task:
+            self._guarded(self._slice)
+            await asyncio.sleep(0.01)  # the event loop's turn: buttons, other cells
+
+    def _begin(self):
+        self.training, self.steps = iter(self.start()), 0
+
+    def _slice(self):
+        if self.running:  # still, now that nothing else can happen
+            self._advance(self.stop, self.SLICE)
+
+    def _guarded(self, act):
+        try:
+            with self._lock:
+                act()
+        except Exception as error:
+            self.pause()
+            self._failed(error, "The training")
+
+    def _advance(self, steps, seconds):
+        """Up to so many steps, in up to so many seconds, then a picture."""
+        end = time.perf_counter() + seconds
+        for _ in range(min(steps, self.stop - self.steps)):
+            if next(self.training, self) is self:  # the iterator has come to its end
+                self.pause()
+                break
+            self.steps += 1
+            if time.perf_counter() > end:
+                break
+        if self.steps >= self.stop:
+            self.pause()
+        self._show(self.draw(self.steps))

@@ -1,0 +1,54 @@
+"""A quick question, answered on the page."""
+
+import html
+import re
+
+import ipywidgets
+from IPython.display import display
+
+
+class Question:
+    """A quick question: choose an answer, and read at once whether it is right, and why.
+
+    question  one or two sentences
+    answers   choice -> what to say to whoever chose it, at least two
+    right     the right choice
+
+    A cell that ends in a question shows it. A notebook read without a kernel shows the choices, and the answer folded away.
+    """
+
+    def __init__(self, question, answers, right):
+        if right not in answers or len(answers) < 2:
+            raise ValueError(f"right must be one of at least two answers {list(answers)}; got {right!r}")
+        self.question, self.answers, self.right = question, answers, right
+        # not radio buttons: JupyterLab takes the arrow keys for its cells
+        self.choices = {choice: ipywidgets.Button(description=choice, layout={"width": "auto"}) for choice in answers}
+        for choice, button in self.choices.items():
+            button.on_click(lambda _, choice=choice: self.choose(choice))
+        self.text = ipywidgets.HTML()
+        asked = ipywidgets.HTML(f'<p style="font-size:115%;line-height:1.4"><b>Question.</b> {_inline(question)}</p>')
+        self.box = ipywidgets.VBox([asked, *self.choices.values(), self.text], layout={"align_items": "flex-start"})
+        self.box.add_class("ood-question")
+
+    def choose(self, choice):
+        """Mark a choice as right or wrong and show the reason."""
+        right = choice == self.right
+        button = self.choices[choice]
+        button.icon, button.button_style = ("check", "success") if right else ("times", "warning")
+        button.style.text_color = "white" if right else "black"  # on green, on orange
+        verdict, reason = "✓ Right." if right else "✗ No.", _inline(self.answers[choice])
+        style = "font-size:115%;line-height:1.4;max-width:56em"
+        self.text.value = f'<p role="status" style="{style}"><b>{verdict}</b> {reason}</p>'
+
+    def _ipython_display_(self):
+        choices = "\n".join(f"- {choice}" for choice in self.answers)
+        others = " ".join(f"*{choice}?* {why}" for choice, why in self.answers.items() if choice != self.right)
+        answer = f"**{self.right}.** {self.answers[self.right]} {others}"
+        markdown = f"**Question.** {self.question}\n\n{choices}\n\n<details><summary>Answer</summary>\n\n{answer}\n\n</details>"
+        display(self.box._repr_mimebundle_() | {"text/markdown": markdown, "text/plain": self.question}, raw=True)
+
+
+def _inline(text):
+    """Plain text as HTML, with `code` and *emphasis*."""
+    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
+    return re.sub(r"\*([^*]+)\*", r"<em>\1</em>", text)
