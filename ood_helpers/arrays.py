@@ -8,7 +8,7 @@ import torch
 
 
 def float64(values, name):
-    """A copy of `values` as a numpy array of float64: numbers, lists of them, numpy arrays, tensors of any kind with real numbers.
+    """A copy of `values` as a numpy array of float64: numbers, lists of them, numpy arrays, tensors of any kind of real numbers.
 
     Tensors may require grad, be sparse, quantised, half precision or on another device. ValueError that names the argument for
     a tensor on the meta device, which holds no numbers, for complex ones, and for what holds no numbers at all.
