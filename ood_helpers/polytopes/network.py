@@ -227,7 +227,7 @@ def _rounding(network, x, dtype):
         noise += unit * (np.abs(z) + np.abs(bias)) + min(unit, 2**-24) * terms  # half precision is summed in single
         noise[(terms > most).any(1)] = np.nan
         h, noise = np.where(z > 0, z, leak * z), max(1.0, abs(leak)) * noise
-    return 4 * noise
+    return (4 if unit > 2**-24 else 32) * noise  # where neurons are much alike, their errors are, too
 
 
 def plane_of(axes, dim):
