@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 from torch.optim.swa_utils import AveragedModel
 
-from ood_helpers.polytopes import confidence_bound, infinity, line, plane, ray, read
+from ood_helpers.polytopes import confidence_bound, directions, infinity, line, plane, ray, read
 
 
 def test_it_computes_what_the_module_computes():
@@ -505,3 +505,67 @@ def test_the_geometry_takes_models_of_any_precision_in_train_mode(dtype):
     assert (ray(model, [0, 0], [1, 2]).slopes == ray(exact, [0, 0], [1, 2]).slopes).all()
     assert (line(model, [0, 0], [1, 2]).offsets == line(exact, [0, 0], [1, 2]).offsets).all()
     assert len(plane(model, -1, 1)) == len(plane(exact, -1, 1))
+
+
+# Numbers near the ends of float64 -----------------------------------------------------------------------------------------
+
+EYE = [[1.0, 0.0], [0.0, 1.0]]
+
+
+def diagonal(*scales):
+    return build([[[a, 0], [0, b]] for a, b in scales], [[0, 0]] * len(scales))
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_leaders_know_no_overflow_and_no_underflow(scale):
+    model = diagonal((scale, 2 * scale), (scale, scale), (scale, scale))
+    winner, tie = directions(model, [[1, 1], [3, 1], [2, 1], [1e-320, 1e-320], [1e308, 1e308]])
+    assert winner.tolist() == [1, 0, 0, 1, 1] and tie.tolist() == [False, False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: ray(diagonal((1e200, 1), (1e200, 1)), [0, 0], [1, 1]),
+        lambda: ray(diagonal((1e-200, 1e-200), (1e-200, 1e-200)), [0, 0], [1, 1]),
+        lambda: ray(diagonal((1, 1), (1, 1)), [1e308, 0], [1, 1]),
+        lambda: ray(build([EYE], [[1e308, 0]]), [0, 0], [1, 1]),
+        lambda: line(diagonal((1, 1), (1, 1)), [-1e308, 0], [1e308, 0]),
+        lambda: infinity(diagonal((1e200, 1), (1e200, 1))),
+        lambda: infinity(diagonal((1e-200, 1e-200), (1e-200, 1e-200))),
+        lambda: infinity(build([EYE, [[1e-300, 0], [0, 2e-300]]], [[0, 0], [0, 0]])),
+        lambda: infinity(diagonal((1, 1), (1, 1)), [[1e308, 1e308], [1e308, -1e308]]),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_what_exceeds_float64_is_refused(ask):
+    with pytest.raises(ValueError, match="exceed the range of float64"):
+        ask()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_points_of_any_kind_are_taken(dtype):
+    model = network()
+    start, end = torch.tensor([1.0, -2.0], dtype=dtype, requires_grad=True), torch.tensor([0.5, 3.0], dtype=dtype).to_sparse()
+    want = line(model, [1.0, -2.0], [0.5, 3.0])
+    got = line(model, start, end)
+    assert (got.slopes == want.slopes).all() and (got.t == want.t).all()
+    t = torch.tensor([0.0, 0.25], dtype=dtype, requires_grad=True)
+    assert (got.logits(t) == want.logits([0.0, 0.25])).all()
+    assert (ray(model, start, end).slopes == ray(model, [1.0, -2.0], [0.5, 3.0]).slopes).all()
+    u = torch.tensor([[1.0, 2.0], [-3.0, 0.5]], dtype=dtype, requires_grad=True)
+    for a, b in zip(directions(model, u), directions(model, [[1, 2], [-3, 0.5]]), strict=True):
+        assert (a == b).all()
+    assert (infinity(model, u).shares() == infinity(model, [[1, 2], [-3, 0.5]]).shares()).all()
+    assert (read(model)(u) == read(model)([[1, 2], [-3, 0.5]])).all()
+    for ask, name in [
+        (lambda bad: ray(model, bad, [1, 1]), "start"),
+        (lambda bad: ray(model, [1, 1], bad), "direction"),
+        (lambda bad: line(model, [1, 1], bad), "end"),
+        (lambda bad: got.logits(bad), "t"),
+        (lambda bad: directions(model, bad), "u"),
+        (lambda bad: infinity(model, bad), "axes"),
+    ]:
+        for bad in (u.to("meta"), u.to(torch.complex64), None if name != "axes" else "axes", [1, None]):
+            with pytest.raises(ValueError, match=f"{name} must hold"):
+                ask(bad)

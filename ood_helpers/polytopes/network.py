@@ -55,6 +55,7 @@ class Network:
         """
         h = float64(u, "u")
         for weight, leak in zip(self.weights, [*self.leaks, 1.0], strict=True):
+            h, weight = _near_one(h, axis=1), _near_one(weight)  # who leads stays the same, and nothing overflows
             z, size = h @ weight.T, np.abs(h) @ np.abs(weight).T
             z[np.abs(z) <= ROUNDING * size] = 0
             h = np.where(z > 0, z, leak * z)
@@ -255,3 +256,8 @@ def vector(values, name, size):
     if not np.isfinite(values).all():
         raise ValueError(f"{name} must hold finite numbers; it holds NaN or infinity")
     return values
+
+
+def _near_one(values, axis=None):
+    """The values times a power of two, so that the largest along the axis (or of all) is about 1: exact."""
+    return np.ldexp(values, -np.frexp(np.abs(values).max(axis=axis, keepdims=True))[1])
