@@ -51,3 +51,11 @@ def whole(name, value, least):
     if number < least:
         raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}")
     return number
+
+
+def keep_whole(frozen, **least):
+    """Check the named fields of a frozen dataclass with `whole`, and keep ints: JSON knows no others. A default None may stay."""
+    for name, at_least in least.items():
+        value = getattr(frozen, name)
+        if value is not None or getattr(type(frozen), name, 0) is not None:
+            object.__setattr__(frozen, name, whole(name, value, at_least))
