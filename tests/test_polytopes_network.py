@@ -263,6 +263,18 @@ def test_gradients_still_flow_through_a_weight_that_was_read(kind):
     (loss + (model[0].weight ** 2).sum()).backward()
 
 
+def test_nothing_is_left_on_a_model_that_never_ran():
+    model = nn.Sequential(Counting(2, 3), nn.ReLU(), nn.Linear(3, 3))
+    read(model)
+    assert not hasattr(model[0], "last") and model[0].calls == model[0].count == model[0].other == 0
+
+
+def test_a_model_runs_in_eval_mode_without_gradients():
+    seen = []
+    read(hooked(lambda module, x, y: seen.append((module.training, y.requires_grad))))
+    assert seen == [(False, False)]
+
+
 class Scaled(nn.Linear):
     def forward(self, x):
         return 2 * super().forward(x)
@@ -393,9 +405,11 @@ def test_wrappers_and_other_ways_to_compute_the_same_are_read(make, dtype):
     assert all((a == b).all() for a, b in zip(got, weights, strict=True))
 
 
-def test_a_model_compiled_in_place_is_run_without_its_compiler():
+def test_a_compiled_model_is_run_without_its_compiler():
+    torch.compiler.reset()  # after many compilations torch gives up and runs models as they are
+
     def backend(graph, inputs):
-        raise AssertionError("compiled")
+        raise RuntimeError("compiled")
 
     model = network()
     model.compile(backend=backend)
@@ -434,6 +448,24 @@ def test_depth_and_huge_biases_are_only_rounding(depth, dtype):
         old, swapped[i] = model[i], Summed(20, 20, dtype=dtype)
         swapped[i].load_state_dict(old.state_dict())
     read(swapped)
+
+
+def test_where_a_precision_overflows_nothing_can_be_compared():
+    model = network(2, 20, 20, 20, 3)
+    for parameter in model.parameters():
+        parameter.data *= 1e9
+    for i in (0, 2, 4):
+        old, model[i] = model[i], Summed(*model[i].weight.shape[::-1], dtype=torch.float64)
+        model[i].load_state_dict(old.state_dict())
+    read(model.float())
+    plain = network(dtype=torch.float32)
+    for parameter in plain.parameters():
+        parameter.data *= 1e30
+    assert not plain(torch.ones(1, 2)).isfinite().any()
+    read(plain)
+    plain[2].register_forward_hook(lambda module, x, y: 2 * y)
+    with pytest.raises(ValueError, match=r"model must give finite logits somewhere.*call model\.double\(\)"):
+        read(plain)
 
 
 def test_autocast_and_grad_modes_around_it_change_nothing():
