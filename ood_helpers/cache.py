@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 
 import joblib
+import numpy as np
 import torch
 from torch import nn
 
@@ -57,6 +58,8 @@ def _key(networks, world, loss, ood, settings):
 
 def _describe(value):
     """A value as plain data that says all about it: names for this package's code, contents for everything else."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, torch.Tensor):

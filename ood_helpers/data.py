@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 import torch
 
+from ood_helpers.arrays import keep_whole, whole
+
 
 class _World:
     """What all worlds share; a subclass says where its points are, and `mahalanobis` how far a point is from the classes."""
 
     def box(self, n, *, generator, half_width=50.0):
         """n OOD points [n, d] uniform in the box [-half_width, half_width]^d, outside 3 standard deviations of every class."""
-        check_draw(n, generator)
+        n = check_draw(n, generator)
         if not 0 < half_width < math.inf:
             raise ValueError(f"half_width must be a positive number; got {half_width}")
 
@@ -45,7 +47,7 @@ class _Gaussians(_World):
 
     def sample(self, n, *, generator):
         """n in-distribution points: x float32 [n, d] and their classes y int64 [n]."""
-        check_draw(n, generator)
+        n = check_draw(n, generator)
         y = torch.randint(len(self.means), (n,), generator=generator)
         return self.means[y] + self.std * torch.randn(n, self.dim, generator=generator), y
 
@@ -56,7 +58,7 @@ class _Gaussians(_World):
         distribution, r = outer · (q + u(1 − q))^(1/d) with q = (inner/outer)^d and u uniform in [0, 1], and the direction from
         a normalised Gaussian, so the cost does not grow with d as it would by rejection from a cube.
         """
-        _check_shell(n, generator, inner, outer)
+        n = _check_shell(n, generator, inner, outer)
 
         def draw(count):
             centre = self.means[torch.randint(len(self.means), (count,), generator=generator)]
@@ -86,7 +88,8 @@ class TwoGaussians(_Gaussians):
     separation: float = 20.0
 
     def __post_init__(self):
-        _check_world(self.std, self.dim, self.separation)
+        keep_whole(self, dim=1)
+        _check_world(self.std, self.separation)
 
     @property
     def means(self):
@@ -104,7 +107,7 @@ class FourGaussians(_Gaussians):
     dim = 2
 
     def __post_init__(self):
-        _check_world(self.std, self.dim, self.separation)
+        _check_world(self.std, self.separation)
 
     @property
     def means(self):
@@ -177,7 +180,7 @@ class _Arcs(_World):
 
     def sample(self, n, *, generator):
         """n in-distribution points: x float32 [n, 2] and their classes y int64 [n]."""
-        check_draw(n, generator)
+        n = check_draw(n, generator)
         y = torch.randint(self.n_classes, (n,), generator=generator)
         share = torch.rand(n, generator=generator)
         on_arc = torch.stack([arc.at(arc.start + (arc.end - arc.start) * share) for arc in self.arcs])
@@ -188,7 +191,7 @@ class _Arcs(_World):
 
         Points that are nearer to another arc are drawn again.
         """
-        _check_shell(n, generator, inner, outer)
+        n = _check_shell(n, generator, inner, outer)
         parts = [(k, *part) for k, arc in enumerate(self.arcs) for part in arc.shell_parts(self.std * inner, self.std * outer)]
         areas = torch.tensor([area for _, area, _ in parts])
 
@@ -275,10 +278,8 @@ def check_points(x, dim):
     return x
 
 
-def _check_world(std, dim, separation):
+def _check_world(std, separation):
     _check_positive("std", std)
-    if not (isinstance(dim, int) and dim >= 1):
-        raise ValueError(f"dim must be a whole number of at least 1; got {dim}")
     if not 0 <= separation < math.inf:
         raise ValueError(f"separation must be a number of at least 0; got {separation}")
 
@@ -289,16 +290,17 @@ def _check_positive(name, value):
 
 
 def _check_shell(n, generator, inner, outer):
-    check_draw(n, generator)
+    n = check_draw(n, generator)
     if not 0 <= inner < outer < math.inf:
         raise ValueError(f"inner and outer must satisfy 0 <= inner < outer, in standard deviations; got {inner} and {outer}")
+    return n
 
 
 def check_draw(n, generator):
-    """ValueError unless n is a whole number of at least 0 and generator a torch.Generator."""
-    if not (isinstance(n, int) and n >= 0):
-        raise ValueError(f"n must be a whole number of at least 0; got {n}")
+    """n as an int; ValueError unless it is a whole number of at least 0 and generator a torch.Generator."""
+    n = whole("n", n, 0)
     if not isinstance(generator, torch.Generator):
         raise ValueError(
             f"generator must be a torch.Generator, e.g. torch.Generator().manual_seed(0); got {type(generator).__name__}"
         )
+    return n

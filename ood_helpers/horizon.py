@@ -14,14 +14,14 @@ import math
 import torch
 from torch import nn
 
+from ood_helpers.arrays import whole
 from ood_helpers.losses import cross_entropy
-from ood_helpers.models import Stack, check_whole
+from ood_helpers.models import Stack
 
 
 def unit_directions(n, dim, *, generator):
     """n random directions [n, dim] of length 1, uniform on the sphere."""
-    check_whole("n", n, 1)
-    check_whole("dim", dim, 1)
+    n, dim = whole("n", n, 1), whole("dim", dim, 1)
     return nn.functional.normalize(torch.randn(n, dim, generator=generator), dim=1)
 
 

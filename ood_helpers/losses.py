@@ -9,6 +9,8 @@ import math
 
 import torch
 
+from ood_helpers.arrays import whole
+
 # Margins of the energy loss, in nats: the best of six pairs in the paper's world with boundary OOD points, chosen by the AUROC of
 # the energy on two networks of seeds 1000 and 1001, which are measured nowhere else. The energy paper's (-23, -5) are for ten
 # classes of images; here they were the worst of the six.
@@ -116,8 +118,7 @@ def worst_in_ball(network, x, radius, steps=5):
     """
     if not 0 < radius < math.inf:
         raise ValueError(f"radius must be a positive number; got {radius}")
-    if not (isinstance(steps, int) and steps >= 1):
-        raise ValueError(f"steps must be a whole number of at least 1; got {steps}")
+    steps = whole("steps", steps, 1)
     with torch.no_grad():
         best_odds = _log_odds(network(x))
     best = here = x.expand(*best_odds.shape, -1)

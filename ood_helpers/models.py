@@ -5,6 +5,8 @@ import itertools
 import torch
 from torch import nn
 
+from ood_helpers.arrays import whole
+
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
 
 
@@ -18,8 +20,8 @@ def mlp(in_dim=2, width=500, n_classes=2, depth=2, activation="relu", *, slope=0
                 ±√(6/(inputs + outputs)), biases 0 (what the paper's code uses)
     generator   where the random numbers come from; None: torch's global generator
     """
-    for name, value, least in [("in_dim", in_dim, 1), ("width", width, 1), ("n_classes", n_classes, 1), ("depth", depth, 0)]:
-        check_whole(name, value, least)
+    in_dim, width, n_classes = whole("in_dim", in_dim, 1), whole("width", width, 1), whole("n_classes", n_classes, 1)
+    depth = whole("depth", depth, 0)
     if not 0 <= slope < float("inf"):
         raise ValueError(f"slope must be a number of at least 0; got {slope}")
     if activation not in ACTIVATIONS:
@@ -40,8 +42,7 @@ def generator(noise_dim=100, width=256, depth=3, out_dim=2, *, init="torch", gen
 
     init, generator (of random numbers) as in `mlp`
     """
-    check_whole("noise_dim", noise_dim, 1)
-    check_whole("out_dim", out_dim, 1)
+    noise_dim, out_dim = whole("noise_dim", noise_dim, 1), whole("out_dim", out_dim, 1)
     return mlp(noise_dim, width, out_dim, depth, "leaky_relu", slope=0.2, init=init, generator=generator)
 
 
@@ -120,7 +121,4 @@ def _shape(model, e):
     return " ".join([sizes, *(str(layer) for layer in model[1::2])])
 
 
-def check_whole(name, value, least):
-    """ValueError that names the argument unless value is a whole number of at least `least`."""
-    if not (isinstance(value, int) and value >= least):
-        raise ValueError(f"{name} must be a whole number of at least {least}; got {value}")
+check_whole = whole  # until gan.py imports it from arrays

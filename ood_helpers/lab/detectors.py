@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 from ood_helpers import ccu, horizon, losses, polytopes, scores
+from ood_helpers.arrays import keep_whole
 from ood_helpers.data import TwoGaussians
 from ood_helpers.lab import experiment
 from ood_helpers.lab.experiment import DATA_SEEDS, FAR, NEAR, POINTS, TEST_SEED
-from ood_helpers.models import check_whole, mlp
+from ood_helpers.models import mlp
 from ood_helpers.training import train
 
 CLASSES = 2  # in-distribution classes; a reject network has one more output
@@ -102,7 +103,7 @@ class LossSetting:
         for name, allowed in [("loss", tuple(RECIPES)), ("ood", ("boundary", "general"))]:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
-        check_whole("steps", self.steps, 1)
+        keep_whole(self, width=1, depth=0, steps=1)
         self.network(0)
 
     columns = COLUMNS

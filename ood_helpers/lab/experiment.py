@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ood_helpers import horizon, polytopes, scores
+from ood_helpers.arrays import keep_whole, whole
 from ood_helpers.data import FourGaussians, TwoGaussians
 from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.models import mlp
@@ -92,11 +93,7 @@ class Setting:
         for name, allowed in [("method", METHODS), ("ood", ("boundary", "general"))]:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
-        for name, least in [("depth", 0), ("steps", 1), ("batch", 1), ("n_train", 1), ("n_ood", 1)]:
-            value = getattr(self, name)
-            may_be_none = name in ("n_train", "n_ood")
-            if not ((value is None and may_be_none) or (isinstance(value, int) and value >= least)):
-                raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}")
+        keep_whole(self, width=1, depth=0, dim=1, n_train=1, n_ood=1, steps=1, batch=1, classes=1)
         for name, good, what in [
             ("beta", isinstance(self.beta, Real) and 0 <= self.beta < math.inf, "a number of at least 0"),
             ("lr", isinstance(self.lr, Real) and 0 < self.lr < math.inf, "a positive number"),
@@ -325,11 +322,13 @@ def _pool(draw, size, offset):
 
 def check_seeds(seeds):
     """The seeds as a list; ValueError unless they are one or more distinct whole numbers from 0 to 9999."""
-    seeds = list(seeds)
-    good = [isinstance(seed, int) and 0 <= seed < DATA_SEEDS for seed in seeds]
-    if not (seeds and all(good) and len(set(seeds)) == len(seeds)):
+    try:
+        good = [whole("seeds", seed, 0) for seed in seeds]
+    except (TypeError, ValueError):
+        good = []
+    if not (good and max(good) < DATA_SEEDS and len(set(good)) == len(good)):
         raise ValueError(f"seeds must be one or more distinct whole numbers from 0 to {DATA_SEEDS - 1}; got {seeds}")
-    return seeds
+    return good
 
 
 def _give_back(step, losses):

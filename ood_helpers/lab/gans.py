@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 
 from ood_helpers import gan
+from ood_helpers.arrays import keep_whole
 from ood_helpers.data import TwoGaussians
 from ood_helpers.lab import experiment
 from ood_helpers.losses import confidence_loss
-from ood_helpers.models import check_whole, discriminator, generator, mlp
+from ood_helpers.models import discriminator, generator, mlp
 from ood_helpers.training import train
 
 STD = 0.1  # the scale of the paper's Figure 5
@@ -54,7 +55,7 @@ class GanSetting:
     detector: str = ""
 
     def __post_init__(self):
-        check_whole("steps", self.steps, 1)
+        keep_whole(self, width=1, classifier_width=1, steps=1, discriminator_steps=1)
         for name, allowed in [("pretrained", ("no", "frozen", "trained on")), ("detector", ("", *experiment.METHODS))]:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {getattr(self, name)!r}")

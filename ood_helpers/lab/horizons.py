@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from ood_helpers import gan, horizon, images, polytopes, scores
+from ood_helpers.arrays import keep_whole
 from ood_helpers.lab import experiment, gans
 from ood_helpers.lab.experiment import Setting
 from ood_helpers.lab.gans import GanSetting
@@ -55,6 +56,7 @@ class DetectorSetting:
     steps: int = 1200
 
     def __post_init__(self):
+        keep_whole(self, width=1, steps=1)
         self.like()
 
     def like(self, **changes):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from ood_helpers import data, horizon, polytopes, samplers, scores
+from ood_helpers.arrays import keep_whole
 from ood_helpers.lab.experiment import DATA_SEEDS, FAR, NEAR, POINTS, TEST_SEED, check_seeds
 from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.models import mlp
@@ -60,10 +61,7 @@ class SampleSetting:
         for name, allowed in [("shape", WORLDS), ("sampler", SAMPLERS), ("method", METHODS)]:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
-        for name in ("depth", "steps"):
-            value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 1):
-                raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
+        keep_whole(self, width=1, depth=1, steps=1)
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr must be a positive number; got {self.lr!r}")
         self.network(0)

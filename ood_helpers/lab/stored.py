@@ -16,7 +16,7 @@ def save(path, setting, rows):
     writer = csv.DictWriter(table, setting.columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    described = f"# {json.dumps(asdict(setting))}"
+    described = f"# {json.dumps(asdict(setting), default=lambda number: number.item())}"
     text = f"{described}\n# {_checksum(described, table.getvalue())}\n{table.getvalue()}"
     write_whole(Path(path), text.encode())
 
