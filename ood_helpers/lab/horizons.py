@@ -188,6 +188,12 @@ def _each(name, kind=Setting, names=PENALTIES, **changes):
     return {f"{which}_{name}": kind(methods[which], **RECIPE | PENALTIES[which] | changes) for which in names}
 
 
+def _certified(dim, margin, width=100):
+    """Silence in `dim` dimensions with this margin, and its certificate."""
+    penalty = {"penalty": "silent", "penalty_weight": 0.3, "penalty_margin": margin}
+    return CertifiedSetting("confident", dim=dim, width=width, **penalty, **RECIPE, **shell(dim))
+
+
 WIDE = {"lr": 1e-3, "penalty_weight": 0.1}
 SILENT = ("silent",)
 PLAIN = ("confident", "reject", "far_field")
@@ -221,11 +227,11 @@ SETTINGS = {
     **_each("four_depth_3", names=("confident", "silent"), classes=4, width=100, depth=3),
     **_each("overlap", names=("confident", "silent"), **OVERLAP),
     # more dimensions, certified; random directions alone cannot tell
+    **{f"silent_dim_{dim}_margin_{margin:g}": _certified(dim, margin) for dim in (3, 5, 10, 100) for margin in (0.1, 1.0)},
+    # at d = 100 a width of 100 is bound to be refuted, see `horizon.silent_horizon_loss`: the same with more neurons
     **{
-        f"silent_dim_{dim}_margin_{margin:g}": CertifiedSetting(
-            "confident", dim=dim, width=100, penalty="silent", penalty_weight=0.3, penalty_margin=margin, **RECIPE, **shell(dim)
-        )
-        for dim in (3, 5, 10, 100)
+        f"silent_dim_100_width_{width}_margin_{margin:g}": _certified(100, margin, width)
+        for width in (200, 300)
         for margin in (0.1, 1.0)
     },
 }
