@@ -14,7 +14,7 @@ and from how well the vertex itself is placed (crossings of nearly parallel kink
 
 import numpy as np
 
-from .mesh import Mesh
+from .mesh import Mesh, independent
 
 ROUND = 1e-15  # relative rounding of a sum of many floats, against the sum of its terms' sizes
 TRUST = 30  # a value is a sign from so many times its estimated rounding on
@@ -28,9 +28,9 @@ def values(network, layers, x, misplaced):
     """
     found, h, lost, shaken = ([], [], []), x, np.zeros_like(x), np.repeat(misplaced[:, None], x.shape[1], axis=1)
     for weight, bias, leak in list(zip(network.weights, network.biases, network.leaks, strict=False))[:layers]:
-        z, square = h @ weight.T + bias, (weight**2).T
-        lost = ROUND * (np.abs(h) @ np.abs(weight).T + np.abs(bias)) + np.sqrt(lost**2 @ square)
-        shaken = np.sqrt(shaken**2 @ square)
+        z = h @ weight.T + bias
+        lost = ROUND * (np.abs(h) @ np.abs(weight).T + np.abs(bias)) + independent(lost, weight)
+        shaken = independent(shaken, weight)
         for kept, new in zip(found, (z, lost, np.hypot(lost, shaken)), strict=True):
             kept.append(new)
         gain = np.where(z > -TRUST * np.hypot(lost, shaken), 1.0, abs(leak))  # a neuron at rest passes nothing on
@@ -158,13 +158,13 @@ def _cut_faces(cells, sign, neuron, active, j):
     plus, minus = (np.bincount(face[here * s > 0], minlength=len(cells.loops)) > 0 for s in (1, -1))
     active.all[:, j] = plus & ~minus
     for cell in np.flatnonzero(plus & minus).tolist():
-        places, last = [], None
+        places, last, zero = [], None, None
         around = [int(sign[cells.begins(half)]) for half in cells.loops[cell]]
         start = next(i for i, s in enumerate(around) if s)
         for i in range(start, start + len(around) + 1):
             s = around[i % len(around)]
             if last is not None and s and s != last:
-                places.append(zero % len(around))  # the last corner before i at which the neuron is 0
+                places.append(None if zero is None else zero % len(around))  # the last corner before i at which the neuron is 0
             if s:
                 last, zero = s, None
             elif zero is None:

@@ -9,8 +9,7 @@ Inside a polytope every logit f_k is affine, and that decides what is exact:
   tangent planes. That brackets areas and maxima, and triangles are split until the bracket is narrow;
 - a convex function is greatest at a corner, so the smallest p_k is found among corners: exact for any number of classes.
 
-Exact means to rounding; a difference of logits that could be rounding counts as 0, so that classes tie where they should. What
-is measured is `polytopes.network`: where `polytopes.perturbed` is not 0, that is the network with its hidden biases moved.
+Exact means to rounding; a difference of logits that could be rounding counts as 0, so that classes tie where they should.
 
 In-distribution discs are cut out exactly: areas by circular sectors, worst cases by the points where circles cross edges. Where
 the discs' edges are curved they bend inwards, seen from outside, so no point of an arc can be the greatest value of a convex
