@@ -2,12 +2,12 @@
 
 import dataclasses
 import importlib
-from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 from bench_polytopes import one_by_one
+from exact_cells import area, exact_cells
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_networks import build, coarse_networks, disguise, random_network, without_biases
@@ -220,50 +220,7 @@ def test_counts_and_areas_of_coarse_networks_against_exact_fractions(parts):
     model = build(weights, biases, float(leak))
     polytopes, cells = plane(model, -4, 4), exact_cells(weights, biases, leak, 4)
     assert len(polytopes) == len(cells)
-    np.testing.assert_allclose(np.sort(polytopes.areas), np.sort([float(area(cell)) for cell in cells]), rtol=1e-9)
-
-
-def exact_cells(weights, biases, leak, half):
-    """The polygons of Fractions into which the kinks of a network cut the square."""
-    half, eye = Fraction(half), [[Fraction(1), Fraction(0), Fraction(0)], [Fraction(0), Fraction(1), Fraction(0)]]
-    cells = [([(-half, -half), (half, -half), (half, half), (-half, half)], eye)]
-    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        after = []
-        for polygon, rows in cells:
-            z = [[sum(w * row[i] for w, row in zip(ws, rows, strict=True)) + (b if i == 2 else 0) for i in range(3)]
-                 for ws, b in zip(weight, bias, strict=True)]  # fmt: skip
-            parts = [polygon]
-            if layer < len(weights) - 1:
-                for a, b, c in z:
-                    parts = [piece for part in parts for piece in halves(part, a, b, c)]
-            for part in parts:
-                x, y = (sum(corner[i] for corner in part) / len(part) for i in (0, 1))
-                gains = [1 if layer == len(weights) - 1 or a * x + b * y + c > 0 else leak for a, b, c in z]
-                after.append((part, [[gain * v for v in row] for gain, row in zip(gains, z, strict=True)]))
-        cells = after
-    return [polygon for polygon, _ in cells]
-
-
-def halves(polygon, a, b, c):
-    """The parts of a convex polygon on the two sides of a x + b y + c = 0, or the whole where one of them has no area."""
-    values = [a * x + b * y + c for x, y in polygon]
-    if max(values) <= 0 or min(values) >= 0:
-        return [polygon]
-    found = []
-    for sign in (1, -1):
-        kept = []
-        for p, q, v, w in zip(polygon, polygon[1:] + polygon[:1], values, values[1:] + values[:1], strict=True):
-            if sign * v >= 0:
-                kept.append(p)
-            if v * w < 0:
-                kept.append(tuple(s + v / (v - w) * (t - s) for s, t in zip(p, q, strict=True)))
-        found.append(kept)
-    return found
-
-
-def area(polygon):
-    pairs = zip(polygon, polygon[1:] + polygon[:1], strict=True)
-    return sum(x * v - u * y for (x, y), (u, v) in pairs) / 2
+    np.testing.assert_allclose(np.sort(polytopes.areas), np.sort([float(area(cell)) for cell, _ in cells]), rtol=1e-9)
 
 
 def test_a_deep_network_is_not_replaced_by_another():
@@ -391,6 +348,7 @@ def test_an_impossible_order_of_meetings_is_noticed(monkeypatch):
 def test_wrong_maps_are_noticed(monkeypatch):
     true_maps = plane_module.affine_maps
     monkeypatch.setattr(plane_module, "affine_maps", lambda *a: true_maps(*a) * (1 + 1e-6))
+    monkeypatch.setattr(plane_module, "SMALL", 0)
     polytopes = plane(default_network(16))
     with pytest.raises(ArithmeticError, match=r"miss the network"):
         polytopes.slopes  # noqa: B018

@@ -18,12 +18,13 @@ from ood_helpers.arrays import float64
 
 from . import careful
 from .crossings import BATCH
-from .maps import activity, affine_maps, dual_tree, layers_of
+from .maps import activity, affine_maps, dual_tree, layers_of, patterns, unpacked
 from .mesh import Degenerate, first_neurons, measure, sizes, subdivide
 from .network import plane_of, read, vector
 from .polygons import cross, next_corner
 
-DRIFT = 1e-13  # relative rounding of sums of many maps
+DRIFT = 1e-14  # relative rounding of sums of many maps
+SMALL = 1e8  # multiplications that a product for every map may take
 SLACK = 1e-9  # what the maps may miss the network by, relative to the sizes of the numbers that it adds up there
 
 
@@ -190,18 +191,36 @@ class Plane:
     @cached_property
     def _maps(self):
         square = self._square_network
-        maps = affine_maps(square, self._tree, self._centroids) if self._on is None else careful.maps(square, self._on)
+        if self._on is not None:
+            maps = careful.maps(square, self._on)
+        elif self.is_small:
+            tree, maps = self._tree, np.empty((len(self), square.n_classes, 3))
+            maps[tree.order] = careful.maps(square, unpacked(square, patterns(square, tree, self._centroids[tree.order[:1]])))
+        else:
+            maps = affine_maps(square, self._tree, self._centroids)
         self._compare(maps)
         slopes = maps[:, :, :2] / ((self.hi - self.lo) / 2)
         return slopes, maps[:, :, 2] - slopes @ ((self.lo + self.hi) / 2)
+
+    @property
+    def is_small(self):
+        """Whether each map is a product of its own; else they are running sums along a tree, which is quicker for many."""
+        return self._on is not None or len(self) * max(map(len, self.network.biases)) ** 2 <= SMALL
+
+    @cached_property
+    def drift(self):
+        """What the maps' running sums may have lost of each logit, [K]."""
+        return self._drift_of(np.concatenate([self.slopes * (self.hi - self.lo)[:1], self.offsets[:, :, None]], axis=2))
+
+    def _drift_of(self, maps):
+        return 0.0 if self.is_small else DRIFT * np.abs(maps).max(axis=(0, 2))
 
     def _compare(self, maps, samples=200):
         """Check the maps of some polytopes, the largest among them, against the network; raises ArithmeticError."""
         some = np.unique(np.concatenate([np.linspace(0, len(self) - 1, samples).astype(int), np.argsort(-self.areas)[:samples]]))
         x, network = self._centroids[some], self._square_network
         error = np.abs(np.einsum("mkj,mj->mk", maps[some, :, :2], x) + maps[some, :, 2] - network(x))
-        drift = DRIFT * np.abs(maps).max()  # of the running sums along the tree, whatever the size of a single map
-        if (error > SLACK * sizes(network, x)[-1] + drift).any():
+        if (error > SLACK * sizes(network, x)[-1] + self._drift_of(maps)).any():
             raise ArithmeticError(f"the affine maps miss the network by {error.max():g}")
 
 
