@@ -409,11 +409,20 @@ def write_table(path, rows):
 
 
 def read_table(path):
-    """The rows of a CSV file that `write_table` wrote, numbers as numbers."""
+    """The rows of a CSV file that `write_table` wrote, numbers as numbers. ValueError if it is damaged."""
     text = ("claim", "section", "setting", "measure", "condition", "verdict")
     whole = ("seeds", "diverged")
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        return [
-            {name: value if name in text else int(value) if name in whole else float(value) for name, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            rows = csv.reader(file, strict=True)
+            if tuple(next(rows, ())) != COLUMNS:
+                raise ValueError("its first line does not name the columns")
+            return [
+                {
+                    name: value if name in text else int(value) if name in whole else float(value)
+                    for name, value in zip(COLUMNS, row, strict=True)
+                }
+                for row in rows
+            ]
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged, or not a table of claims ({error})") from error
