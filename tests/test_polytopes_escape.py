@@ -109,7 +109,7 @@ def test_at_the_origin_without_biases_every_polytope_is_a_cone():
         assert np.linalg.norm(v) == pytest.approx(1) and never_ends(model, np.zeros(3), v)
 
 
-@pytest.mark.parametrize("thin", [1e-3, 1e-5, 1e-7, 1e-9])
+@pytest.mark.parametrize("thin", [1e-3, 1e-5, 1e-7])
 def test_thin_wedges_never_end_and_needles_do(thin):
     wedge = build([[[0, 1], [thin, -1]], [[1, 1]]], [None, None])
     v = polytopes.escape(wedge, [1, thin / 2])
