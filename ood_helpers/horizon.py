@@ -16,7 +16,7 @@ from torch import nn
 
 from ood_helpers.arrays import whole
 from ood_helpers.losses import cross_entropy
-from ood_helpers.models import Stack
+from ood_helpers.models import Stack, check_forward
 
 
 def unit_directions(n, dim, *, generator):
@@ -85,17 +85,22 @@ def _without_biases(network):
         weights, activations = network.weights, network.activations
     elif isinstance(network, nn.Sequential) and len(network) % 2 == 1:
         for i, layer in enumerate(network[::2]):
+            where = f"network, layer {2 * i} ({type(layer).__name__})"
             if not isinstance(layer, nn.Linear):
-                raise ValueError(f"network, layer {2 * i} ({type(layer).__name__}): expected Linear, ReLU, …, Linear")
+                raise ValueError(f"{where}: expected Linear, ReLU, …, Linear")
+            check_forward(where, layer, nn.Linear)
+        check_forward("network", network, nn.Sequential)
         weights, activations = [layer.weight.T for layer in network[::2]], list(network[1::2])
     else:
         raise ValueError(f"network must be a Stack or an nn.Sequential (Linear, ReLU, …, Linear); got {type(network).__name__}")
     for i, activation in enumerate(activations):
+        where = f"network, layer {2 * i + 1} ({type(activation).__name__})"
         if not isinstance(activation, (nn.ReLU, nn.LeakyReLU)):
             raise ValueError(
-                f"network, layer {2 * i + 1} ({type(activation).__name__}): must be ReLU or LeakyReLU; "
+                f"{where}: must be ReLU or LeakyReLU; "
                 "with another activation the network far away is not the network without its biases"
             )
+        check_forward(where, activation, nn.ReLU, nn.LeakyReLU)
     return weights, activations
 
 
@@ -107,5 +112,6 @@ def _pre_activations(weights, activations, u):
         raise ValueError(f"u must be a float tensor of shape [n, {dim}], one direction per row; got {got}")
     z = [u.to(weights[0].dtype) @ weights[0]]
     for weight, activation in zip(weights[1:], activations, strict=True):
-        z.append(activation(z[-1]) @ weight)
+        kept = z[-1].clone() if activation.inplace else z[-1]  # one that works in place would overwrite what is returned
+        z.append(activation(kept) @ weight)
     return z

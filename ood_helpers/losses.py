@@ -120,15 +120,15 @@ def worst_in_ball(network, x, radius, steps=5):
         raise ValueError(f"radius must be a positive number; got {radius}")
     steps = whole("steps", steps, 1)
     with torch.no_grad():
-        best_odds = _log_odds(network(x))
+        best_odds = _log_odds(network(x.clone()))  # a copy: a first layer that works in place would overwrite the points
     best = here = x.expand(*best_odds.shape, -1)
     for _ in range(steps):
         here = here.detach().requires_grad_()
-        (uphill,) = torch.autograd.grad(_log_odds(network(here)).sum(), here)
+        (uphill,) = torch.autograd.grad(_log_odds(network(here.clone())).sum(), here)
         away = here.detach() + 2 * radius / steps * torch.nn.functional.normalize(uphill, dim=-1) - x
         here = x + away * (radius / away.norm(dim=-1, keepdim=True)).clamp(max=1)
         with torch.no_grad():
-            odds = _log_odds(network(here))
+            odds = _log_odds(network(here.clone()))
         best = torch.where((odds > best_odds)[..., None], here, best)
         best_odds = torch.maximum(odds, best_odds)
     return best.detach()

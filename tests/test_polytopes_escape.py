@@ -1,8 +1,13 @@
+import itertools
+import operator
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_networks import build, random_network
 from torch import nn
 
 from ood_helpers import models, polytopes
@@ -16,9 +21,6 @@ def network(seed, dim=2, width=6, classes=3, depth=2, activation="relu"):
 
 def point(seed, dim=2, size=1.0):
     return size * np.random.default_rng(seed).normal(size=dim)
-
-
-# ---- escape ----
 
 
 @given(SEEDS, st.integers(1, 3), st.sampled_from(["relu", "leaky_relu"]), st.sampled_from([0.3, 3.0]))
@@ -71,68 +73,77 @@ def test_escape_refuses():
         polytopes.escape(network(0, activation="tanh"), [0.0, 0.0])
 
 
-# ---- the bound on the confidence ----
+def never_ends(model, x, v):
+    """Whether the ray from x along v keeps all signs that are not 0 at x, in fractions; v need not have length 1."""
+    net = polytopes.read(model)
+    h, slope = [Fraction(float(a)) for a in x], [Fraction(float(a)) for a in v]
+    for weight, bias, leak in zip(net.weights, net.biases, net.leaks, strict=False):
+        weight = [[Fraction(float(a)) for a in row] for row in weight]
+        z = [sum(map(operator.mul, row, h)) + Fraction(float(b)) for row, b in zip(weight, bias, strict=True)]
+        change = [sum(map(operator.mul, row, slope)) for row in weight]
+        if any(a * b < 0 for a, b in zip(z, change, strict=True)):
+            return False
+        scale = [1 if a > 0 or (a == 0 and b > 0) else Fraction(leak) for a, b in zip(z, change, strict=True)]
+        h, slope = ([a * s for a, s in zip(values, scale, strict=True)] for values in (z, change))
+    return True
 
 
-@given(SEEDS, st.integers(0, 3), st.sampled_from(["relu", "leaky_relu"]), st.floats(0, 2), st.sampled_from([None, 2]))
-def test_no_point_of_the_box_is_surer_than_the_bound(seed, depth, activation, half, classes):
-    net = network(seed, 3, depth=depth, activation=activation)
-    for p in net.parameters():
-        p.data *= 2  # surer networks
-    x = np.stack([point(seed + i, 3, 2) for i in range(4)])
-    bound = polytopes.confidence_bound(net, x - half, x + half, classes)
-    inside = x[:, None] + half * np.random.default_rng(seed).uniform(-1, 1, (4, 500, 3)).round(1)  # corners among them
-    with torch.no_grad():
-        confidence = net.double()(torch.tensor(inside)).softmax(-1)[..., :classes].amax((1, 2)).numpy()
-    assert (confidence <= bound + 1e-9).all() and (bound <= 1).all()
+def ways_out(model, x):
+    """Whether any ray of the plane never ends: where the set of such rays is not empty, some edge of its cones is one of them."""
+    net, rays = polytopes.read(model), [np.array([1, 0]), np.array([0, 1])]
+    for signs in itertools.product([1, 2] if net.leaks[0] else [0, 1], repeat=len(net.weights[0])):  # or 1/2 and 1, twice
+        slopes = [[int(a) for a in row] for row in net.weights[0]]
+        rays += [np.array([-row[1], row[0]]) for row in slopes]
+        kept = np.array(slopes) * np.array(signs)[:, None]
+        rays += [np.array([-row[1], row[0]]) for row in net.weights[1].astype(int) @ kept]
+    return any(
+        never_ends(model, x, s * ray) for ray in {tuple(map(int, r)) for r in rays if r.any()} for s in map(np.array, (1, -1))
+    )
 
 
-@given(SEEDS)
-def test_with_two_outputs_the_bound_of_a_point_is_its_confidence(seed):
-    net, x = network(seed, classes=2), point(seed)
-    with torch.no_grad():
-        confidence = net.double()(torch.tensor(x)).softmax(-1).max().item()
-    assert polytopes.confidence_bound(net, x, x) == pytest.approx(confidence)
+def test_at_the_origin_without_biases_every_polytope_is_a_cone():
+    assert np.abs(polytopes.escape(build([[[1], [-1]], [[1, 1]]], [None, None]), [0])) == [1]
+    for seed in range(50):
+        model = random_network(np.random.default_rng(seed), (3, 8, 8, 2), bias=False)
+        v = polytopes.escape(model, np.zeros(3))
+        assert np.linalg.norm(v) == pytest.approx(1) and never_ends(model, np.zeros(3), v)
 
 
-def test_known_bounds():
-    linear = nn.Sequential(nn.Linear(1, 3))
-    with torch.no_grad():
-        linear[0].weight.copy_(torch.tensor([[1.0], [0], [0]]))
-        linear[0].bias.copy_(torch.tensor([0.0, 0, -100]))
-    assert polytopes.confidence_bound(linear, [-1], [2]) == pytest.approx(1 / (1 + np.exp(-2)))  # a rival decides
-    with torch.no_grad():
-        linear[0].bias.zero_()
-    assert polytopes.confidence_bound(linear, [2], [2]) == pytest.approx(1 / (1 + 2 * np.exp(-2)))  # all rivals alike
-    assert polytopes.confidence_bound(linear, [-2], [-2]) == pytest.approx(1 / (1 + np.exp(0)))  # two share the lead
-    with torch.no_grad():
-        linear[0].bias.copy_(torch.tensor([0.0, 0, 100]))
-    assert polytopes.confidence_bound(linear, [0], [0], classes=2) < 1e-20 < 1 == polytopes.confidence_bound(linear, [0], [0])
+@pytest.mark.parametrize("thin", [1e-3, 1e-5, 1e-7])
+def test_thin_wedges_never_end_and_needles_do(thin):
+    wedge = build([[[0, 1], [thin, -1]], [[1, 1]]], [None, None])
+    v = polytopes.escape(wedge, [1, thin / 2])
+    assert v == pytest.approx([1, thin / 2], abs=thin) and never_ends(wedge, [1, thin / 2], v)
+    needle = build([[[0, 1], [-thin, -1], [1, 0]], [[1, 1, 1]]], [[0, 1, 0], None])
+    assert polytopes.escape(needle, [0.5, 0.5]) is None  # it ends at 1 / thin
 
 
-def test_a_smaller_box_has_a_smaller_bound():
-    net, x = network(1, 8, 30), np.zeros((1, 8))
-    bounds = [polytopes.confidence_bound(net, x - half, x + half)[0] for half in (0.01, 0.1, 1.0)]
-    assert bounds == sorted(bounds) and bounds[0] < bounds[2] < 1
+@pytest.mark.parametrize("part", range(3))
+def test_networks_of_whole_numbers_are_decided_as_brute_force_does(part):
+    """Points on kinks, parallel and dead neurons, strips and cones without interior: all the time."""
+    rng, counts = np.random.default_rng(part), {True: 0, False: 0}
+    for _ in range(150):
+        sizes = [2, *rng.integers(2, 6, 2), 1]
+        weights = [rng.integers(-2, 3, (n, m)) for m, n in itertools.pairwise(sizes)]
+        model = build(weights, [rng.integers(-2, 3, n) for n in sizes[1:]], rng.choice([0.0, 0.5]))
+        x = rng.integers(-1, 2, 2)
+        v, expected = polytopes.escape(model, x), ways_out(model, x)
+        assert (v is not None) == expected
+        counts[expected] += 1
+    assert min(counts.values()) >= 5
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "match"),
-    [
-        ([0.0], [1.0], "shape"),
-        ([0.0, 0], [[1.0, 1], [1, 1]], "shape"),
-        ([0.0, 2], [1.0, 1], "low <= high"),
-        ([0.0, np.nan], [1.0, 1], "finite"),
-    ],
-)
-def test_bad_boxes(low, high, match):
-    with pytest.raises(ValueError, match=match):
-        polytopes.confidence_bound(network(0), low, high)
+def test_a_strip_whose_direction_is_no_float_never_ends():
+    rng = np.random.default_rng(0)
+    for dim in (2, 3, 6):
+        rows = rng.normal(size=(dim - 1, dim))
+        strip = build([np.vstack([rows, -rows]), np.ones((1, 2 * dim - 2))], [np.ones(2 * dim - 2), None])
+        v = polytopes.escape(strip, np.zeros(dim))
+        assert np.abs(rows @ v).max() < 1e-14 and np.linalg.norm(v) == pytest.approx(1)
 
 
-def test_bad_networks():
-    with pytest.raises(ValueError, match="at least 2 outputs"):
-        polytopes.confidence_bound(network(0, classes=1), [0, 0], [1, 1])
-    odd = nn.Sequential(nn.Linear(2, 2), nn.LeakyReLU(1.5), nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="negative_slope"):
-        polytopes.confidence_bound(odd, [0, 0], [1, 1])
+def test_what_rounding_hides_is_undecided():
+    """The needle ends at 1e12: no proof has that much room, and nothing that never ends is made up."""
+    needle = build([[[0, 1], [-1e-12, -1], [1, 0]], [[1, 1, 1]]], [[0, 1, 0], None])
+    with pytest.raises(ArithmeticError, match="undecided"):
+        polytopes.escape(needle, [0.5, 0.5])
