@@ -25,7 +25,7 @@ from ood_helpers import data
 from ood_helpers.arrays import whole
 from ood_helpers.losses import cross_entropy, kl_to_uniform
 from ood_helpers.models import Stack, check_plain
-from ood_helpers.training import seeds_for
+from ood_helpers.training import keep_last_good, restore, seeds_for
 
 CHUNK = 64  # batches whose points and noise are drawn in one call
 PENALTY = 10.0  # weight of the gradient penalty (Gulrajani et al. 2017, Eq. 3)
@@ -226,10 +226,7 @@ class _Game:
         self._stop_collapsed(player, losses.detach() + gradients, step)
         if parameters:
             self.optimizers[player].step()
-        with torch.no_grad():
-            for e, good in self.last_good.items():
-                for parameter in parameters:
-                    parameter[e] = good[parameter]
+        restore(parameters, self.last_good)
 
     def nan_if_collapsed(self):
         """[E]: NaN for the triples that have collapsed, 0 for the others."""
@@ -237,9 +234,7 @@ class _Game:
 
     def _stop_collapsed(self, player, numbers, step):
         """Keep the weights of a triple the first time that its number of [E] is not finite; raise if none is left to train."""
-        new = [e for e in (~torch.isfinite(numbers)).nonzero().flatten().tolist() if e not in self.last_good]
-        for e in new:
-            self.last_good[e] = {p: p.detach()[e].clone() for stack in self.stacks for p in stack.parameters()}
+        new = keep_last_good(self.stacks, numbers, self.last_good)
         if len(self.last_good) == len(self.G.models):
             raise ValueError(
                 f"every triple has collapsed, the last at step {step}, where the {player}'s loss or its gradient is not finite. "

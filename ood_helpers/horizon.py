@@ -63,9 +63,10 @@ def silent_horizon_loss(network, u, margin=0.1):
     """The mean of Σ_j relu(z0_j(u) + margin) over directions u [n, d], z0 the pre-activations of f0's last hidden layer.
 
     It is 0 exactly where that whole layer is inactive with `margin` to spare, and then every slope is exactly 0: a tie that
-    survives small changes of the weights. Its gradient does not fade on the way. With two or more hidden layers it can be 0 in
-    all directions. With one it cannot: a neuron with weights w ≠ 0 is active at u = w. (Its neurons can still cancel, as in
-    relu(x + 1) − relu(x − 1), and all classes tie; but such a tie does not survive small changes.)
+    survives small changes of the weights. Its gradient does not fade on the way. With two hidden layers it can be 0 in all
+    directions only if the first layer's weights positively span the input space, which takes more than d neurons: where the
+    first layer is off, z0 is 0, not below. With one hidden layer it cannot: a neuron with weights w ≠ 0 is active at u = w.
+    (Its neurons can still cancel, as in relu(x + 1) − relu(x − 1), and all classes tie; but not after small changes.)
 
     margin  positive, in units of z0 at length 1
     Raises ValueError unless the activation of the last hidden layer is ReLU: a LeakyReLU is never silent.

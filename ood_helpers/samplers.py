@@ -153,7 +153,7 @@ def local_planes(points, manifold_dim, neighbours):
 # ---- how near a sample is to the true boundary ----
 
 
-def coverage(x, world, *, reach=1.0, inner=NEAR_SHELL[0]):
+def share_covered(x, world, *, reach=1.0, inner=NEAR_SHELL[0]):
     """The share, in [0, 1], of the true boundary that points x [n, d] cover.
 
     The boundary is 2,000 points, always the same, 3 standard deviations from the classes. One is covered if a point of x is

@@ -142,7 +142,7 @@ def _steps(stack, single, batches, loss, extra, steps, lr, cosine, last_good):
             losses.sum().backward()
             _stop_diverged(stack, losses.detach().reshape(-1), step, last_good)
             optimizer.step()
-            _restore(stack, last_good)
+            restore(stack.parameters(), last_good)
         finally:
             torch.set_flush_denormal(False)
         if scheduler:
@@ -173,9 +173,7 @@ def _penalty(stack, single, penalty, weight, batch):
 def _stop_diverged(stack, losses, step, last_good):
     """Keep the weights of a network the first time its loss or gradient is not finite; raise if none is left to train."""
     gradients = sum(parameter.grad.sum((1, 2)) for parameter in stack.parameters() if parameter.grad is not None)
-    new = [e for e in (~torch.isfinite(losses + gradients)).nonzero().flatten().tolist() if e not in last_good]
-    for e in new:
-        last_good[e] = [parameter.detach()[e].clone() for parameter in stack.parameters()]
+    new = keep_last_good([stack], losses + gradients, last_good)
     if len(last_good) == len(stack.models):
         raise ValueError(
             f"loss must be finite and have a finite gradient; at step {step} it is {losses.tolist()}. "
@@ -185,11 +183,20 @@ def _stop_diverged(stack, losses, step, last_good):
         warnings.warn(f"network {e} diverged at step {step}, loss {losses[e]}; it keeps its last weights", stacklevel=4)
 
 
-def _restore(stack, last_good):
+def keep_last_good(stacks, numbers, last_good):
+    """Add the weights of networks whose number of [E] is not finite for the first time to the dict `last_good`: their places."""
+    new = [e for e in (~torch.isfinite(numbers)).nonzero().flatten().tolist() if e not in last_good]
+    for e in new:
+        last_good[e] = {parameter: parameter.detach()[e].clone() for stack in stacks for parameter in stack.parameters()}
+    return new
+
+
+def restore(parameters, last_good):
+    """Undo what a step that moved these parameters did to the networks in `last_good`."""
     with torch.no_grad():
-        for e, good in last_good.items():
-            for parameter, value in zip(stack.parameters(), good, strict=True):
-                parameter[e] = value
+        for parameter in parameters if last_good else ():
+            for e, good in last_good.items():
+                parameter[e] = good[parameter]
 
 
 def _batches(world, ood, batch, seeds):

@@ -7,7 +7,6 @@ are the same. The two settings of the paper's methods repeat `experiment`' of wi
 import copy
 import functools
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -157,8 +156,7 @@ def run(setting, seeds):
     rows = []
     for place, (seed, network) in enumerate(zip(seeds, networks, strict=True)):
         if place in history.diverged:
-            warnings.warn(f"seed {seed} diverged, its measures are NaN: {setting}", stacklevel=2)
-            rows.append(dict.fromkeys(COLUMNS, math.nan) | {"seed": seed, "diverged": True})
+            rows.append(experiment.lost(setting, seed))
         else:
             rows.append({"seed": seed, "diverged": False, "loss": last[place], **measure(setting, network, seed)})
     return rows

@@ -5,7 +5,6 @@ As in `experiment`, a setting says everything that matters, and `run` trains and
 
 import functools
 import math
-import warnings
 from dataclasses import dataclass
 
 import torch
@@ -121,10 +120,10 @@ def run(setting, seeds):
     G, _, _, history = train_seeds(setting, seeds)
     rows = []
     for place, seed in enumerate(seeds):
-        row = dict.fromkeys(COLUMNS, math.nan) | {"seed": seed, "diverged": place in history.collapsed}
-        if row["diverged"]:
-            warnings.warn(f"seed {seed} collapsed, its measures are NaN: {setting}", stacklevel=2)
+        if place in history.collapsed:
+            row = experiment.lost(setting, seed, "collapsed")
         else:
+            row = dict.fromkeys(COLUMNS, math.nan) | {"seed": seed, "diverged": False}
             for mark, points in history.snapshots.items():
                 row |= {f"{name}_{mark}": value for name, value in measure(points[place], setting.world).items()}
         rows.append(row)

@@ -12,7 +12,6 @@ seeds 1000 and 1001: learning rate 1e-3, weight 0.1.
 
 import functools
 import math
-import warnings
 from dataclasses import asdict, dataclass
 
 import torch
@@ -168,8 +167,7 @@ def run_on_gan_samples(setting, seeds):
     rows = {row["seed"]: row for row in found}
     for seed in seeds:
         if seed not in alive:
-            warnings.warn(f"seed {seed} collapsed, its measures are NaN: {setting}", stacklevel=3)
-            rows[seed] = dict.fromkeys(setting.columns, math.nan) | {"seed": seed, "diverged": True}
+            rows[seed] = experiment.lost(setting, seed, "collapsed")
     return [rows[seed] for seed in seeds]
 
 
