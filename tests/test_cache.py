@@ -374,7 +374,7 @@ class Number(float):
         acet_penalty(WORLD.boundary, 1.0, generator=torch.Generator()), torch.ones(2).to_sparse(), torch.ones(2, device="meta"),
         np.array([object()]), dataclasses.make_dataclass("Own", ["x"])(1), functools.partial(gan.sample, mlp(width=2)),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_what_the_key_could_not_tell_apart_is_refused(value):
     for how in ({"world": value}, {"loss": value}, {"ood": value}, {"penalty": value}, {"lr": [value]}):
