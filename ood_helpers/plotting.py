@@ -58,7 +58,7 @@ class Figure(_Figure):
 
 
 def figure(columns=1, width=8.4, height=4.2, rows=1):
-    """A figure of `width` × `height` inches and its axes (one, or an array of columns or of rows and columns), in the course's style."""
+    """A figure of `width` × `height` inches and its axes (one, or an array of them), in the course's style."""
     with matplotlib.rc_context(STYLE):
         fig = Figure(figsize=(width, height), dpi=100, layout="compressed")
         fig.get_layout_engine().set(h_pad=0.1, w_pad=0.12)  # tick labels at the corners need room
