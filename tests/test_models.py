@@ -170,6 +170,11 @@ class Shifted(nn.Sequential):
         return super().forward(x) + 1
 
 
+class Moody(nn.Module):
+    def forward(self, h):
+        return h.relu() if self.training else h
+
+
 class Noise(nn.Module):
     def forward(self, h):
         return h.relu() + 0.01 * torch.randn(h.shape)
@@ -235,6 +240,7 @@ UNFIT = {  # what is done to a network, and what is said of it
     "dropout in eval mode": (lambda m: rebuilt(m, at_3=nn.Dropout()).eval(), "layer 3 .Dropout.: must not be random"),
     "a random slope": (lambda m: rebuilt(m, at_3=nn.RReLU()), "layer 3 .RReLU.: must not be random"),
     "dropout within": (lambda m: rebuilt(m, at_3=Plain(nn.ReLU(), nn.Dropout())), "layer 3 .Plain.: must not be random"),
+    "another in eval mode": (lambda m: rebuilt(m, at_3=Moody()), "layer 3 .Moody.*the same in training and in eval mode"),
     "noise": (lambda m: rebuilt(m, at_3=Noise()), "layer 3 .Noise.*it is random"),
     "a state": (lambda m: rebuilt(m, at_3=Counting()), "layer 3 .Counting.*has a state"),
     "a buffer": (lambda m: only(m[2].register_buffer("mask", torch.ones(1))), "layer 2 .Linear.*it holds .*mask"),

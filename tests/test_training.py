@@ -340,7 +340,12 @@ def test_a_float64_network_is_trained_in_float64():
 
 
 @pytest.mark.parametrize(
-    "penalty", [silent_horizon_loss, acet_penalty(WORLD.boundary, 1.0, generator=torch.Generator().manual_seed(0))]
+    "penalty",
+    [
+        silent_horizon_loss,
+        acet_penalty(WORLD.boundary, 1.0, generator=torch.Generator().manual_seed(0)),
+        lambda stack, u: (u @ stack.weights[0]).square().mean((1, 2)),
+    ],
 )
 def test_float64_works_with_penalties(penalty):
     models = [network(e).double() for e in range(2)]
