@@ -61,10 +61,18 @@ def _key(models, world, loss, ood, settings):
     met = {__name__}  # modules of this package
     networks = _describe_network(models, met) if isinstance(models, nn.Module) else [_describe_network(m, met) for m in models]
     described = [networks, _describe(world, met)]
-    parts = (world.sample, world.boundary if ood is None else ood, loss, dict(sorted(settings.items())))
+    settings = {name: _counted(value) for name, value in sorted(settings.items())}
+    parts = (world.sample, world.boundary if ood is None else ood, loss, settings)
     described += [_describe(part, met) for part in parts]
     versions = [torch.__version__, np.__version__, str(torch.get_default_dtype())]
     return hashlib.sha256(repr([described, versions, _code(met)]).encode()).hexdigest()
+
+
+def _counted(value):
+    """A setting with numpy's whole numbers as Python's: `train` takes either for the same."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_counted, value))
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def _describe(value, met):

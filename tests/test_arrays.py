@@ -163,7 +163,7 @@ TAKERS = {
         f"DigitsSetting, {name}": lambda n, name=name: horizons.DigitsSetting("confident", **{name: n})
         for name in ("width", "steps")
     },
-    "cache": lambda n: cache._describe({"steps": n}),
+    "cache": lambda n: cache._key(NETWORK, data.TwoGaussians(), losses.reject_loss, None, {"steps": n, "seed": [n]}),
 }
 
 

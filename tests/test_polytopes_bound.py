@@ -13,7 +13,6 @@ from small_networks import build
 from torch import nn
 
 from ood_helpers import models, polytopes
-from ood_helpers.polytopes.bound import _lines
 
 SEEDS = st.integers(0, 10_000)
 
@@ -100,18 +99,6 @@ def test_confidences_too_small_for_floats_are_not_zero():
     for x in (700.0, 720.0, 745.0, 800.0, 1e6):
         assert 0 < polytopes.confidence_bound(model, [x], [x], classes=1) < 1e-280
         assert exact_confidences(model, [x])[0] <= Decimal(float(polytopes.confidence_bound(model, [x], [x], classes=1)[0]))
-
-
-@given(SEEDS, st.floats(0, 1), st.floats(-300, 300), st.floats(-300, 300))
-def test_the_lines_enclose_the_kink(seed, leak, a, b):
-    rng = np.random.default_rng(seed)
-    ends = np.sort(rng.choice([-1, 1, -1e-9, 1e-9], (8, 2)) * rng.random((8, 2)) * 10.0 ** np.array([a, b]), axis=1)
-    up, lift, down = (np.broadcast_to(v, 8) for v in _lines(*ends.T, leak))
-    for i in range(8):
-        least, most = map(Fraction, ends[i])
-        for z in [least, most, (least + most) / 2, *[Fraction(0)] * (least < 0 < most)]:
-            value = max(z, Fraction(leak) * z)
-            assert Fraction(down[i]) * z <= value <= Fraction(up[i]) * z + Fraction(lift[i])
 
 
 def test_the_bound_is_reached_where_the_chord_is():

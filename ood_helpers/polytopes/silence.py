@@ -8,8 +8,8 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import linprog
 
-from .exact import whole_numbers
 from .network import read
+from .proofs import whole_numbers
 
 EPS = np.finfo(np.float64).eps  # twice the relative rounding error of one operation: each bound below has that much to spare
 TINY = 1e-150  # added to sizes and lengths, it covers what products and squares lose below the smallest float
