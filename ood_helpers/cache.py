@@ -68,10 +68,15 @@ def _key(models, world, loss, ood, settings):
     return hashlib.sha256(repr([described, versions, _code(met)]).encode()).hexdigest()
 
 
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
 def _counted(value):
-    """A setting with numpy's whole numbers as Python's: `train` takes either for the same."""
+    """A setting with numpy's and torch's whole numbers as Python's: `train` takes either for the same."""
     if isinstance(value, list | tuple):
         return type(value)(map(_counted, value))
+    if isinstance(value, torch.Tensor) and value.dim() == 0 and value.dtype in WHOLE:
+        return value.item()
     return int(value) if isinstance(value, np.integer) else value
 
 

@@ -72,7 +72,7 @@ def checkers():
                     yield pytest.param(check, id=f"{module.__name__.split('.')[-1]}.{name}")
 
 
-@pytest.mark.parametrize("check", checkers())
+@pytest.mark.parametrize("check", list(checkers()))
 def test_no_answer_stops_run_all(check):
     for answer in HOSTILE:
         for given in (answer, lambda *_, answer=answer: answer):
