@@ -504,3 +504,25 @@ def test_areas_against_exact_fractions_whatever_the_sizes(seed, hidden, classes)
     expected = exact_class_areas(exact_cells(*fractions, Fraction(0), 1))
     assert found.sum() == pytest.approx(4)
     np.testing.assert_allclose(found, np.array(expected, dtype=float), atol=1e-5)
+
+
+# ---- tolerances: neither smaller nor larger than they are ----
+
+
+def test_a_small_lead_is_a_lead():
+    """1e-9 of a logit decides, though it is little against the logit."""
+    polytopes = linear([[1, 0], [1 + 1e-9, 0]], [0, -2e-9], 1.0, 3.0)
+    assert measures.class_areas(polytopes) == pytest.approx([2, 2], rel=0.02)
+
+
+def test_discs_that_overlap_a_little_are_refused():
+    square = linear([[1, 0], [0, 1]], [0, 0])
+    with pytest.raises(ValueError, match="overlap"):
+        measures.ood_area(square, [[0, 0], [0.2985, 0]], 0.15)
+
+
+def test_a_corner_just_inside_a_disc_is_not_outside():
+    """The surest place is the corner (4, 4) of the square, which a disc hides by half a percent of its radius."""
+    square = linear([[1, 1], [0, 0]], [0, 0])
+    peak = measures.most_confident(square, [0], [[4 - 0.7, 4 - 0.7]], 0.7 * 2**0.5 * 1.005)
+    assert np.linalg.norm(peak.point - [3.3, 3.3]) >= 0.7 * 2**0.5 * 1.005 * (1 - 1e-9)

@@ -508,3 +508,12 @@ def test_bad_networks():
     model = build([[[1e200, 0]], [[1e200]], [[1]]], [[0], [0], [0]])
     with pytest.raises(ValueError, match=r"layer 2 .Linear.: its outputs exceed"):
         plane(model)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_kinks_that_meet_but_for_rounding_are_told(seed):
+    """Ten kinks through (0.3, 0.7) as floats have them: twenty polytopes, whatever the last digits say."""
+    weight = np.random.default_rng(seed).normal(size=(10, 2))
+    polytopes = plane(build([weight, np.ones((2, 10))], [-weight @ [0.3, 0.7], np.zeros(2)]), -1, 1)
+    assert len(polytopes) == 20
+    assert_exact(polytopes)
