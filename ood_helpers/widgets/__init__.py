@@ -3,6 +3,7 @@
 from .controls import choice, slider
 from .demo import Demo
 from .live import Live
+from .living_map import LivingMap
 from .question import Question
 
-__all__ = ["Demo", "Live", "Question", "choice", "slider"]
+__all__ = ["Demo", "Live", "LivingMap", "Question", "choice", "slider"]
