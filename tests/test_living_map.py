@@ -3,21 +3,10 @@
 import json
 
 import pytest
-import torch
+from small_maps import a_map
 from torch import nn
 
-from ood_helpers import data, models, widgets
-
-
-def a_map(**settings):
-    networks = {beta: models.mlp(width=8, generator=torch.Generator().manual_seed(k)) for k, beta in enumerate([0.0, 1.0])}
-    controls = {"beta": widgets.slider("beta", [0.0, 1.0], 1.0, "weight of the KL term")}
-    settings = {
-        "world": data.TwoGaussians(),
-        "sentence": lambda beta: f"beta is {beta}",
-        "presets": {"Far": {"window": 1000}},
-    } | settings
-    return widgets.LivingMap(networks, controls, **settings)
+from ood_helpers import models, widgets
 
 
 def test_only_weights_travel():

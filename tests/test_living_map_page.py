@@ -2,15 +2,16 @@
 
 import base64
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import browser
 import numpy as np
 import pytest
-import torch
+from small_maps import a_map
 from small_networks import build
 
-from ood_helpers import data, models, polytopes, widgets
+from ood_helpers import polytopes
 from ood_helpers.widgets import living_map
 
 pytestmark = pytest.mark.skipif(bool(browser.missing()), reason=browser.missing())
@@ -32,13 +33,13 @@ def page(tmp_path_factory):
 
 
 def random_networks():
-    """Random networks of depth 0 to 4, width 1 to 40, 1 to 6 outputs, leaky, dead, without biases, with kinks along pixel rows."""
+    """Random networks of depth 0 to 4, 1 to 6 outputs, leaky, dead, without biases, with kinks along rows of pixels."""
     rng = np.random.default_rng(0)
     for depth, width, outputs, leak in [
         (0, 1, 2, 0.0), (1, 1, 1, 0.0), (1, 30, 2, 0.0), (2, 40, 3, 0.0), (2, 8, 6, 0.2), (3, 20, 2, 0.0), (4, 10, 3, 0.01),
     ]:  # fmt: skip
         sizes = [2] + [width] * depth + [outputs]
-        weights = [rng.normal(size=(m, n)) for n, m in zip(sizes[:-1], sizes[1:], strict=True)]
+        weights = [rng.normal(size=(m, n)) for n, m in pairwise(sizes)]
         yield weights, [rng.normal(size=len(w)) for w in weights], leak
     plain = [rng.normal(size=(12, 2)), rng.normal(size=(12, 12)), rng.normal(size=(3, 12))]
     yield plain, [np.zeros(12), np.zeros(12), np.zeros(3)], 0.0
@@ -54,6 +55,13 @@ def network_in_page(weights, biases, leak):
     return f"oodMap.unpack({sizes}, {[leak] * (len(weights) - 1)}, Float64Array.from({json.dumps(numbers.tolist())}))"
 
 
+def pixels(page, network, field, window, side=64):
+    """The logits or the pattern of every pixel of a square window (x, y, half width), as JavaScript finds them."""
+    x, y, half = window
+    square = f"{{x: {x}, y: {y}, half: {half}}}, {side}, {side}"
+    return page.evaluate(f"() => Array.from(oodMap.fields({network_in_page(*network)}, {square}).{field})")
+
+
 @pytest.mark.parametrize("window", [(0.0, 0.0, 4.0), (0.3, -0.2, 1e-2), (10.0, 5.0, 1e5), (0.0, 0.0, 64.0)])
 def test_every_pixel_is_the_network_s_answer(page, window):
     side = 64
@@ -64,9 +72,7 @@ def test_every_pixel_is_the_network_s_answer(page, window):
     for weights, biases, leak in random_networks():
         network = polytopes.network.Network(weights, biases, [leak] * (len(weights) - 1))
         expected = network(points)
-        made = page.evaluate(
-            f"() => Array.from(oodMap.fields({network_in_page(weights, biases, leak)}, {{x: {x}, y: {y}, half: {half}}}, 64, 64).logits)"
-        )
+        made = pixels(page, (weights, biases, leak), "logits", window)
         size = np.abs(points).max() * np.prod([np.abs(w).sum(1).max() for w in weights]) + 1
         np.testing.assert_allclose(np.reshape(made, expected.shape), expected, atol=1e-12 * size)
 
@@ -84,9 +90,7 @@ def test_the_codes_of_the_pixels_are_their_polytopes(page):
             z = h @ weight.T + bias
             active.append(z > 0)
             h = np.where(z > 0, z, leak * z)
-        codes = page.evaluate(
-            f"() => Array.from(oodMap.fields({network_in_page(weights, biases, leak)}, {{x: 0, y: 0, half: {half}}}, 64, 64).pattern)"
-        )
+        codes = pixels(page, (weights, biases, leak), "pattern", (0, 0, half))
         patterns = np.unique(np.concatenate(active, axis=1), axis=0, return_inverse=True)[1].ravel()
         pairs = np.unique(np.stack([patterns, codes]), axis=1)
         assert len(pairs.T) == len(set(patterns)) == len(set(codes))
@@ -96,7 +100,6 @@ def test_rays_and_the_ring_agree_with_infinity(page):
     angles = np.random.default_rng(1).uniform(0, 2 * np.pi, 200)
     directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     for weights, biases, leak in random_networks():
-        network = polytopes.network.Network(weights, biases, [leak] * (len(weights) - 1))
         model = build(weights, biases, leak)
         circle = polytopes.infinity(model)
         sector = np.searchsorted(circle.start, angles, side="right") - 1
@@ -110,17 +113,6 @@ def test_rays_and_the_ring_agree_with_infinity(page):
 
 
 # ---- hands, in a page without a kernel ----
-
-
-def a_map(**settings):
-    networks = {beta: models.mlp(width=8, generator=torch.Generator().manual_seed(k)) for k, beta in enumerate([0.0, 1.0])}
-    controls = {"beta": widgets.slider("beta", [0.0, 1.0], 1.0, "weight of the KL term")}
-    settings = {
-        "world": data.TwoGaussians(),
-        "sentence": lambda beta: f"beta is {beta}",
-        "presets": {"Far": {"window": 1000}},
-    } | settings
-    return widgets.LivingMap(networks, controls, **settings)
 
 
 @pytest.fixture

@@ -34,8 +34,8 @@ class LivingMap(anywidget.AnyWidget):
     presets    name -> values of the controls, and perhaps "window": a half width; "Reset" is added
     title      what the map shows, for those who cannot see it
 
-    The wheel (after a click) or + and − zoom, a drag or the arrow keys move, a double click or Home goes back. Pointing at a place
-    shows its class, confidence and logits; a click (or Enter) draws the ray to infinity through it, and says who wins there. The
+    The wheel (after a click) or + and − zoom, a drag or the arrow keys move, a double click or Home goes back. Pointing shows the
+    class, confidence and logits at a place; a click (or Enter) draws the ray to infinity through it, and says who wins there. The
     frame is the ring of directions, each in the colour of its k*, black where classes tie.
     ValueError names what is wrong: a position without a network, networks of other than two inputs, NaN weights.
     """
@@ -147,7 +147,7 @@ class LivingMap(anywidget.AnyWidget):
 
     @traitlets.observe("position")
     def _speak(self, _change=None):
-        """Say the shown position's sentence as soon as the kernel's event loop is free, then its neighbours'; at once without one."""
+        """Say the position's sentence as soon as the kernel's event loop is free, then the others; at once where there is no loop."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
