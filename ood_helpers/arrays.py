@@ -1,7 +1,6 @@
 """Numbers from anywhere (lists, numpy, torch of any kind) as the plain arrays that exact geometry and scores compute with."""
 
 import operator
-from numbers import Integral
 
 import numpy as np
 import torch
@@ -14,28 +13,49 @@ def float64(values, name):
     a tensor on the meta device, which holds no numbers, for complex ones, and for what holds no numbers at all.
     """
     if isinstance(values, torch.Tensor):
-        if values.is_meta:
-            raise ValueError(f"{name} must hold numbers; it is a tensor on the meta device, which has none")
-        values = values.detach()
-        values = values.dequantize() if values.is_quantized else values
-        values = values.to_dense() if values.layout != torch.strided else values
-        values = values.cpu() if values.is_complex() else values.cpu().to(torch.float64)
-        values = values.resolve_conj().resolve_neg().numpy()
-    elif isinstance(values, list | tuple) and any(isinstance(v, torch.Tensor | list | tuple) for v in values):
+        return dense(values if values.is_meta else values.detach().cpu(), name).numpy().copy()
+    if isinstance(values, list | tuple) and any(isinstance(v, torch.Tensor | list | tuple) for v in values):
         values = [float64(v, name) for v in values]
     try:
         values = np.asarray(values)
-        if np.iscomplexobj(values):
-            raise ValueError(f"{name} must hold real numbers; it holds complex ones")
-        return np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        if str(error).startswith(f"{name} must"):
-            raise
+        if values.dtype.kind == "O":  # fractions and the like; None would become NaN in silence
+            values = np.array([float(v) for v in values.flat]).reshape(values.shape)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"{name} must hold numbers, in rows of equal length; got {type(values).__name__}") from error
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must hold real numbers; got {values.dtype}")
+    return values.astype(np.float64)
+
+
+def dense(tensor, name):
+    """The tensor in float64 with every number written out, on its own device; gradients flow. Errors as in `float64`."""
+    if tensor.is_meta:
+        raise ValueError(f"{name} must hold numbers; it is a tensor on the meta device, which has none")
+    if tensor.is_complex():
+        raise ValueError(f"{name} must hold real numbers; it holds complex ones")
+    tensor = tensor.dequantize() if tensor.is_quantized else tensor
+    tensor = tensor.to_dense() if tensor.layout != torch.strided else tensor
+    return tensor.to(torch.float64).resolve_neg()
 
 
 def whole(name, value, least):
-    """`value` as an int; ValueError that names the argument unless it is a whole number of at least `least` (True is none)."""
-    if isinstance(value, Integral) and not isinstance(value, bool) and value >= least:
-        return operator.index(value)
-    raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}")
+    """`value` as an int; ValueError that names the argument unless it is a whole number of at least `least`.
+
+    It may be Python's, numpy's, or an integer tensor of one element; True and False are no numbers.
+    """
+    is_bool = isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool
+    try:
+        number = least - 1 if is_bool else operator.index(value)
+    except (TypeError, ValueError, RuntimeError):  # the last two: tensors of several elements, and of the meta device
+        number = least - 1
+    if number < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}")
+    return number
+
+
+def keep_whole(frozen, **least):
+    """Check the named fields of a frozen dataclass with `whole`, and keep ints: JSON knows no others. A default None may stay."""
+    for name, at_least in least.items():
+        value = getattr(frozen, name)
+        if value is not None or getattr(type(frozen), name, 0) is not None:
+            object.__setattr__(frozen, name, whole(name, value, at_least))

@@ -1,37 +1,45 @@
 """A cache of training runs on disk, so that a notebook opened again starts at once."""
 
+import ast
 import dataclasses
 import functools
 import hashlib
+import importlib.util
 import io
+import operator
 import os
+import sys
 import types
 import warnings
 from pathlib import Path
 
-import joblib
+import numpy as np
 import torch
 from torch import nn
 
 from ood_helpers.files import write_whole
+from ood_helpers.models import check_plain
 from ood_helpers.training import History, train
 
-# a change in any of these makes old runs foreign
-CODE = ("data.py", "images.py", "models.py", "losses.py", "horizon.py", "training.py", "cache.py", "files.py")
+PACKAGE = Path(__file__).parent
+PLAIN = (type(None), bool, int, float, complex, str, bytes, range)  # what `repr` says all about
 
 
 def cached_train(models, world, loss, ood=None, **settings):
     """`train` with the same arguments (but no callback) and the same result; a run made before is loaded from disk instead.
 
-    world, loss and ood must be this package's (or functools.partial of them), since only their code is part of the key:
-    ValueError otherwise. Files live in the folder named by the environment variable OOD_CACHE (default
-    ~/.cache/ood_helpers), one per run, named by a hash of everything that matters: initial weights, architecture, world,
-    loss, settings, torch's version and this package's code. They are written in one piece, so a crash leaves no half file, and
-    read without unpickling code; one that is damaged (its checksum is wrong) or foreign is trained anew with a warning. Several
-    notebooks may share the folder. Where nothing can be written, one warning says so and the course runs on.
+    world, loss and ood must be this package's (or functools.partial of them), and activations torch's, since only their code
+    is part of the key: ValueError otherwise. Files live in the folder named by the environment variable OOD_CACHE (default
+    ~/.cache/ood_helpers), one per run, named by a hash of everything that matters: the networks' numbers, which of them are
+    frozen, activations, world, loss, settings, the versions of torch and numpy, and the source of this package's modules that
+    these name or that train, with all that they import (after an edit of the package restart the kernel). They are written in
+    one piece, so a crash leaves no half file, and read without unpickling code; one that is damaged (its checksum is wrong) or
+    foreign is trained anew with a warning. Several notebooks may share the folder. Where nothing can be written, one warning
+    says so and the course runs on.
     """
     networks = [models] if isinstance(models, nn.Module) else list(models)
-    key = _key(networks, world, loss, ood, settings)
+    check_plain({f"network {e}": model for e, model in enumerate(networks)})  # a tied one would be filled with another's weights
+    key = _key(models, world, loss, ood, settings)
     path = _file(key)
     history = _load(path, key, networks)
     if history is None:
@@ -48,35 +56,121 @@ def _file(key):
         return None
 
 
-def _key(networks, world, loss, ood, settings):
-    code = [(Path(__file__).parent / name).read_bytes() for name in CODE]
-    states = [[value.detach().numpy() for value in model.state_dict().values()] for model in networks]
-    inputs = [_describe(value) for value in (world, loss, ood, settings)]
-    return joblib.hash([torch.__version__, code, [str(model) for model in networks], states, inputs])
+def _key(models, world, loss, ood, settings):
+    """A hash of everything that decides what a run gives."""
+    met = {__name__}  # modules of this package
+    networks = _describe_network(models, met) if isinstance(models, nn.Module) else [_describe_network(m, met) for m in models]
+    described = [networks, _describe(world, met)]
+    settings = {name: _counted(value) for name, value in sorted(settings.items())}
+    parts = (world.sample, world.boundary if ood is None else ood, loss, settings)
+    described += [_describe(part, met) for part in parts]
+    versions = [torch.__version__, np.__version__, str(torch.get_default_dtype())]
+    return hashlib.sha256(repr([described, versions, _code(met)]).encode()).hexdigest()
 
 
-def _describe(value):
-    """A value as plain data that says all about it: names for this package's code, contents for everything else."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, torch.Tensor):
-        return value.detach().numpy()
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def _counted(value):
+    """A setting with numpy's and torch's whole numbers as Python's: `train` takes either for the same."""
     if isinstance(value, list | tuple):
-        return [_describe(v) for v in value]
-    if isinstance(value, dict):
-        return {k: _describe(v) for k, v in value.items()}
-    if isinstance(value, functools.partial):
-        return ["partial", _describe(value.func), _describe(value.args), _describe(value.keywords)]
-    if isinstance(value, types.MethodType):
-        return [value.__func__.__qualname__, _describe(value.__self__)]
-    if getattr(value, "__module__", "").startswith("ood_helpers."):
-        if isinstance(value, types.FunctionType) and value.__qualname__.isidentifier():
-            return f"{value.__module__}.{value.__qualname__}"
-        if dataclasses.is_dataclass(value):
-            return [type(value).__qualname__, _describe(vars(value))]
+        return type(value)(map(_counted, value))
+    if isinstance(value, torch.Tensor) and value.dim() == 0 and value.dtype in WHOLE:
+        return value.item()
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def _describe(value, met):
+    """A value as lists of strings that say all about it: names for this package's code, contents for everything else.
+
+    The modules of the names are added to the set `met`.
+    """
+    kind = type(value)
+    if kind in PLAIN:
+        return [kind.__name__, repr(value)]
+    if kind in (torch.Tensor, nn.Parameter) and value.layout == torch.strided and value.device.type == "cpu":
+        plain = value.detach().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
+        numbers = plain.reshape(-1).view(torch.uint8).numpy()
+        return ["tensor", str(value.dtype), list(value.shape), hashlib.sha256(numbers.tobytes()).hexdigest()]
+    if isinstance(value, np.generic | np.ndarray) and not value.dtype.hasobject:
+        return [kind.__name__, repr(value.dtype), list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
+    if kind in (list, tuple):
+        return [kind.__name__, *(_describe(v, met) for v in value)]
+    if kind is dict:
+        return ["dict", *([_describe(k, met), _describe(v, met)] for k, v in value.items())]
+    if kind is functools.partial:
+        keywords = dict(sorted(value.keywords.items()))
+        return ["partial", *(_describe(part, met) for part in (value.func, value.args, keywords, vars(value)))]
+    if kind is types.MethodType:
+        return ["method", _describe(value.__func__, met), _describe(value.__self__, met)]
+    if kind is types.FunctionType and (name := _name(value, met)) and not value.__closure__:
+        return ["function", name, _describe(value.__defaults__, met), _describe(value.__kwdefaults__, met)]
+    if dataclasses.is_dataclass(value) and (name := _name(kind, met)):
+        return ["instance", name, _describe(vars(value), met)]
     raise ValueError(
         f"a cached run takes only this package's worlds and losses and plain numbers, not {value!r}; call train() instead"
     )
+
+
+def _name(value, met):
+    """The full name of a function or class of this package; None unless that name, looked up, is this very one."""
+    module, name = str(value.__module__), value.__qualname__
+    try:
+        found = operator.attrgetter(name)(sys.modules[module])
+    except (AttributeError, KeyError):  # a lambda, or made inside a function
+        return None
+    if found is not value or not module.startswith(f"{PACKAGE.name}."):
+        return None
+    met.add(module)
+    return f"{module}.{name}"
+
+
+def _describe_network(model, met):
+    """What decides how a network is trained: its numbers, which of them are frozen, and its activations, torch's own."""
+    numbers = [[name, p.requires_grad, _describe(p, met)] for name, p in model.named_parameters()]
+    activations = [module for layer in model[1::2] for module in layer.modules()]
+    for module in activations:
+        if getattr(nn, type(module).__name__, None) is not type(module):
+            raise ValueError(f"a cached run takes only activations of torch.nn, not {module}; call train() instead")
+    public = [{k: v for k, v in vars(m).items() if k[0] != "_" and k != "training"} for m in activations]
+    return [numbers, [[type(m).__name__, _describe(said, met)] for m, said in zip(activations, public, strict=True)]]
+
+
+def _code(met):
+    """The source, as hashes by name, of these modules and of every module of this package that they import, and so on."""
+    found, todo = {}, set(met)
+    while todo:
+        name = todo.pop()
+        source = _source(name)
+        found[name] = hashlib.sha256(source).hexdigest()
+        todo |= _imports(name, source) - found.keys()
+    return sorted(found.items())
+
+
+def _file_of(name):
+    """The file of a module or package of this package; None if there is no such module."""
+    path = PACKAGE.parent.joinpath(*name.split("."))
+    files = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in files if file.is_file()), None) if name.split(".")[0] == PACKAGE.name else None
+
+
+def _source(name):
+    return _file_of(name).read_bytes()
+
+
+@functools.cache
+def _imports(name, source):
+    """The modules of this package that a module with this source imports, anywhere in it: a set of full names."""
+    package = name if _file_of(name).name == "__init__.py" else name.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            origin = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            names = {f"{origin}.{alias.name}" for alias in node.names}
+            found |= {each if _file_of(each) else origin for each in names}
+    return {each for each in found if _file_of(each)}
 
 
 def _load(path, key, networks):

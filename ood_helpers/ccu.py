@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from sklearn.mixture import GaussianMixture
 
+from ood_helpers.arrays import whole
 from ood_helpers.data import check_draw, check_points
-from ood_helpers.models import check_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class Densities:
         """
         if not 0 <= radius < math.inf:
             raise ValueError(f"radius must be a number of at least 0; got {radius}")
-        check_whole("n_classes", n_classes, 2)
+        n_classes = whole("n_classes", n_classes, 2)
         b = self.inside.log_density(x, -radius) - self.outside.log_density(x, radius)
         return 1 / n_classes + (1 - 1 / n_classes) * b.sigmoid()
 
@@ -70,7 +70,7 @@ def fit(x_in, x_out, components=2, *, generator):
     ValueError if the widest Gaussian outside is not wider than the widest inside: then R grows far away, and nothing is
     guaranteed. Fewer components are wider.
     """
-    check_whole("components", components, 1)
+    components = whole("components", components, 1)
     check_draw(0, generator)
     inside, outside = (_mixture(x, components, generator) for x in (x_in, x_out))
     if not outside.stds.max() > inside.stds.max():

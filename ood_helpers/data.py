@@ -9,30 +9,45 @@ from dataclasses import dataclass
 
 import torch
 
+from ood_helpers.arrays import keep_whole, whole
+
 
 class _World:
     """What all worlds share; a subclass says where its points are, and `mahalanobis` how far a point is from the classes."""
 
     def box(self, n, *, generator, half_width=50.0):
         """n OOD points [n, d] uniform in the box [-half_width, half_width]^d, outside 3 standard deviations of every class."""
-        check_draw(n, generator)
+        n = check_draw(n, generator)
         if not 0 < half_width < math.inf:
             raise ValueError(f"half_width must be a positive number; got {half_width}")
 
         def draw(count):
-            return half_width * (2 * torch.rand(count, self.dim, generator=generator) - 1)
+            x = half_width * (2 * torch.rand(count, self.dim, generator=generator) - 1)
+            return x[self.mahalanobis(x) >= 3.0]
 
-        return self._outside(draw, n, 3.0, f"the box of half_width {half_width} lies inside the classes; take a larger one")
+        return self._gather(draw, n, f"the box of half_width {half_width} lies inside the classes; take a larger one")
 
-    def _outside(self, draw, n, radius, reason):
-        """n of the points that `draw(count)` gives, keeping those at least `radius` standard deviations from every class."""
+    def mahalanobis(self, x):
+        """Distance [n] from points x [n, d] to the nearest mean, or arc, in standard deviations."""
+        return self._distances(check_points(x, self.dim)).amin(0) / self.std
+
+    def _of_shell(self, x, k, inner):
+        """Which [n] of the points x [n, d], drawn from the shells of the classes k, count: those to which no class is nearer.
+
+        So where shells overlap each point belongs to one, and the points of all of them are uniform on their union. A class
+        nearer than `inner` would be the nearest, so no point lies inside one; the last digits are left to rounding.
+        """
+        distances = self._distances(x)
+        return (distances.argmin(0) == k) & (distances.amin(0) / self.std >= inner * (1 - 1e-6))
+
+    def _gather(self, draw, n, reason):
+        """n points of `draw(count)`, which gives at most `count`."""
         kept = [torch.empty(0, self.dim)]
         for _ in range(1000):
             missing = n - sum(map(len, kept))
             if missing == 0:
                 return torch.cat(kept)
-            x = draw(missing)
-            kept.append(x[self.mahalanobis(x) >= radius])
+            kept.append(draw(missing))
         raise ValueError(f"no room for OOD points: {reason}")
 
 
@@ -45,33 +60,34 @@ class _Gaussians(_World):
 
     def sample(self, n, *, generator):
         """n in-distribution points: x float32 [n, d] and their classes y int64 [n]."""
-        check_draw(n, generator)
+        n = check_draw(n, generator)
         y = torch.randint(len(self.means), (n,), generator=generator)
         return self.means[y] + self.std * torch.randn(n, self.dim, generator=generator), y
 
     def boundary(self, n, *, generator, inner=3.0, outer=3.5):
-        """n OOD points [n, d] close to the classes: uniform in volume in shells around the means, radii in standard deviations.
+        """n OOD points [n, d] close to the classes: uniform in volume at `inner` to `outer` deviations from the nearest mean.
 
-        A shell's points that fall within `inner` of another class are drawn again. The radius comes from its own
-        distribution, r = outer · (q + u(1 − q))^(1/d) with q = (inner/outer)^d and u uniform in [0, 1], and the direction from
-        a normalised Gaussian, so the cost does not grow with d as it would by rejection from a cube.
+        That is in shells around the means. A shell's points that are nearer to another mean are drawn again. The radius comes
+        from its own distribution, r = outer · (q + u(1 − q))^(1/d) with q = (inner/outer)^d and u uniform in [0, 1], and the
+        direction from a normalised Gaussian, so the cost does not grow with d as it would by rejection from a cube.
         """
-        _check_shell(n, generator, inner, outer)
+        n = _check_shell(n, generator, inner, outer)
 
         def draw(count):
-            centre = self.means[torch.randint(len(self.means), (count,), generator=generator)]
+            which = torch.randint(len(self.means), (count,), generator=generator)
+            centre = self.means[which]
             direction = torch.nn.functional.normalize(torch.randn(count, self.dim, generator=generator), dim=1)
             q = (inner / outer) ** self.dim
             u = torch.rand(count, 1, generator=generator, dtype=torch.float64)
             radius = outer * (q + u * (1 - q)) ** (1 / self.dim)
-            return centre + (self.std * radius).float() * direction
+            x = centre + (self.std * radius).float() * direction
+            return x[self._of_shell(x, which, inner)]
 
-        return self._outside(draw, n, inner * (1 - 1e-6), "the shells lie inside the classes; take a larger outer or separation")
+        return self._gather(draw, n, "the shells lie inside the classes; take a larger outer or separation")
 
-    def mahalanobis(self, x):
-        """Distance [n] from points x [n, d] to the nearest class mean, in standard deviations."""
-        x = check_points(x, self.dim)
-        return torch.cdist(x, self.means.to(x.dtype), compute_mode="donot_use_mm_for_euclid_dist").amin(1) / self.std
+    def _distances(self, x):
+        """[K, n], from each mean to points x [n, d]."""
+        return torch.cdist(self.means.to(x.dtype), x, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 @dataclass(frozen=True)
@@ -86,7 +102,8 @@ class TwoGaussians(_Gaussians):
     separation: float = 20.0
 
     def __post_init__(self):
-        _check_world(self.std, self.dim, self.separation)
+        keep_whole(self, dim=1)
+        _check_world(self.std, self.separation)
 
     @property
     def means(self):
@@ -104,7 +121,7 @@ class FourGaussians(_Gaussians):
     dim = 2
 
     def __post_init__(self):
-        _check_world(self.std, self.dim, self.separation)
+        _check_world(self.std, self.separation)
 
     @property
     def means(self):
@@ -135,14 +152,13 @@ class Arc:
         if self.closed:
             return to_circle
         turn = (torch.atan2(away[:, 1], away[:, 0]) - self.start) % (2 * math.pi)
-        ends = self.at(torch.tensor([self.start, self.end], dtype=x.dtype))
-        to_ends = torch.cdist(x, ends, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
-        return torch.where(turn <= self.end - self.start, to_circle, to_ends)
+        return torch.where(turn <= self.end - self.start, to_circle, self._to_ends(x).amin(1))
 
     def shell_parts(self, inner, outer):
-        """What the points at distance inner to outer are made of: (area, draw(n, generator) -> x [n, 2]) for each part.
+        """What the points at distance inner to outer are made of: (area, draw(n, generator) -> x [n, 2], own [n]) for each part.
 
-        A strip along either side, and half a ring around each end of an arc that is not closed. Each is uniform in area.
+        A strip along either side, and half a ring around each end of an arc that is not closed. Each is uniform in area. `own`
+        leaves out what is in another part, too: the ends of a small or nearly closed arc are near each other and its sides.
         """
         angle, parts = self.end - self.start, []
         for low, high in [(self.radius + inner, self.radius + outer), (max(self.radius - outer, 0), max(self.radius - inner, 0))]:
@@ -153,14 +169,21 @@ class Arc:
 
     def _strip(self, n, generator, low, high):
         angle = self.start + (self.end - self.start) * torch.rand(n, generator=generator)
-        return torch.tensor(self.centre) + _radius(n, generator, low, high) * _unit(angle)
+        return torch.tensor(self.centre) + _radius(n, generator, low, high) * _unit(angle), torch.ones(n, dtype=torch.bool)
 
     def _caps(self, n, generator, low, high):
         """Half rings: beyond the start the half turn [start − π, start], beyond the end [end, end + π]."""
         first = torch.rand(n, generator=generator) < 0.5
         turn = math.pi * torch.rand(n, generator=generator)
         end = self.at(torch.where(first, self.start, self.end))
-        return end + _radius(n, generator, low, high) * _unit(torch.where(first, self.start - turn, self.end + turn))
+        x = end + _radius(n, generator, low, high) * _unit(torch.where(first, self.start - turn, self.end + turn))
+        to_ends = self._to_ends(x)
+        return x, ((to_ends.argmin(1) == 0) == first) & (self.distance(x) >= to_ends.amin(1) * (1 - 1e-5))
+
+    def _to_ends(self, x):
+        """Distances [n, 2] from points x [n, 2] to start and end."""
+        ends = self.at(torch.tensor([self.start, self.end], dtype=x.dtype))
+        return torch.cdist(x, ends, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 class _Arcs(_World):
@@ -177,40 +200,34 @@ class _Arcs(_World):
 
     def sample(self, n, *, generator):
         """n in-distribution points: x float32 [n, 2] and their classes y int64 [n]."""
-        check_draw(n, generator)
+        n = check_draw(n, generator)
         y = torch.randint(self.n_classes, (n,), generator=generator)
         share = torch.rand(n, generator=generator)
         on_arc = torch.stack([arc.at(arc.start + (arc.end - arc.start) * share) for arc in self.arcs])
         return on_arc[y, torch.arange(n)] + self.std * torch.randn(n, 2, generator=generator), y
 
     def boundary(self, n, *, generator, inner=3.0, outer=3.5):
-        """n OOD points [n, 2] close to the classes: uniform in area at `inner` to `outer` standard deviations from an arc.
+        """n OOD points [n, 2] close to the classes: uniform in area at `inner` to `outer` deviations from the nearest arc.
 
-        Points that are nearer to another arc are drawn again.
+        A shell's points that are nearer to another arc are drawn again.
         """
-        _check_shell(n, generator, inner, outer)
+        n = _check_shell(n, generator, inner, outer)
         parts = [(k, *part) for k, arc in enumerate(self.arcs) for part in arc.shell_parts(self.std * inner, self.std * outer)]
         areas = torch.tensor([area for _, area, _ in parts])
 
         def draw(count):
-            which, kept = (
-                torch.multinomial(areas, count, replacement=True, generator=generator),
-                torch.zeros(count, dtype=torch.bool),
-            )
-            x = torch.empty(count, 2)
+            which = torch.multinomial(areas, count, replacement=True, generator=generator)
+            x, kept = torch.empty(count, 2), torch.zeros(count, dtype=torch.bool)
             for i, (k, _, part) in enumerate(parts):
                 here = which == i
-                x[here] = part(int(here.sum()), generator)
-                kept[here] = self._distances(x[here]).argmin(0) == k  # where two shells overlap, each point belongs to one
+                x[here], own = part(int(here.sum()), generator)
+                kept[here] = own & self._of_shell(x[here], k, inner)
             return x[kept]
 
-        return self._outside(draw, n, inner * (1 - 1e-6), "the shells lie inside the classes; take a larger outer or radius")
-
-    def mahalanobis(self, x):
-        """Distance [n] from points x [n, 2] to the nearest arc, in standard deviations."""
-        return self._distances(check_points(x, 2)).amin(0) / self.std
+        return self._gather(draw, n, "the shells lie inside the classes; take a larger outer or radius")
 
     def _distances(self, x):
+        """[K, n], from each arc to points x [n, 2]."""
         return torch.stack([arc.distance(x) for arc in self.arcs])
 
 
@@ -275,10 +292,8 @@ def check_points(x, dim):
     return x
 
 
-def _check_world(std, dim, separation):
+def _check_world(std, separation):
     _check_positive("std", std)
-    if not (isinstance(dim, int) and dim >= 1):
-        raise ValueError(f"dim must be a whole number of at least 1; got {dim}")
     if not 0 <= separation < math.inf:
         raise ValueError(f"separation must be a number of at least 0; got {separation}")
 
@@ -289,16 +304,17 @@ def _check_positive(name, value):
 
 
 def _check_shell(n, generator, inner, outer):
-    check_draw(n, generator)
+    n = check_draw(n, generator)
     if not 0 <= inner < outer < math.inf:
         raise ValueError(f"inner and outer must satisfy 0 <= inner < outer, in standard deviations; got {inner} and {outer}")
+    return n
 
 
 def check_draw(n, generator):
-    """ValueError unless n is a whole number of at least 0 and generator a torch.Generator."""
-    if not (isinstance(n, int) and n >= 0):
-        raise ValueError(f"n must be a whole number of at least 0; got {n}")
+    """n as an int; ValueError unless it is a whole number of at least 0 and generator a torch.Generator."""
+    n = whole("n", n, 0)
     if not isinstance(generator, torch.Generator):
         raise ValueError(
             f"generator must be a torch.Generator, e.g. torch.Generator().manual_seed(0); got {type(generator).__name__}"
         )
+    return n

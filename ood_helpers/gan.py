@@ -10,11 +10,11 @@ The classifier minimises (a) + β (b), the discriminator maximises (c), the gene
 """
 
 import contextlib
+import functools
 import itertools
 import math
 import warnings
 from dataclasses import dataclass
-from numbers import Integral
 
 import torch
 from torch import nn
@@ -22,8 +22,10 @@ from torch.nn.functional import logsigmoid
 from tqdm.auto import tqdm
 
 from ood_helpers import data
+from ood_helpers.arrays import whole
 from ood_helpers.losses import cross_entropy, kl_to_uniform
-from ood_helpers.models import Stack, check_whole
+from ood_helpers.models import Stack, check_plain
+from ood_helpers.training import keep_last_good, restore, seeds_for
 
 CHUNK = 64  # batches whose points and noise are drawn in one call
 PENALTY = 10.0  # weight of the gradient penalty (Gulrajani et al. 2017, Eq. 3)
@@ -48,6 +50,8 @@ def train_gan(
 ):
     """Train the three networks of Eq. (1) together, in place: one triple, or lists of E of each in one batched run.
 
+    The networks are nn.Sequential as for `training.train`; what is frozen in them (requires_grad=False) stays as it is.
+
     steps      iterations (the paper calls them epochs)
     seed       of points and noise: one whole number for all triples, or a list of E. A triple of a list gets what it would get
                alone with the same seed, up to rounding (which such games amplify)
@@ -58,14 +62,14 @@ def train_gan(
     Returns a `GanHistory`. A triple whose loss stops being finite is named in a warning and keeps its last good weights, which
     make its later snapshots too, while the others go on; if none is left, ValueError. ValueError names a bad argument.
     """
-    check_whole("steps", steps, 1)
-    check_whole("samples", samples, 1)
+    steps, samples = whole("steps", steps, 1), whole("samples", samples, 1)
+    snapshots = [whole("snapshots", iteration, 0) for iteration in snapshots]
     for iteration in snapshots:
-        if iteration not in range(steps + 1):
+        if iteration > steps:
             raise ValueError(f"snapshots must be whole numbers from 0 to steps ({steps}); got {iteration}")
     run = train_gan_steps(generators, discriminators, classifiers, world, steps=steps, seed=seed, **settings)
     generators = _listed(generators)
-    seeds = _seeds(seed, len(generators))
+    seeds = seeds_for(len(generators), seed, "triple")
 
     def pictures():
         noise = [torch.Generator().manual_seed(s) for s in seeds]
@@ -121,8 +125,8 @@ def train_gan_steps(
                by a slip (`trainalble`)
     lr, betas  of Adam, for all three
     """
-    for name, value in [("steps", 1 if steps is None else steps), ("batch", batch), ("discriminator_steps", discriminator_steps)]:
-        check_whole(name, value, 1)
+    steps, batch = steps if steps is None else whole("steps", steps, 1), whole("batch", batch, 1)
+    discriminator_steps = whole("discriminator_steps", discriminator_steps, 1)
     if kind not in ("gan", "wgan"):
         raise ValueError(f'kind must be "gan" or "wgan"; got {kind!r}')
     if freeze_classifier and generator_trains_classifier:
@@ -132,16 +136,25 @@ def train_gan_steps(
     count = len(_listed(generators))
     beta_generator = _beta("beta_generator", beta_generator, count)
     beta_classifier = _beta("beta_classifier", beta_classifier, count)
-    seeds = _seeds(seed, count)
-    game = _Game(*_stacks(world, generators, discriminators, classifiers), lr, betas, generator_trains_classifier)
-    draws = _draws(world, game.G.weights[0].shape[1], batch, seeds)
-    return _play(game, draws, steps, kind, discriminator_steps, beta_generator, beta_classifier, freeze_classifier)
+    seeds = seeds_for(count, seed, "triple")
+    players = _players(world, generators, discriminators, classifiers)
+    draws = _draws(world, players["generators"][0][0].weight.shape[1], batch, seeds)
+    make_game = functools.partial(_Game, lr=lr, betas=betas, generator_trains_classifier=generator_trains_classifier)
+    return _play(players, make_game, draws, steps, kind, discriminator_steps, beta_generator, beta_classifier, freeze_classifier)
 
 
-def _play(game, draws, steps, kind, discriminator_steps, beta_generator, beta_classifier, freeze_classifier):
+def _play(players, make_game, draws, steps, kind, discriminator_steps, beta_generator, beta_classifier, freeze_classifier):
     """The training itself: per step the discriminator, the generator and the classifier move once, in this order."""
-    G, D, C = game.G, game.D, game.C
-    try:
+    with contextlib.ExitStack() as at_the_end:
+        stacks = []
+        for name, models in players.items():
+            try:
+                stacks.append(Stack(models))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+            at_the_end.callback(stacks[-1].release)
+        (G, D, C), game = stacks, make_game(*stacks)
+        at_the_end.callback(torch.set_flush_denormal, False)
         for step in itertools.count() if steps is None else range(steps):
             torch.set_flush_denormal(True)  # saturated outputs are full of denormal numbers, which the processor handles slowly
             for batch in itertools.islice(draws, discriminator_steps):
@@ -160,10 +173,6 @@ def _play(game, draws, steps, kind, discriminator_steps, beta_generator, beta_cl
                 game.minimise("classifier", a + beta_classifier * b, step)  # (a) + β (b)
             torch.set_flush_denormal(False)
             yield {name: term.detach() + game.nan_if_collapsed() for name, term in [("a", a), ("b", b), ("c", c)]}
-    finally:
-        torch.set_flush_denormal(False)
-        for stack in game.stacks:
-            stack.release()
 
 
 def _both(stack, x, fake):
@@ -198,26 +207,26 @@ class _Game:
 
     def __init__(self, G, D, C, lr, betas, generator_trains_classifier):
         self.stacks = self.G, self.D, self.C = G, D, C
-        moved = {"discriminator": [D], "generator": [G, C] if generator_trains_classifier else [G], "classifier": [C]}
+        players = {"discriminator": [D], "generator": [G, C] if generator_trains_classifier else [G], "classifier": [C]}
+        self.moved = {player: [p for stack in stacks for p in stack.trained()] for player, stacks in players.items()}
         self.optimizers = {
-            player: torch.optim.Adam([p for stack in stacks for p in stack.parameters()], lr=lr, betas=betas, fused=True)
-            for player, stacks in moved.items()
+            player: torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True)
+            for player, parameters in self.moved.items()
+            if parameters  # else the player is frozen
         }
         self.last_good = {}
 
     def minimise(self, player, losses, step):
         """One step of a player down its losses [E]; triples with a loss or gradient that is not finite stay as they are."""
-        optimizer = self.optimizers[player]
-        parameters = optimizer.param_groups[0]["params"]
-        optimizer.zero_grad()
-        losses.sum().backward(inputs=parameters)
+        parameters = self.moved[player]
+        if parameters:
+            self.optimizers[player].zero_grad()
+            losses.sum().backward(inputs=parameters)
         gradients = sum(parameter.grad.sum((1, 2)) for parameter in parameters)
         self._stop_collapsed(player, losses.detach() + gradients, step)
-        optimizer.step()
-        with torch.no_grad():
-            for e, good in self.last_good.items():
-                for parameter in parameters:
-                    parameter[e] = good[parameter]
+        if parameters:
+            self.optimizers[player].step()
+        restore(parameters, self.last_good)
 
     def nan_if_collapsed(self):
         """[E]: NaN for the triples that have collapsed, 0 for the others."""
@@ -225,9 +234,7 @@ class _Game:
 
     def _stop_collapsed(self, player, numbers, step):
         """Keep the weights of a triple the first time that its number of [E] is not finite; raise if none is left to train."""
-        new = [e for e in (~torch.isfinite(numbers)).nonzero().flatten().tolist() if e not in self.last_good]
-        for e in new:
-            self.last_good[e] = {p: p.detach()[e].clone() for stack in self.stacks for p in stack.parameters()}
+        new = keep_last_good(self.stacks, numbers, self.last_good)
         if len(self.last_good) == len(self.G.models):
             raise ValueError(
                 f"every triple has collapsed, the last at step {step}, where the {player}'s loss or its gradient is not finite. "
@@ -263,47 +270,39 @@ def sample(model, n, *, generator):
 
     functools.partial(sample, model) can be the `ood` of `training.train`.
     """
-    noise = torch.randn(n, model[0].in_features, generator=generator)
+    weight = next(model.parameters())
+    noise = torch.randn(n, model[0].in_features, generator=generator).to(weight.dtype)
     with torch.no_grad():
         return model(noise)
 
 
-def _stacks(world, generators, discriminators, classifiers):
-    """The three lists as stacks, after checking that they fit each other and the world."""
-    stacks = []
-    for name, models in [("generators", generators), ("discriminators", discriminators), ("classifiers", classifiers)]:
-        models = _listed(models)
-        if not models or len(models) != len(_listed(generators)):
-            raise ValueError(f"{name} must be as many as generators ({len(_listed(generators))}), at least 1; got {len(models)}")
+def _players(world, generators, discriminators, classifiers):
+    """The three lists by name, after checking that they fit each other and the world."""
+    players = {"generators": _listed(generators), "discriminators": _listed(discriminators), "classifiers": _listed(classifiers)}
+    count = len(players["generators"])
+    for name, models in players.items():
+        if not models or len(models) != count:
+            raise ValueError(f"{name} must be as many as generators ({count}), at least 1; got {len(models)}")
         if len({id(model) for model in models}) < len(models):
             raise ValueError(f"{name} must be different networks; one of them is in the list twice")
-        try:
-            stacks.append(Stack(models))
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-    G, D, C = stacks
-    classes = len(world.means)
+    check_plain({f"{name}: network {e}": model for name, models in players.items() for e, model in enumerate(models)})
+    G, D, C = (models[0] for models in players.values())
     for name, what, got, expected in [
-        ("generators", "outputs, the world's dimension", G.weights[-1].shape[2], world.dim),
-        ("discriminators", "inputs, the world's dimension", D.weights[0].shape[1], world.dim),
-        ("discriminators", "output, the logit of being real", D.weights[-1].shape[2], 1),
-        ("classifiers", "inputs, the world's dimension", C.weights[0].shape[1], world.dim),
-        ("classifiers", "outputs, one per class of the world", C.weights[-1].shape[2], classes),
+        ("generators", "outputs, the world's dimension", len(G[-1].weight), world.dim),
+        ("discriminators", "inputs, the world's dimension", D[0].weight.shape[1], world.dim),
+        ("discriminators", "output, the logit of being real", len(D[-1].weight), 1),
+        ("classifiers", "inputs, the world's dimension", C[0].weight.shape[1], world.dim),
+        ("classifiers", "outputs, one per class of the world", len(C[-1].weight), len(world.means)),
     ]:
         if got != expected:
             raise ValueError(f"{name} must have {expected} {what}; got {got}")
-    return stacks
+    if not any(parameter.requires_grad for models in players.values() for model in models for parameter in model.parameters()):
+        raise ValueError("networks must have something to train; all of their parameters are frozen (requires_grad=False)")
+    return players
 
 
 def _listed(models):
     return [models] if isinstance(models, nn.Module) else list(models)
-
-
-def _seeds(seed, count):
-    seeds = [seed] * count if isinstance(seed, Integral) else list(seed)
-    if len(seeds) != count:
-        raise ValueError(f"seed must be one whole number or one per triple ({count}); got {len(seeds)}")
-    return seeds
 
 
 def _beta(name, value, count):
@@ -355,7 +354,7 @@ def diversity(x, world, *, n_directions=36):
 
 def _sectors(x, world, n_directions):
     """Which of the K · n_directions sectors around the class means each point of x [n, 2] lies in: int64 [n]."""
-    check_whole("n_directions", n_directions, 1)
+    n_directions = whole("n_directions", n_directions, 1)
     if world.dim != 2:
         raise ValueError(f"world must be a plane, of dimension 2, to be cut into sectors; got dimension {world.dim}")
     offset = data.check_points(x, 2)[:, None] - world.means.to(x.dtype)

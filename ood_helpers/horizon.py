@@ -14,14 +14,14 @@ import math
 import torch
 from torch import nn
 
+from ood_helpers.arrays import whole
 from ood_helpers.losses import cross_entropy
-from ood_helpers.models import Stack, check_whole
+from ood_helpers.models import Stack, check_forward
 
 
 def unit_directions(n, dim, *, generator):
     """n random directions [n, dim] of length 1, uniform on the sphere."""
-    check_whole("n", n, 1)
-    check_whole("dim", dim, 1)
+    n, dim = whole("n", n, 1), whole("dim", dim, 1)
     return nn.functional.normalize(torch.randn(n, dim, generator=generator), dim=1)
 
 
@@ -63,9 +63,10 @@ def silent_horizon_loss(network, u, margin=0.1):
     """The mean of Σ_j relu(z0_j(u) + margin) over directions u [n, d], z0 the pre-activations of f0's last hidden layer.
 
     It is 0 exactly where that whole layer is inactive with `margin` to spare, and then every slope is exactly 0: a tie that
-    survives small changes of the weights. Its gradient does not fade on the way. With two or more hidden layers it can be 0 in
-    all directions. With one it cannot: a neuron with weights w ≠ 0 is active at u = w. (Its neurons can still cancel, as in
-    relu(x + 1) − relu(x − 1), and all classes tie; but such a tie does not survive small changes.)
+    survives small changes of the weights. Its gradient does not fade on the way. With two hidden layers it can be 0 in all
+    directions only if the first layer's weights positively span the input space, which takes more than d neurons: where the
+    first layer is off, z0 is 0, not below. With one hidden layer it cannot: a neuron with weights w ≠ 0 is active at u = w.
+    (Its neurons can still cancel, as in relu(x + 1) − relu(x − 1), and all classes tie; but not after small changes.)
 
     margin  positive, in units of z0 at length 1
     Raises ValueError unless the activation of the last hidden layer is ReLU: a LeakyReLU is never silent.
@@ -85,17 +86,22 @@ def _without_biases(network):
         weights, activations = network.weights, network.activations
     elif isinstance(network, nn.Sequential) and len(network) % 2 == 1:
         for i, layer in enumerate(network[::2]):
+            where = f"network, layer {2 * i} ({type(layer).__name__})"
             if not isinstance(layer, nn.Linear):
-                raise ValueError(f"network, layer {2 * i} ({type(layer).__name__}): expected Linear, ReLU, …, Linear")
+                raise ValueError(f"{where}: expected Linear, ReLU, …, Linear")
+            check_forward(where, layer, nn.Linear)
+        check_forward("network", network, nn.Sequential)
         weights, activations = [layer.weight.T for layer in network[::2]], list(network[1::2])
     else:
         raise ValueError(f"network must be a Stack or an nn.Sequential (Linear, ReLU, …, Linear); got {type(network).__name__}")
     for i, activation in enumerate(activations):
+        where = f"network, layer {2 * i + 1} ({type(activation).__name__})"
         if not isinstance(activation, (nn.ReLU, nn.LeakyReLU)):
             raise ValueError(
-                f"network, layer {2 * i + 1} ({type(activation).__name__}): must be ReLU or LeakyReLU; "
+                f"{where}: must be ReLU or LeakyReLU; "
                 "with another activation the network far away is not the network without its biases"
             )
+        check_forward(where, activation, nn.ReLU, nn.LeakyReLU)
     return weights, activations
 
 
@@ -107,5 +113,6 @@ def _pre_activations(weights, activations, u):
         raise ValueError(f"u must be a float tensor of shape [n, {dim}], one direction per row; got {got}")
     z = [u.to(weights[0].dtype) @ weights[0]]
     for weight, activation in zip(weights[1:], activations, strict=True):
-        z.append(activation(z[-1]) @ weight)
+        kept = z[-1].clone() if activation.inplace else z[-1]  # one that works in place would overwrite what is returned
+        z.append(activation(kept) @ weight)
     return z

@@ -49,7 +49,7 @@ class Digits:
 
     def sample(self, n, *, generator):
         """n training digits, drawn with replacement: x float32 [n, d] and their classes y int64 [n]."""
-        check_draw(n, generator)
+        n = check_draw(n, generator)
         i = torch.randint(len(self.x_train), (n,), generator=generator)
         return self.x_train[i], self.y_train[i]
 
@@ -60,7 +60,7 @@ class Digits:
         where its distance is not in the range. Clipping shortens the steps by about a fifth: half of all pixels are 0 and
         can only gain ink.
         """
-        check_draw(n, generator)
+        n = check_draw(n, generator)
         if not 0 < inner < outer < math.inf:
             raise ValueError(f"inner and outer must satisfy 0 < inner < outer, in units of reach; got {inner} and {outer}")
         kept = [torch.empty(0, self.dim)]
@@ -78,7 +78,7 @@ class Digits:
 
     def box(self, n, *, generator):
         """n OOD images [n, d], uniform in the box. With 64 pixels none comes near a digit: all are beyond 1.4 times `reach`."""
-        check_draw(n, generator)
+        n = check_draw(n, generator)
         return torch.rand(n, self.dim, generator=generator)
 
     def distance(self, x):
@@ -143,7 +143,7 @@ def permuted(n, *, generator):
 
 def textures(n, *, generator):
     """Clouds: white noise blurred by a Gaussian of 1.5 pixels, then stretched to reach from 0 to 1 in every image."""
-    check_draw(n, generator)
+    n = check_draw(n, generator)
     pixel = torch.arange(8)
     blur = torch.exp(-((pixel[:, None] - pixel) ** 2) / (2 * 1.5**2))
     x = (blur @ torch.randn(n, 8, 8, generator=generator) @ blur).reshape(n, DIM)
@@ -153,19 +153,19 @@ def textures(n, *, generator):
 
 def uniform(n, *, generator):
     """Every pixel uniform in [0, 1]."""
-    check_draw(n, generator)
+    n = check_draw(n, generator)
     return torch.rand(n, DIM, generator=generator)
 
 
 def corners(n, *, generator):
     """Corners of the box: every pixel 0 or 1, each with probability one half."""
-    check_draw(n, generator)
+    n = check_draw(n, generator)
     return torch.randint(2, (n, DIM), generator=generator).float()
 
 
 def interpolations(n, *, generator):
     """(1 − t) a + t b for test digits a, b of different classes, t uniform in [0.3, 0.7]. Most lie within `reach` of a digit."""
-    check_draw(n, generator)
+    n = check_draw(n, generator)
     _, _, x, y, _ = _digits()
     a = torch.randint(len(x), (n,), generator=generator)
     b = torch.multinomial((y[a, None] != y).float(), 1, generator=generator)[:, 0]
@@ -177,7 +177,7 @@ KINDS = {kind.__name__: kind for kind in (letters, inverted, permuted, textures,
 
 
 def _pick(images, n, generator):
-    check_draw(n, generator)
+    n = check_draw(n, generator)
     return images[torch.randint(len(images), (n,), generator=generator)]
 
 

@@ -9,6 +9,9 @@ import math
 
 import torch
 
+from ood_helpers.arrays import whole
+from ood_helpers.scores import max_softmax_log_odds
+
 # Margins of the energy loss, in nats: the best of six pairs in the paper's world with boundary OOD points, chosen by the AUROC of
 # the energy on two networks of seeds 1000 and 1001, which are measured nowhere else. The energy paper's (-23, -5) are for ten
 # classes of images; here they were the worst of the six.
@@ -116,18 +119,19 @@ def worst_in_ball(network, x, radius, steps=5):
     """
     if not 0 < radius < math.inf:
         raise ValueError(f"radius must be a positive number; got {radius}")
-    if not (isinstance(steps, int) and steps >= 1):
-        raise ValueError(f"steps must be a whole number of at least 1; got {steps}")
+    steps = whole("steps", steps, 1)
     with torch.no_grad():
-        best_odds = _log_odds(network(x))
+        best_odds = max_softmax_log_odds(
+            network(x.clone())
+        )  # a copy: a first layer that works in place would overwrite the points
     best = here = x.expand(*best_odds.shape, -1)
     for _ in range(steps):
         here = here.detach().requires_grad_()
-        (uphill,) = torch.autograd.grad(_log_odds(network(here)).sum(), here)
+        (uphill,) = torch.autograd.grad(max_softmax_log_odds(network(here.clone())).sum(), here)
         away = here.detach() + 2 * radius / steps * torch.nn.functional.normalize(uphill, dim=-1) - x
         here = x + away * (radius / away.norm(dim=-1, keepdim=True)).clamp(max=1)
         with torch.no_grad():
-            odds = _log_odds(network(here))
+            odds = max_softmax_log_odds(network(here.clone()))
         best = torch.where((odds > best_odds)[..., None], here, best)
         best_odds = torch.maximum(odds, best_odds)
     return best.detach()
@@ -138,12 +142,6 @@ def one_each(logits_in, y, logits_out, losses):
     if not (logits_in.dim() == 3 and len(losses) == len(logits_in)):
         raise ValueError(f"losses must be E for logits [E, n, K] of E networks; got {len(losses)} for {list(logits_in.shape)}")
     return torch.stack([loss(*part) for loss, *part in zip(losses, logits_in, y, logits_out, strict=True)])
-
-
-def _log_odds(logits):
-    """log(p / (1 − p)) of the largest softmax probability p [...]."""
-    top, winner = logits.max(-1, keepdim=True)
-    return top.squeeze(-1) - logits.scatter(-1, winner, -torch.inf).logsumexp(-1)
 
 
 def _check_weight(name, weight):

@@ -5,7 +5,11 @@ import itertools
 import torch
 from torch import nn
 
+from ood_helpers.arrays import whole
+
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")  # where a module keeps them
+RANDOM = (nn.RReLU, nn.modules.dropout._DropoutNd)
 
 
 def mlp(in_dim=2, width=500, n_classes=2, depth=2, activation="relu", *, slope=0.01, init="torch", generator=None):
@@ -18,8 +22,8 @@ def mlp(in_dim=2, width=500, n_classes=2, depth=2, activation="relu", *, slope=0
                 ±√(6/(inputs + outputs)), biases 0 (what the paper's code uses)
     generator   where the random numbers come from; None: torch's global generator
     """
-    for name, value, least in [("in_dim", in_dim, 1), ("width", width, 1), ("n_classes", n_classes, 1), ("depth", depth, 0)]:
-        check_whole(name, value, least)
+    in_dim, width, n_classes = whole("in_dim", in_dim, 1), whole("width", width, 1), whole("n_classes", n_classes, 1)
+    depth = whole("depth", depth, 0)
     if not 0 <= slope < float("inf"):
         raise ValueError(f"slope must be a number of at least 0; got {slope}")
     if activation not in ACTIVATIONS:
@@ -40,8 +44,7 @@ def generator(noise_dim=100, width=256, depth=3, out_dim=2, *, init="torch", gen
 
     init, generator (of random numbers) as in `mlp`
     """
-    check_whole("noise_dim", noise_dim, 1)
-    check_whole("out_dim", out_dim, 1)
+    noise_dim, out_dim = whole("noise_dim", noise_dim, 1), whole("out_dim", out_dim, 1)
     return mlp(noise_dim, width, out_dim, depth, "leaky_relu", slope=0.2, init=init, generator=generator)
 
 
@@ -68,59 +71,217 @@ class Stack:
     """E networks of one shape as one: every layer of all of them is one batched matrix product.
 
     From then on the networks' parameters are views into the stack, so training the stack trains them in place.
-    weights  one tensor [E, inputs, outputs] per Linear · biases  one [E, 1, outputs] per Linear
-    Raises ValueError that names the network and layer unless all are nn.Sequential of Linear and one activation, same shape.
+    weights  one tensor [E, inputs, outputs] per Linear · biases  one [E, 1, outputs] per Linear. A network's parameter with
+             requires_grad=False stays as it is: where it has company that is trained, its part of the gradient is 0
+    Raises ValueError that names the network and layer unless all have the same shape and are what `check_plain` asks for.
     """
 
     def __init__(self, models):
-        shapes = [_shape(model, e) for e, model in enumerate(models)]
+        self.models = list(models)
+        if not self.models:
+            raise ValueError("models must hold at least one network; got an empty list")
+        check_plain({f"network {e}": model for e, model in enumerate(self.models)})
+        shapes = [_shape(model) for model in self.models]
         for e, shape in enumerate(shapes):
             if shape != shapes[0]:
                 raise ValueError(f"models must all have the same shape; network 0 is {shapes[0]} but network {e} is {shape}")
-        self.models = list(models)
-        layers = list(zip(*models, strict=True))
-        self.activations = [group[0] for group in layers if not isinstance(group[0], nn.Linear)]
-        linears = [group for group in layers if isinstance(group[0], nn.Linear)]
+        layers = list(zip(*self.models, strict=True))
+        self.activations = [group[0] for group in layers[1::2]]
         with torch.no_grad():
-            self.weights = [torch.stack([layer.weight.T for layer in group]).contiguous() for group in linears]
-            self.biases = [torch.stack([layer.bias[None] for layer in group]) for group in linears]
-        for group, weight, bias in zip(linears, self.weights, self.biases, strict=True):
+            self.weights = [torch.stack([layer.weight.T for layer in group]).contiguous() for group in layers[::2]]
+            self.biases = [torch.stack([layer.bias[None] for layer in group]) for group in layers[::2]]
+        self._check_same("must be a fixed function of a point")
+        self._views = []
+        for group, weight, bias in zip(layers[::2], self.weights, self.biases, strict=True):
+            _train_only(weight, [layer.weight.requires_grad for layer in group])
+            _train_only(bias, [layer.bias.requires_grad for layer in group])
             for e, layer in enumerate(group):
-                layer.weight.data, layer.bias.data = weight[e].T, bias[e, 0]
-        for parameter in self.parameters():
-            parameter.requires_grad_()
+                self._views += [(layer.weight, weight.detach()[e].T), (layer.bias, bias.detach()[e, 0])]
+        for parameter, view in self._views:
+            parameter.data = view
+
+    @property
+    def dtype(self):
+        return self.weights[0].dtype
 
     def parameters(self):
         return self.weights + self.biases
 
+    def trained(self):
+        """The parameters that training moves: those that are not frozen in every network."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
     def __call__(self, x):
-        """Logits [E, n, K] of points x: [n, d] for the same points in every network, [E, n, d] for each its own."""
-        h = x.expand(len(self.models), *x.shape[-2:])
-        for weight, bias, activation in zip(self.weights, self.biases, [*self.activations, nn.Identity()], strict=True):
+        """Logits [E, n, K] of points x: [n, d] for the same points in every network, [E, n, d] for each its own.
+
+        Points of another float type become numbers of the networks' own.
+        """
+        h = x.to(self.dtype).expand(len(self.models), *x.shape[-2:])
+        return self._run(h, self.weights, self.biases)
+
+    def _run(self, h, weights, biases):
+        for weight, bias, activation in zip(weights, biases, [*self.activations, nn.Identity()], strict=True):
             h = activation(torch.baddbmm(bias, h, weight))
         return h
 
     def release(self):
-        """Give each network its own copy of its parameters again."""
-        for model in self.models:
-            for parameter in model.parameters():
-                parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+        """Give each network its own copy of its parameters again; ValueError if a network is not what the stack computes."""
+        try:
+            self._check_same("was changed while it was trained, so it is not what was trained")
+        finally:
+            for parameter, view in self._views:
+                if parameter.data_ptr() == view.data_ptr():  # else something else has given it a place already
+                    parameter.data = view.clone(memory_format=torch.contiguous_format)
+
+    @torch.no_grad()
+    def _check_same(self, what):
+        """ValueError unless each network, run as it is, computes what the stack does: at a few points, in float64."""
+        random = torch.Generator().manual_seed(0)
+        x = 10 * torch.randn(8, self.weights[0].shape[1], generator=random, dtype=torch.float64)
+        for e, model in enumerate(self.models):
+            parts = [[p[e : e + 1].double() for p in parameters] for parameters in (self.weights, self.biases)]
+            expected = self._run(x[None], *parts)[0]
+            own = {name: parameter.double() for name, parameter in model.named_parameters()}
+            found = torch.func.functional_call(model, own, x.clone())
+            scale = expected[expected.isfinite()].abs().sum().item()
+            if found.shape != expected.shape or not torch.allclose(found, expected, 0, 1e-6 * scale, equal_nan=True):
+                raise ValueError(f"network {e} {what}: its logits differ from those of the stack that trains it")
 
 
-def _shape(model, e):
-    """A network's shape in words, e.g. '2-500-500-2 ReLU'."""
-    if not isinstance(model, nn.Sequential) or len(model) % 2 == 0:
-        raise ValueError(f"network {e} must be an nn.Sequential (Linear, activation, …, Linear); got {type(model).__name__}")
-    for i, layer in enumerate(model):
-        if (i % 2 == 0) != isinstance(layer, nn.Linear) or (i % 2 == 1 and any(True for _ in layer.parameters())):
-            raise ValueError(f"network {e}, layer {i} ({type(layer).__name__}): expected Linear, activation, …, Linear")
-        if i % 2 == 0 and layer.bias is None:
-            raise ValueError(f"network {e}, layer {i} (Linear): must have a bias")
-    sizes = "-".join(str(n) for n in [model[0].in_features] + [layer.out_features for layer in model[::2]])
-    return " ".join([sizes, *(str(layer) for layer in model[1::2])])
+def _train_only(parameter, trained):
+    """Let a stack's parameter [E, …] have a gradient, but 0 for the networks that do not train it."""
+    parameter.requires_grad_(any(trained))
+    if any(trained) and not all(trained):
+        frozen = ~torch.tensor(trained)[:, None, None]
+        parameter.register_hook(lambda gradient: gradient.masked_fill(frozen, 0))
 
 
-def check_whole(name, value, least):
-    """ValueError that names the argument unless value is a whole number of at least `least`."""
-    if not (isinstance(value, int) and value >= least):
-        raise ValueError(f"{name} must be a whole number of at least {least}; got {value}")
+def _shape(model):
+    """A network's shape in words, e.g. '2-500-500-2 ReLU() ReLU()'."""
+    weights = [layer.weight for layer in model[::2]]
+    sizes = "-".join(str(n) for n in [weights[0].shape[1], *map(len, weights)])
+    dtype = [] if weights[0].dtype == torch.float32 else [str(weights[0].dtype)]
+    return " ".join([sizes, *(str(layer) for layer in model[1::2]), *dtype])
+
+
+def check_plain(networks):
+    """ValueError that says what is wrong, where and what to do unless the networks can be computed from their numbers alone.
+
+    networks  by name. Each must be an nn.Sequential of Linear and one activation in turn, float32 or float64 on the processor,
+              without hooks, forwards of their own, buffers or weights made of others (pruned, normed, parametrised); every
+              parameter must have memory of its own (not tied, no layer used twice), and an activation must be a fixed function
+    """
+    for name, model in networks.items():
+        if not (isinstance(model, nn.Sequential) and len(model) % 2 == 1):
+            got = f"{type(model).__name__} of {len(model)} layers" if isinstance(model, nn.Sequential) else type(model).__name__
+            raise ValueError(f"{name} must be an nn.Sequential (Linear, activation, …, Linear); got {got}")
+        check_forward(name, model, nn.Sequential)
+        for i, layer in enumerate(model):
+            where, before = f"{name}, layer {i} ({type(layer).__name__})", model[i - 1] if i else None
+            if i % 2 == 0:
+                _check_linear(where, layer, model[i - 2] if i else layer, model[0])
+            else:
+                _check_activation(where, layer, before.weight)
+    spans = sorted(
+        (*_span(parameter), f"{name}, layer {i} ({type(layer).__name__}), {part}")
+        for name, model in networks.items()
+        for i, layer in enumerate(model)
+        for part, parameter in layer.named_parameters()
+    )
+    for (_, end, one), (start, _, other) in itertools.pairwise(spans):
+        if start < end:
+            raise ValueError(
+                f"{other} shares its numbers with {one}: trained together they would come apart. "
+                "Give each a copy of its own (copy.deepcopy), or train with a loop of your own"
+            )
+
+
+def check_forward(where, module, *kinds):
+    """ValueError unless calling the module runs the forward of one of torch's classes `kinds`, and no hook."""
+    own = "forward" in vars(module) or type(module).__call__ is not nn.Module.__call__
+    if own or all(type(module).forward is not kind.forward for kind in kinds):
+        raise ValueError(
+            f"{where}: expected {' or '.join(kind.__name__ for kind in kinds)}, as in torch.nn; it has a forward of its own. "
+            "Train it with a loop of your own"
+        )
+    _check_no_hooks(where, module)
+
+
+def _check_no_hooks(where, module):
+    if any(getattr(module, hooks) for hooks in HOOKS):
+        raise ValueError(
+            f"{where}: has hooks, which would not run. Remove them (of a pruned layer by torch.nn.utils.prune.remove, "
+            "of a normed one by remove_weight_norm or remove_spectral_norm), or train it with a loop of your own"
+        )
+
+
+def _check_linear(where, layer, before, first):
+    if not isinstance(layer, nn.Linear):
+        raise ValueError(f"{where}: expected Linear, activation, …, Linear")
+    if any(map(nn.parameter.is_lazy, layer.parameters())):
+        raise ValueError(f"{where}: holds no numbers yet; run the network once")
+    check_forward(where, layer, nn.Linear)
+    if layer.bias is None:
+        raise ValueError(f"{where}: must have a bias")
+    names = [name for name, _ in [*layer.named_parameters(), *layer.named_buffers()]]
+    if sorted(names) != ["bias", "weight"]:
+        raise ValueError(
+            f"{where}: must hold a weight and a bias and nothing else; it holds {', '.join(names)}. "
+            "Make it plain (torch.nn.utils.parametrize.remove_parametrizations), or train it with a loop of your own"
+        )
+    for name, parameter in layer.named_parameters():
+        if parameter.device.type != "cpu" or parameter.layout != torch.strided or type(parameter) is not nn.Parameter:
+            got = f"{type(parameter).__name__}, {parameter.layout}, on {parameter.device}"
+            raise ValueError(f"{where}: its {name} must be an ordinary (strided) Parameter on the cpu; got {got}")
+        if parameter.dtype not in (torch.float32, torch.float64) or parameter.dtype != first.weight.dtype:
+            raise ValueError(
+                f"{where}: its {name} is {parameter.dtype}; all of a network must be float32 or all float64. "
+                "Convert it with .float() or .double()"
+            )
+        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
+            raise ValueError(f"{where}: its {name} has a gradient hook, which would not run; remove it")
+    if layer.weight.dim() != 2 or layer.bias.shape != layer.weight.shape[:1]:
+        shapes = f"{list(layer.weight.shape)} and {list(layer.bias.shape)}"
+        raise ValueError(f"{where}: weight and bias must have shapes [outputs, inputs] and [outputs]; got {shapes}")
+    if before is not layer and layer.weight.shape[1] != len(before.weight):
+        raise ValueError(f"{where}: takes {layer.weight.shape[1]} inputs but the Linear before it gives {len(before.weight)}")
+
+
+def _check_activation(where, activation, before):
+    """An activation must be a fixed function of each point's numbers [..., width], without state, chance or other points."""
+    if isinstance(activation, nn.Linear) or next(activation.parameters(), None) is not None:
+        raise ValueError(f"{where}: expected Linear, activation, …, Linear, the activation without parameters")
+    if next(activation.buffers(), None) is not None:
+        raise ValueError(f"{where}: must have no buffers; a state of its own would be shared by all networks")
+    for module in activation.modules():
+        _check_no_hooks(where, module)
+    if type(activation) in ACTIVATIONS.values() and "forward" not in vars(activation):
+        return
+    if any(isinstance(module, RANDOM) for module in activation.modules()):
+        raise ValueError(f"{where}: must not be random; leave it out, or train with a loop of your own")
+    random = torch.Generator().manual_seed(0)
+    h = torch.randn(2, 8, len(before), generator=random, dtype=before.dtype)
+    modes = {module: module.training for module in activation.modules()}
+    try:
+        with torch.no_grad():
+            together = activation.train()(h.clone())
+            activation.eval()
+            apart = torch.stack([activation(part.clone()) for part in h])
+        same = together.shape == apart.shape == h.shape and torch.allclose(together, apart, 1e-4, equal_nan=True)
+    except Exception as error:  # whatever goes wrong: it is no such function
+        raise ValueError(f"{where}: does not map numbers [E, n, width] to as many ({error})") from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    if not same:
+        raise ValueError(
+            f"{where}: must be a fixed function of each point's numbers [..., width], the same in training and in eval mode; "
+            "it is random, has a state, or looks at other points or axes. Train with a loop of your own"
+        )
+
+
+def _span(parameter):
+    """The addresses in memory, first and beyond the last, of a parameter's numbers."""
+    last = sum((n - 1) * step for n, step in zip(parameter.shape, parameter.stride(), strict=True))
+    start = parameter.data_ptr()
+    return start, start + (last + 1) * parameter.element_size() if parameter.numel() else start

@@ -19,13 +19,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch
 from matplotlib.ticker import MaxNLocator
 
-# Okabe and Ito's palette, told apart with any colour vision; every colour goes with a marker of its own
+# one meaning, one colour, told apart with any colour vision. Okabe and Ito's palette; each class has a marker of its own, too
 CLASSES = [("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D")]
 OOD = ("#000000", "x")
-REJECT = "0.6"  # the colour of the reject class, a grey
-ACCENT = "#D55E00"
+REJECT, REJECT_PALE = "0.6", "0.93"  # the reject class and what it wins, greys
+ACCENT = "#D55E00"  # what a figure points at
+INSIDE, INSIDE_PALE = "#8C564B", "#CDA294"  # in-distribution points of any class, and what is taken for them
+# curves that are no class, from Paul Tol's muted scheme
+SERIES = [("#882255", "o"), ("#44AA99", "s"), ("#999933", "^")]
 # the bands of the paper's Figures 3b and 4b: the surer, the darker
-BANDS, BAND_COLORS = [0.5, 0.6, 0.9, 1.0], ["#fcefb4", "#6aa6c8", "#1d2f6f"]
+BANDS, BAND_COLORS = [0.5, 0.6, 0.9, 1.0], ["#fff3c4", "#c2a5cf", "#40004b"]
 BAND_NAMES = ["0.5–0.6 unsure", "0.6–0.9", "0.9–1 sure"]
 
 # legends stand below the axes, where they cover nothing
@@ -40,7 +43,7 @@ STYLE = {
     "figure.facecolor": "white",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": matplotlib.cycler(color=[color for color, _ in CLASSES]),
+    "axes.prop_cycle": matplotlib.cycler(color=[color for color, _ in SERIES]),
     "lines.linewidth": 2,
 }
 
@@ -54,13 +57,13 @@ class Figure(_Figure):
         return buffer.getvalue()
 
 
-def figure(columns=1, width=8.4, height=4.2):
-    """A figure of `width` × `height` inches and its axes (one, or an array of columns), in the course's style."""
+def figure(columns=1, width=8.4, height=4.2, rows=1):
+    """A figure of `width` × `height` inches and its axes (one, or an array of them), in the course's style."""
     with matplotlib.rc_context(STYLE):
         fig = Figure(figsize=(width, height), dpi=100, layout="compressed")
         fig.get_layout_engine().set(h_pad=0.1, w_pad=0.12)  # tick labels at the corners need room
         FigureCanvasAgg(fig)
-        return fig, fig.subplots(1, columns)
+        return fig, fig.subplots(rows, columns)
 
 
 def table(header, rows):
@@ -126,8 +129,11 @@ def grid(half_width, n=81):
 
 
 def band_map(ax, confidence, half_width):
-    """An image of confidences [n, n] over the square window in the paper's three bands; returns it for `set_data`."""
-    return _image(ax, confidence, half_width, ListedColormap(BAND_COLORS), BoundaryNorm(BANDS, 3))
+    """An image of confidences [n, n] over the square window in the paper's three bands; returns it for `set_data`.
+
+    NaN is drawn as rejected: where reject wins a network is sure, of reject, though no class has a high probability.
+    """
+    return _image(ax, confidence, half_width, ListedColormap(BAND_COLORS).with_extremes(bad=REJECT), BoundaryNorm(BANDS, 3))
 
 
 def class_map(ax, winner, half_width, n_classes, reject=False):
@@ -146,10 +152,11 @@ def _image(ax, values, half_width, cmap, norm):
     return ax.imshow(np.asarray(values), origin="lower", extent=extent, cmap=cmap, norm=norm, interpolation="nearest", zorder=0)
 
 
-def band_legend(ax):
-    """A legend of the three confidence bands."""
-    handles = [Patch(fc=color, ec="0.4", label=name) for color, name in zip(BAND_COLORS, BAND_NAMES, strict=True)]
-    ax.legend(handles=handles, ncols=3, **BELOW | {"handlelength": 1.0})
+def band_legend(ax, reject=False):
+    """A legend of the three confidence bands, and of what is rejected."""
+    looks = [*zip(BAND_COLORS, BAND_NAMES, strict=True), *[(REJECT, "rejected")] * reject]
+    handles = [Patch(fc=color, ec="0.4", label=name) for color, name in looks]
+    ax.legend(handles=handles, ncols=2 if reject else 3, **BELOW | {"handlelength": 1.0})
 
 
 def class_legend(ax, n_classes, ood=False):
@@ -176,7 +183,7 @@ def _full(n_classes, reject):
 def _pale(n_classes, reject):
     """Paler colours [K, 3]; reject is palest, so that a thin arm of a class shows on it."""
     colors = 0.4 + 0.6 * _full(n_classes, reject)
-    colors[n_classes:] = 0.93
+    colors[n_classes:] = matplotlib.colors.to_rgb(REJECT_PALE)
     return colors
 
 
@@ -198,8 +205,8 @@ def confidence_bars(ax, bins=20, low=0.5):
     """Two empty histograms of confidences over [low, 1], in-distribution and OOD, for `set_bars`; returns both."""
     ax.set(xlim=(low, 1), ylim=(0, 1), xlabel="confidence", ylabel="share of the points", title="test points")
     edges = np.linspace(low, 1, bins + 1)
-    kept = ax.stairs(np.zeros(bins), edges, fill=True, color=CLASSES[0][0], alpha=0.55, label="in-distribution")
-    other = ax.stairs(np.zeros(bins), edges, color=ACCENT, lw=2.5, label="OOD")
+    kept = ax.stairs(np.zeros(bins), edges, fill=True, color=INSIDE, alpha=0.7, label="in-distribution")
+    other = ax.stairs(np.zeros(bins), edges, color=OOD[0], lw=2.5, label="OOD")
     ax.legend(**BELOW, ncols=2)
     return kept, other
 

@@ -14,8 +14,8 @@ from sklearn.covariance import EmpiricalCovariance
 from sklearn.neighbors import NearestNeighbors
 from torch.nn.functional import normalize
 
+from ood_helpers.arrays import whole
 from ood_helpers.data import check_draw, check_points
-from ood_helpers.models import check_whole
 
 NEAR_SHELL = (2.5, 5.0)  # in standard deviations: what counts as near the boundary
 TARGETS = 2000  # points of the true boundary that samples may cover
@@ -34,10 +34,10 @@ def knn_noise(x, y, *, neighbours=10, boundary_share=0.1, noise=1.0, candidates=
     same sense of so many `candidates`. The classes y are not used.
     noise  standard deviation of the noise, in units of x
     """
-    check_whole("neighbours", neighbours, 1)
+    neighbours = whole("neighbours", neighbours, 1)
     points = _training_set(x, y, neighbours + 1)
     _check_share("boundary_share", boundary_share)
-    check_whole("candidates", candidates, 1)
+    candidates = whole("candidates", candidates, 1)
     if not 0 < noise < math.inf:
         raise ValueError(f"noise must be a positive number; got {noise}")
     index = NearestNeighbors(n_neighbors=neighbours).fit(points)
@@ -45,7 +45,7 @@ def knn_noise(x, y, *, neighbours=10, boundary_share=0.1, noise=1.0, candidates=
     edge = torch.from_numpy(points[own >= np.quantile(own, 1 - boundary_share)])
 
     def ood(n, *, generator):
-        check_draw(n, generator)
+        n = check_draw(n, generator)
         anchors = edge[torch.randint(len(edge), (n,), generator=generator)]
         tries = anchors[:, None] + noise * torch.randn(n, candidates, edge.shape[1], generator=generator)
         if n == 0:
@@ -77,7 +77,7 @@ def class_gaussians(x, y, *, share=0.01):
     means = torch.from_numpy(means)
 
     def ood(n, *, generator):
-        check_draw(n, generator)
+        n = check_draw(n, generator)
         centre = means[torch.randint(len(means), (n,), generator=generator)]
         tail = share * (1 - torch.rand(n, 1, generator=generator, dtype=torch.float64))  # in (0, share]
         radius = torch.from_numpy(np.sqrt(chi2.isf(tail.numpy(), rank))).float()
@@ -98,11 +98,11 @@ def normals(x, y, *, manifold_dim=1, neighbours=60, share=0.003):
     manifold_dim  dimension of the manifold, less than d · neighbours  that span a local plane
     share         r is the distance beyond which Gaussian noise, as strong as the training points' own, has this share
     """
-    check_whole("neighbours", neighbours, 1)
+    neighbours = whole("neighbours", neighbours, 1)
     points = _training_set(x, y, neighbours + 1)
     dim = points.shape[1]
     _check_share("share", share)
-    check_whole("manifold_dim", manifold_dim, 0)
+    manifold_dim = whole("manifold_dim", manifold_dim, 0)
     if manifold_dim >= dim:
         raise ValueError(f"manifold_dim must be less than the dimension of x, {dim}; got {manifold_dim}")
     feet, frames = np.empty_like(points), np.empty((len(points), manifold_dim, dim), points.dtype)
@@ -126,7 +126,7 @@ def normals(x, y, *, manifold_dim=1, neighbours=60, share=0.003):
         return found[torch.from_numpy(index.kneighbors(found.numpy())[0][:, 0] >= r)]
 
     def ood(n, *, generator):
-        check_draw(n, generator)
+        n = check_draw(n, generator)
         kept = [torch.empty(0, dim)]
         for _ in range(1000):
             if sum(map(len, kept)) >= n:
@@ -153,7 +153,7 @@ def local_planes(points, manifold_dim, neighbours):
 # ---- how near a sample is to the true boundary ----
 
 
-def coverage(x, world, *, reach=1.0, inner=NEAR_SHELL[0]):
+def share_covered(x, world, *, reach=1.0, inner=NEAR_SHELL[0]):
     """The share, in [0, 1], of the true boundary that points x [n, d] cover.
 
     The boundary is 2,000 points, always the same, 3 standard deviations from the classes. One is covered if a point of x is

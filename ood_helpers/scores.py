@@ -1,7 +1,8 @@
 """What a detector thresholds, and how well the threshold can separate.
 
-Scores take logits [..., K] and compute in float64: a float32 softmax rounds to exactly 1 beyond a logit difference of about
-17, and points that tie at 1 can no longer be ranked. The log-odds never saturate, so rankings use them.
+Scores take logits [..., K], a tensor of any kind (gradients flow) or what numpy takes, and give a float64 tensor: a float32
+softmax rounds to exactly 1 beyond a logit difference of about 17, and points that tie at 1 can no longer be ranked. The log-odds
+never saturate, so rankings use them. ValueError for logits that are no real numbers, or without an axis of classes.
 """
 
 import math
@@ -10,36 +11,40 @@ import numpy as np
 import torch
 from sklearn import metrics
 
+from ood_helpers.arrays import dense, float64, whole
+
 
 def max_softmax(logits):
     """The confidence: the largest softmax probability, in [1/K, 1]. Shape [...]."""
-    return logits.double().softmax(-1).amax(-1)
+    return _logits(logits).softmax(-1).amax(-1)
 
 
 def max_softmax_log_odds(logits, classes=None):
     """log(p / (1 − p)) of the largest softmax probability p: ranks points like `max_softmax`, but without rounding to 1.
 
-    classes  how many of the first outputs may be the largest (of a reject network all but the last); None: all of them
+    classes  how many of the first outputs may be the largest, 1 to K (of a reject network all but the last); None: all of them
     """
-    z = logits.double()
+    z = _logits(logits)
+    if classes is not None and whole("classes", classes, 1) > z.shape[-1]:
+        raise ValueError(f"classes must be at most the number of logits, {z.shape[-1]}; got {classes}")
     top, winner = z[..., :classes].max(-1, keepdim=True)
     return top.squeeze(-1) - z.scatter(-1, winner, -torch.inf).logsumexp(-1)
 
 
 def entropy(logits):
     """Entropy −Σ_k p_k log p_k of the softmax in nats, in [0, log K]. Shape [...]; high means out-of-distribution."""
-    log_p = logits.double().log_softmax(-1)
+    log_p = _logits(logits).log_softmax(-1)
     return -(log_p.exp() * log_p).sum(-1)
 
 
 def reject_probability(logits):
     """The softmax probability of the last class, reject, in [0, 1]. Shape [...]; high means out-of-distribution."""
-    return logits.double().softmax(-1)[..., -1]
+    return _logits(logits, least=2).softmax(-1)[..., -1]
 
 
 def class_log_odds(logits):
     """log((1 − p) / p) of the reject probability p: high means in-distribution, ranks like 1 − p, never rounds."""
-    z = logits.double()
+    z = _logits(logits, least=2)
     return z[..., :-1].logsumexp(-1) - z[..., -1]
 
 
@@ -49,7 +54,8 @@ def s2_log_odds(logits):
     High means in-distribution: in, and of one class. With s1 = 1 − p_reject (`class_log_odds`) and s3 these are the three
     scores of Bitterwolf et al. (ICML 2022).
     """
-    return max_softmax_log_odds(logits, classes=logits.shape[-1] - 1)
+    z = _logits(logits, least=2)
+    return max_softmax_log_odds(z, classes=z.shape[-1] - 1)
 
 
 def s3_log_odds(logits):
@@ -58,8 +64,8 @@ def s3_log_odds(logits):
     logits [..., K+1] of a reject network. s3 is in [1/K, 1], high means in-distribution. Adding p_reject / K to every class is
     adding exp(z_reject) / K to every exp(z_k): no rounding to 1. Shape [...].
     """
-    z = logits.double()
-    shared = z[..., -1:] - math.log(logits.shape[-1] - 1)
+    z = _logits(logits, least=2)
+    shared = z[..., -1:] - math.log(z.shape[-1] - 1)
     return max_softmax_log_odds(torch.logaddexp(z[..., :-1], shared))
 
 
@@ -69,7 +75,7 @@ def energy(logits):
     For detection use −F, which is what `class_log_odds` gives for a reject class whose logit is 0 everywhere. It is not changed
     by the softmax, so it is not bounded: it never rounds to 1.
     """
-    return -logits.double().logsumexp(-1)
+    return -_logits(logits).logsumexp(-1)
 
 
 def auroc(score_in, score_out):
@@ -96,13 +102,22 @@ def aupr(score_in, score_out):
 
 def mean_max_confidence(logits):
     """MMC: the mean of the largest softmax probability over n points, in [1/K, 1]; the lower on OOD points the better."""
-    return float(max_softmax(logits).mean())
+    return max_softmax(logits).mean().item()
+
+
+def _logits(logits, least=1):
+    """Logits [..., K] as a float64 tensor on their own device; ValueError unless real numbers, `least` or more a point."""
+    z = dense(logits, "logits") if isinstance(logits, torch.Tensor) else torch.from_numpy(float64(logits, "logits"))
+    if z.dim() == 0 or z.shape[-1] < least:
+        raise ValueError(f"logits must have shape [..., K] with K at least {least}; got {list(z.shape)}")
+    return z
 
 
 def _labelled(score_in, score_out):
-    pair = [np.asarray(score, dtype=np.float64).ravel() for score in (score_in, score_out)]
+    pair = [float64(score, name).ravel() for score, name in ((score_in, "score_in"), (score_out, "score_out"))]
     for name, score in zip(("score_in", "score_out"), pair, strict=True):
         if len(score) == 0 or np.isnan(score).any():
             raise ValueError(f"{name} must hold at least one score and no NaN; got {len(score)}, {np.isnan(score).sum()} NaN")
-    # an infinite score is a rank like any other, but scikit-learn refuses it: the largest finite numbers keep the order
-    return np.repeat([1, 0], [len(s) for s in pair]), np.nan_to_num(np.concatenate(pair))
+    # only the order counts: ranks hold infinite scores, too, which scikit-learn refuses
+    _, ranks = np.unique(np.concatenate(pair), return_inverse=True)
+    return np.repeat([1, 0], [len(s) for s in pair]), ranks

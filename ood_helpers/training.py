@@ -4,13 +4,13 @@ import contextlib
 import itertools
 import warnings
 from dataclasses import dataclass
-from numbers import Integral
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
 from ood_helpers import data
+from ood_helpers.arrays import whole
 from ood_helpers.models import Stack
 
 CHUNK = 64  # steps whose points are drawn in one call
@@ -31,6 +31,8 @@ class History:
 def train(models, world, loss, ood=None, *, steps=1500, callback=None, **settings):
     """Train one network, or a list of E networks of the same shape in one batched run, in place, with Adam.
 
+    models    nn.Sequential (Linear, activation, …, Linear), float32 or float64; `models.check_plain` says what is refused. Frozen
+              parameters (requires_grad=False) stay as they are, those of each network by themselves
     world     `world.sample(n, generator=g)` gives in-distribution points and classes
     loss      loss(logits_in, y, logits_out): logits [n, K] -> a number for one network; [E, n, K] -> [E] for a list
     ood       ood(n, generator=g) gives OOD points; the default is `world.boundary`
@@ -47,8 +49,7 @@ def train(models, world, loss, ood=None, *, steps=1500, callback=None, **setting
     every network with the weights of its last complete step.
     """
     record, diverged = [], []
-    if not (isinstance(steps, int) and steps >= 1):
-        raise ValueError(f"steps must be a whole number of at least 1; got {steps}")
+    steps = whole("steps", steps, 1)
     training = train_steps(models, world, loss, ood, steps=steps, diverged=diverged, **settings)
     with contextlib.closing(training):
         for step, losses in enumerate(tqdm(training, "training", steps, unit="step", leave=False, delay=1, mininterval=0.5)):
@@ -82,15 +83,10 @@ def train_steps(
     """
     single = isinstance(models, nn.Module)
     networks = [models] if single else list(models)
-    seeds = [seed] * len(networks) if isinstance(seed, Integral) else list(seed)
-    if not networks:
-        raise ValueError("models must hold at least one network; got an empty list")
     if len({id(model) for model in networks}) < len(networks):
         raise ValueError("models must be different networks; one of them is in the list twice")
-    if len(seeds) != len(networks):
-        raise ValueError(f"seed must be one whole number or one per network ({len(networks)}); got {len(seeds)}")
-    if not (isinstance(batch, int) and batch >= 1):
-        raise ValueError(f"batch must be a whole number of at least 1; got {batch}")
+    seeds = seeds_for(len(networks), seed, "network")
+    steps, batch = steps if steps is None else whole("steps", steps, 1), whole("batch", batch, 1)
     if not 0 < lr < float("inf"):
         raise ValueError(f"lr must be a positive number; got {lr}")
     if cosine and steps is None:
@@ -98,18 +94,34 @@ def train_steps(
 
     stack, last_good = Stack(networks), {}
     try:
+        if not stack.trained():
+            raise ValueError("models must have something to train; all of their parameters are frozen (requires_grad=False)")
         batches = _batches(world, ood or world.boundary, batch, seeds)
-        extra = _penalty(stack, single, penalty, torch.as_tensor(penalty_weight), batch) if penalty else lambda: 0.0
+        extra = _penalty(stack, single, penalty, penalty_weight, batch) if penalty else lambda: 0.0
         yield from _steps(stack, single, batches, loss, extra, steps, lr, cosine, last_good)
     finally:
-        _restore(stack, last_good)
-        stack.release()
         if diverged is not None:
             diverged += last_good
+        stack.release()
+
+
+def seeds_for(count, seed, each):
+    """The seeds, a list of ints, of `count` networks: `seed` is one for all or one for each. ValueError for anything else."""
+    seeds = seed.tolist() if hasattr(seed, "tolist") else seed
+    try:
+        seeds = list(seeds)
+    except TypeError:  # a number
+        seeds = [seeds] * count
+    if len(seeds) != count:
+        raise ValueError(f"seed must be one whole number or one per {each} ({count}); got {len(seeds)}")
+    seeds = [whole("seed", s, 0) for s in seeds]
+    if max(seeds, default=0) >= 2**64:
+        raise ValueError(f"seed must be less than 2**64; got {max(seeds)}")
+    return seeds
 
 
 def _steps(stack, single, batches, loss, extra, steps, lr, cosine, last_good):
-    optimizer = torch.optim.Adam(stack.parameters(), lr=lr, fused=True)
+    optimizer = torch.optim.Adam(stack.trained(), lr=lr, fused=True)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) if cosine else None
     size = [] if single else [len(stack.models)]
     for step in itertools.count() if steps is None else range(steps):
@@ -122,10 +134,15 @@ def _steps(stack, single, batches, loss, extra, steps, lr, cosine, last_good):
                 got = list(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
                 raise ValueError(f"loss must return a tensor of shape {size}, one number per network; got {got}")
             losses = losses + extra()
+            if not losses.requires_grad:
+                raise ValueError(
+                    "loss must be a differentiable function of the logits, outside of torch.no_grad(); it has no gradient"
+                )
             optimizer.zero_grad()
             losses.sum().backward()
             _stop_diverged(stack, losses.detach().reshape(-1), step, last_good)
             optimizer.step()
+            restore(stack.parameters(), last_good)
         finally:
             torch.set_flush_denormal(False)
         if scheduler:
@@ -138,12 +155,17 @@ def _penalty(stack, single, penalty, weight, batch):
 
     The directions are the same in every run and for every network, whatever the seeds of the points.
     """
-    generator, dim = torch.Generator().manual_seed(0), stack.weights[0].shape[1]
+    generator, dim, size = torch.Generator().manual_seed(0), stack.weights[0].shape[1], [len(stack.models)]
+    weight = torch.as_tensor(weight, dtype=stack.dtype)
+    if list(weight.shape) not in ([], size):
+        raise ValueError(f"penalty_weight must be a number or a tensor {size}, one per network; got shape {list(weight.shape)}")
 
     def extra():
-        u = torch.nn.functional.normalize(torch.randn(batch, dim, generator=generator), dim=1)
-        each = weight * penalty(stack, u)
-        return each[0] if single else each
+        u = torch.nn.functional.normalize(torch.randn(batch, dim, generator=generator), dim=1).to(stack.dtype)
+        each = penalty(stack, u)
+        if list(each.shape) != size:
+            raise ValueError(f"penalty must return a tensor of shape {size}, one number per network; got {list(each.shape)}")
+        return (weight * each)[0] if single else weight * each
 
     return extra
 
@@ -151,11 +173,8 @@ def _penalty(stack, single, penalty, weight, batch):
 def _stop_diverged(stack, losses, step, last_good):
     """Keep the weights of a network the first time its loss or gradient is not finite; raise if none is left to train."""
     gradients = sum(parameter.grad.sum((1, 2)) for parameter in stack.parameters() if parameter.grad is not None)
-    new = [e for e in (~torch.isfinite(losses + gradients)).nonzero().flatten().tolist() if e not in last_good]
-    for e in new:
-        last_good[e] = [parameter.detach()[e].clone() for parameter in stack.parameters()]
+    new = keep_last_good([stack], losses + gradients, last_good)
     if len(last_good) == len(stack.models):
-        _restore(stack, last_good)
         raise ValueError(
             f"loss must be finite and have a finite gradient; at step {step} it is {losses.tolist()}. "
             "Check the loss for log(0) or 0/0, or take a smaller lr"
@@ -164,11 +183,20 @@ def _stop_diverged(stack, losses, step, last_good):
         warnings.warn(f"network {e} diverged at step {step}, loss {losses[e]}; it keeps its last weights", stacklevel=4)
 
 
-def _restore(stack, last_good):
+def keep_last_good(stacks, numbers, last_good):
+    """Add the weights of networks whose number of [E] is not finite for the first time to the dict `last_good`: their places."""
+    new = [e for e in (~torch.isfinite(numbers)).nonzero().flatten().tolist() if e not in last_good]
+    for e in new:
+        last_good[e] = {parameter: parameter.detach()[e].clone() for stack in stacks for parameter in stack.parameters()}
+    return new
+
+
+def restore(parameters, last_good):
+    """Undo what a step that moved these parameters did to the networks in `last_good`."""
     with torch.no_grad():
-        for e, good in last_good.items():
-            for parameter, value in zip(stack.parameters(), good, strict=True):
-                parameter[e] = value
+        for parameter in parameters if last_good else ():
+            for e, good in last_good.items():
+                parameter[e] = good[parameter]
 
 
 def _batches(world, ood, batch, seeds):

@@ -45,7 +45,13 @@ def coarse_networks(draw, in_dim):
     weights = [[[draw(number) for _ in range(m)] for _ in range(n)] for m, n in pairwise(sizes)]
     with_bias = draw(st.booleans())
     biases = [[draw(number) if with_bias else 0 for _ in row] for row in weights]
-    return weights, biases, draw(st.sampled_from([Fraction(0), Fraction(1, 4)]))
+    return (
+        weights,
+        biases,
+        draw(
+            st.sampled_from([Fraction(0), Fraction(1, 4), Fraction(-1, 2), Fraction(2), Fraction(1), Fraction(-1), Fraction(-3)])
+        ),
+    )
 
 
 def disguise(weights, biases, rotation, rng):

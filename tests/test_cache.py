@@ -1,18 +1,28 @@
 """The cache of trained networks: same result, right key, and no trouble from bad files or full disks."""
 
+import dataclasses
 import functools
 import io
+import itertools
 import pickle
+import shutil
 import subprocess
 import sys
+import types
 import warnings
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from ood_helpers import cache
-from ood_helpers.data import TwoGaussians
-from ood_helpers.losses import confidence_loss, reject_loss
+from ood_helpers import cache, data, gan, losses
+from ood_helpers.data import Rings, TwoGaussians
+from ood_helpers.horizon import far_field_loss, silent_horizon_loss
+from ood_helpers.images import Digits
+from ood_helpers.lab.samples import Pools
+from ood_helpers.losses import acet_penalty, ceda_loss, confidence_loss, reject_loss
 from ood_helpers.models import mlp
 
 WORLD = TwoGaussians()
@@ -64,6 +74,8 @@ def test_the_second_run_is_loaded_and_equal(trainings, folder):
         {"lr": 2e-3},
         {"batch": 32},
         {"cosine": True},
+        {"penalty": far_field_loss},
+        {"world": Rings(), "ood": WORLD.boundary},
     ],
 )
 def test_every_input_that_matters_is_part_of_the_key(trainings, change):
@@ -192,3 +204,287 @@ def test_what_has_no_lasting_description_is_refused():
             run(loss=bad)
     with pytest.raises(ValueError, match="call train"):
         run(callback=print)
+
+
+# ---- the key: code ----
+
+
+def key(models=None, world=WORLD, loss=LOSS, ood=None, **settings):
+    models = mlp(width=4, generator=torch.Generator().manual_seed(0)) if models is None else models
+    return cache._key(models, world, loss, ood, settings)
+
+
+POOLS = Pools({0: (torch.zeros(3, 2), torch.tensor([0, 1, 1]), torch.ones(3, 2))})
+TRAINING = {f"ood_helpers.{name}" for name in ("arrays", "cache", "data", "files", "models", "training")}
+RUNS = {  # what is trained: modules that it meets besides these, and some that it does not
+    "plain": ({}, {"losses"}, {"horizon", "images", "gan", "polytopes", "lab.samples", "plotting", "widgets.demo", "checks.gan"}),
+    "a penalty": ({"penalty": silent_horizon_loss}, {"losses", "horizon"}, {"images", "polytopes.plane", "plotting"}),
+    "a penalty in a partial": ({"penalty": functools.partial(silent_horizon_loss, margin=0.2)}, {"losses", "horizon"}, {"gan"}),
+    "images": ({"world": Digits()}, {"losses", "images"}, {"horizon", "plotting"}),
+    "pools": (
+        {"world": POOLS, "ood": POOLS.ood},
+        {"losses", "lab.samples", "samplers", "horizon", "polytopes", "polytopes.measures", "lab.experiment"},
+        {"plotting", "lab.claims", "lab.gans", "widgets.live", "images", "checks.answers"},
+    ),
+}
+
+
+@pytest.mark.parametrize("run_of", RUNS)
+def test_the_source_of_every_module_met_is_in_the_key_and_no_other(run_of, monkeypatch):
+    how, met, foreign = RUNS[run_of]
+    source, before = cache._source, key(**how)
+
+    def after_an_edit(edited):
+        monkeypatch.setattr(cache, "_source", lambda name: source(name) + b"# edited" * (name == edited))
+        return key(**how)
+
+    for name in TRAINING | {f"ood_helpers.{name}" for name in met}:
+        assert after_an_edit(name) != before, name
+    for name in foreign:
+        source(f"ood_helpers.{name}")  # there is such a module
+        assert after_an_edit(f"ood_helpers.{name}") == before, name
+
+
+IMPORTS = """
+import os, ood_helpers.data as world
+from ood_helpers import losses, nothing
+from ood_helpers.polytopes import infinity, plane as picture
+from . import samples
+from ..files import write_whole
+from .stored import *
+import ood_helpers_of_another, torch.nn
+def late():
+    from ood_helpers.gan import sample
+"""
+
+
+def test_imports_of_every_form_are_followed():
+    found = cache._imports("ood_helpers.lab.experiment", IMPORTS.encode())
+    names = "data losses polytopes.infinity polytopes.plane lab.samples files lab.stored gan".split()
+    assert found == {"ood_helpers", *(f"ood_helpers.{name}" for name in names)}  # the package itself: it might hold `nothing`
+    assert cache._imports("ood_helpers.lab", b"from . import samples") == {"ood_helpers.lab.samples"}
+
+
+EDITED = """
+import functools, torch
+from pathlib import Path
+from ood_helpers import cache, data, lab, losses, models
+loss = functools.partial(losses.confidence_loss, beta=1.0)
+pools = lab.samples.Pools({0: (torch.zeros(3, 2), torch.tensor([0, 1, 1]), torch.ones(3, 2))})
+model = models.mlp(width=4, generator=torch.Generator().manual_seed(0))
+for edited in [None, "plotting.py", "widgets/demo.py", "lab/samples.py", "samplers.py"]:
+    if edited:
+        path = Path(cache.__file__).parent / edited
+        path.write_text(path.read_text() + "# edited")
+    print(cache._key(model, pools, loss, pools.ood, {}), cache._key(model, data.TwoGaussians(), loss, None, {}))
+"""
+
+
+def test_an_edit_of_the_package_changes_the_keys_that_it_may_change(tmp_path):
+    package = Path(cache.__file__).parent
+    shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    run = subprocess.run([sys.executable, "-c", EDITED], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, stdout=-1, text=True)
+    (of_pools, of_a_world) = zip(*(line.split() for line in run.stdout.splitlines()), strict=True)
+    assert of_pools[0] == of_pools[1] == of_pools[2] and len(set(of_pools)) == 3
+    assert len(set(of_a_world)) == 1
+
+
+@pytest.mark.parametrize("library", [torch, np])
+def test_another_version_of_a_library_is_another_run(monkeypatch, library):
+    before = key()
+    monkeypatch.setattr(library, "__version__", "9.9.9")
+    assert key() != before
+
+
+def test_another_default_type_is_another_run():
+    before = key()
+    torch.set_default_dtype(torch.float64)  # worlds give other points
+    try:
+        assert key(mlp(width=4, generator=torch.Generator().manual_seed(0)).float()) != before
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+# ---- the key: values ----
+
+
+def described(value):
+    return repr(cache._describe(value, set()))
+
+
+VALUES = [
+    None, 0, False, 0.0, -0.0, "0", b"0", 0j, 1, True, 1.0, np.nextafter(1, 2), np.float32(1), np.float64(1), np.int64(1),
+    np.True_, float("nan"), float("inf"), [], (), {}, [[]], [1], (1,),
+    {1: 1}, {1.0: 1}, {"1": 1}, [1, 2], [2, 1], range(2), [0, 1],
+    np.ones(1), np.ones(1, np.float32), np.ones((1, 1)), torch.ones(1), torch.ones(1).double(), torch.ones(1, 1), torch.ones(()),
+    torch.ones(1, dtype=torch.int64), torch.ones(1, dtype=torch.bool), torch.zeros(1), -torch.zeros(1), torch.ones(1).bfloat16(),
+    torch.ones(1).half(), torch.empty(0), torch.empty(0, 2), torch.arange(6.0).reshape(2, 3), torch.arange(6.0).reshape(3, 2).T,
+    confidence_loss, ceda_loss, functools.partial(confidence_loss), functools.partial(confidence_loss, beta=1),
+    functools.partial(confidence_loss, beta=1.0), functools.partial(confidence_loss, beta=torch.tensor(1.0)),
+    functools.partial(functools.partial(confidence_loss), 1), TwoGaussians(), TwoGaussians(dim=3), Rings(), WORLD.box,
+    WORLD.boundary, TwoGaussians(std=2.0).box, TwoGaussians.box,
+]  # fmt: skip
+
+
+def test_values_that_differ_are_described_apart():
+    for (i, a), (j, b) in itertools.product(enumerate(VALUES), repeat=2):
+        assert (described(a) == described(b)) == (i == j), (a, b)
+
+
+def test_equal_values_are_described_alike_however_they_came_to_be():
+    grown = torch.arange(12.0).reshape(3, 4)
+    assert described(grown.T[1:]) == described(grown.T[1:].contiguous())
+    assert described(grown.requires_grad_()) == described(grown.detach())
+    assert described(torch.tensor([1 + 2j]).conj().imag) == described(torch.tensor([-2.0]))
+    swapped = [
+        functools.partial(losses.energy_loss, m_in=-5.0, m_out=-1.0),
+        functools.partial(losses.energy_loss, m_out=-1.0, m_in=-5.0),
+    ]
+    assert described(swapped[0]) == described(swapped[1])
+    assert key(steps=5, lr=1e-3) == key(lr=1e-3, steps=5)
+    shared = torch.ones(3)
+    assert described([shared, shared]) == described([torch.ones(3), torch.ones(3)])
+
+
+@functools.wraps(confidence_loss)
+def disguised(*args, **kwargs):
+    return 2 * confidence_loss(*args, **kwargs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Disguised(TwoGaussians):
+    """A subclass that says it is its base."""
+
+    def boundary(self, n, *, generator, inner=1.0, outer=9.0):
+        return super().boundary(n, generator=generator, inner=inner, outer=outer)
+
+
+Disguised.__module__, Disguised.__qualname__, Disguised.__name__ = TwoGaussians.__module__, "TwoGaussians", "TwoGaussians"
+
+
+class Number(float):
+    """A number with a behaviour of its own."""
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        disguised, Disguised(), Disguised().boundary, Number(1), lambda: 0, print, len, object(), {1, 2}, torch.Generator(),
+        nn.ReLU(), types.MethodType(lambda self, n, *, generator: None, WORLD), types.MethodType(print, WORLD),
+        acet_penalty(WORLD.boundary, 1.0, generator=torch.Generator()), torch.ones(2).to_sparse(), torch.ones(2, device="meta"),
+        np.array([object()]), dataclasses.make_dataclass("Own", ["x"])(1), functools.partial(gan.sample, mlp(width=2)),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_what_the_key_could_not_tell_apart_is_refused(value):
+    for how in ({"world": value}, {"loss": value}, {"ood": value}, {"penalty": value}, {"lr": [value]}):
+        with pytest.raises(ValueError, match="only this package's worlds and losses"):
+            key(**how)
+
+
+def test_what_a_notebook_changes_in_the_package_is_seen_or_refused(monkeypatch):
+    before, plain = key(), key(loss=losses.energy_loss)
+    with monkeypatch.context() as patch:
+        patch.setattr(losses.energy_loss, "__defaults__", (-5.0, -1.0, 0.2))
+        assert key(loss=losses.energy_loss) != plain
+    for name in ("sample", "boundary"):
+        with monkeypatch.context() as patch:
+            patch.setattr(data.TwoGaussians, name, lambda self, n, *, generator: None)
+            with pytest.raises(ValueError, match="only this package's worlds"):
+                key()
+    world = TwoGaussians()
+    object.__setattr__(world, "boundary", disguised)
+    with pytest.raises(ValueError, match="only this package's worlds"):
+        key(world=world)
+    assert key() == before
+
+
+# ---- the key: networks ----
+
+
+def variants():
+    """Networks that print alike or nearly so, and yet are trained to other numbers."""
+
+    def fresh(activation=None):
+        model = mlp(width=4, generator=torch.Generator().manual_seed(0))
+        model[1] = activation or model[1]
+        return model
+
+    frozen, one_bias, last = fresh(), fresh(), fresh()
+    frozen[0].requires_grad_(False)
+    one_bias[0].bias.requires_grad_(False)
+    with torch.no_grad():
+        last[4].bias[1] += 1e-7
+    yield from (fresh(), frozen, one_bias, last, fresh().double(), [fresh()], [fresh(), frozen], [frozen, fresh()])
+    yield from map(fresh, (nn.Tanh(), nn.LeakyReLU(0.1), nn.LeakyReLU(0.1 + 1e-12), nn.GELU(), nn.GELU("tanh"), nn.Softplus(2.0)))
+    yield from (
+        mlp(width=5, generator=torch.Generator().manual_seed(0)),
+        mlp(width=4, generator=torch.Generator().manual_seed(1)),
+    )
+
+
+def test_networks_that_train_apart_have_keys_of_their_own():
+    keys = [key(models) for models in variants()]
+    assert len(set(keys)) == len(keys) and keys == [key(models) for models in variants()]
+
+
+class ReLU(nn.ReLU):
+    """It prints as torch's own."""
+
+    def forward(self, h):
+        return super().forward(h - 1)
+
+
+def test_activations_whose_code_is_not_in_the_key_are_refused():
+    for activation in (ReLU(), nn.Sequential(nn.ReLU(), ReLU())):
+        model = mlp(width=4)
+        model[1] = activation
+        with pytest.raises(ValueError, match=r"only activations of torch\.nn"):
+            cache.cached_train(model, WORLD, LOSS, steps=2)
+    model[1] = nn.ReLU()
+    model[1].forward = lambda h: h - 1
+    with pytest.raises(ValueError, match="call train"):
+        cache.cached_train(model, WORLD, LOSS, steps=2)
+
+
+def test_a_network_that_training_refuses_is_not_filled_from_the_cache(folder):
+    """A pruned or tied one may have the numbers of one that was trained."""
+
+    def network():
+        model = mlp(width=4, depth=3, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            model[4].weight.copy_(model[2].weight)
+        return model
+
+    cache.cached_train(network(), WORLD, LOSS, steps=2)
+    tied = network()
+    tied[4].weight = tied[2].weight
+    hooked = network()
+    hooked[2].register_forward_hook(lambda module, x, y: 2 * y)
+    for model, says in [(tied, "network 0, layer 4 .* shares its numbers"), (hooked, "network 0, layer 2 .* has hooks")]:
+        before = [p.detach().clone() for p in model.parameters()]
+        with pytest.raises(ValueError, match=says):
+            cache.cached_train(model, WORLD, LOSS, steps=2)
+        assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_a_loaded_run_is_like_a_trained_one(trainings):
+    """Frozen layers stay frozen, .grad is untouched, float64 stays, and the history of one network is that of one network."""
+
+    def network():
+        model = mlp(width=4, generator=torch.Generator().manual_seed(0)).double()
+        model[0].weight.requires_grad_(False)
+        model[2].weight.grad = torch.ones(4, 4, dtype=torch.float64)
+        return model
+
+    for models in (lambda: network(), lambda: [network()]):
+        (trained, first), (loaded, second) = ((m := models(), cache.cached_train(m, WORLD, LOSS, steps=3)) for _ in range(2))
+        assert torch.equal(first.loss, second.loss)
+        for made in (trained, loaded):
+            model = made[0] if isinstance(made, list) else made
+            assert [p.requires_grad for p in model.parameters()] == [False, *[True] * 5]
+            assert model[2].weight.grad.eq(1).all() and model[0].weight.grad is None
+            assert model[0].weight.dtype == torch.float64 and torch.equal(model[0].weight, network()[0].weight)
+            assert not torch.equal(model[2].weight, network()[2].weight)
+    assert len(trainings) == 2 and first.loss.shape == (3, 1)

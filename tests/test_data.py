@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from scipy import stats
 from sklearn.datasets import make_moons
 
-from ood_helpers.data import Arc, FourGaussians, Rings, TwoGaussians, TwoMoons
+from ood_helpers.data import Arc, FourGaussians, Rings, TwoGaussians, TwoMoons, _Arcs
 
 
 def seeded(seed=0):
@@ -65,6 +65,26 @@ def test_shell_directions_are_uniform():
 def test_shells_of_close_classes_stay_outside_both():
     world = TwoGaussians(separation=4.0)
     assert world.mahalanobis(world.boundary(500, generator=seeded())).min() >= 3 * (1 - 1e-5)
+
+
+def raw_shells(world, n, generator, inner=3.0, outer=3.5):
+    """Points of the shells before any is left out, in the order of random numbers that the stored runs were made with."""
+    centre = world.means[torch.randint(len(world.means), (n,), generator=generator)]
+    direction = torch.nn.functional.normalize(torch.randn(n, world.dim, generator=generator), dim=1)
+    u = torch.rand(n, 1, generator=generator, dtype=torch.float64)
+    q = (inner / outer) ** world.dim
+    return centre + (world.std * outer * (q + u * (1 - q)) ** (1 / world.dim)).float() * direction
+
+
+@pytest.mark.parametrize(
+    "world",
+    [TwoGaussians(), TwoGaussians(dim=10), TwoGaussians(separation=7.1), TwoGaussians(std=0.1, separation=0.71), FourGaussians()],
+)
+def test_shells_apart_lose_no_point(world):
+    """So what was trained on them stays what it was."""
+    ours, reference = seeded(5), seeded(5)
+    for n in (64, 1, 1000):
+        torch.testing.assert_close(world.boundary(n, generator=ours), raw_shells(world, n, reference), rtol=0, atol=0)
 
 
 def test_box_fills_its_volume():
@@ -229,3 +249,82 @@ def test_thin_curved_shells_cost_no_more(world):
 def test_bad_curves_say_what_is_wrong(make, says):
     with pytest.raises(ValueError, match=says):
         make()
+
+
+# ---- shells that overlap ----
+
+
+class OneArc(_Arcs):
+    """A world of one class, along an arc."""
+
+    def __init__(self, radius, start, end):
+        self.std, self.arcs = 1.0, (Arc((1.0, -1.0), radius, start, end),)
+
+
+class TwoArcs(_Arcs):
+    """Two quarter circles of radius 5 whose ends lie near each other."""
+
+    std, arcs = 1.0, (Arc((0.0, 0.0), 5.0, 0.0, math.pi / 2), Arc((0.0, 1.0), 5.0, math.pi / 2, math.pi))
+
+
+def everywhere(world, n, inner, outer, half_width, generator):
+    """n points uniform where the nearest class is inner to outer deviations off: what is left of a box, point by point."""
+    kept, count = [], 0
+    while count < n:
+        x = half_width * (2 * torch.rand(100_000, world.dim, generator=generator) - 1)
+        distance = world.mahalanobis(x)
+        kept.append(x[(distance >= inner) & (distance <= outer)])
+        count += len(kept[-1])
+    return torch.cat(kept)[:n]
+
+
+def homogeneous(first, second, bins):
+    """The p-value of the χ² test that points [n, d] and [m, d] are of one distribution, by their cell in a grid of two axes."""
+    both = torch.cat([first, second])[:, :2]
+    low, high = both.amin(0), both.amax(0)
+    cell = ((both - low) / (high - low) * bins * (1 - 1e-6)).long() @ torch.tensor([1, bins][: both.shape[1]])
+    counts = torch.stack([part.bincount(minlength=bins**2) for part in (cell[: len(first)], cell[len(first) :])])
+    return stats.chi2_contingency(counts[:, counts.sum(0) >= 20].numpy()).pvalue
+
+
+@pytest.mark.parametrize(
+    ("world", "inner", "outer", "half_width"),
+    [
+        *((TwoGaussians(separation=separation), 3.0, 3.5, 9.0) for separation in (0.0, 0.5, 3.0, 6.0, 6.9)),
+        (TwoGaussians(separation=3.0), 0.5, 4.0, 6.0),
+        (TwoGaussians(separation=1.0, std=0.3), 0.0, 5.0, 3.0),
+        *((TwoGaussians(dim=dim, separation=2.0), 1.0, 2.0, 3.1) for dim in (1, 3, 5)),
+        (FourGaussians(separation=3.0), 3.0, 4.0, 6.0),
+        (FourGaussians(separation=1.0), 1.0, 3.0, 4.0),
+        *((TwoMoons(radius=radius), 3.0, 5.0, 3 * radius + 6) for radius in (0.1, 1.0, 2.0, 6.0)),
+        (TwoMoons(), 3.0, 8.0, 33.0),
+        (Rings(inner=2.0, outer=3.0), 1.0, 4.0, 8.0),
+        (Rings(), 3.0, 9.0, 30.0),
+        *((OneArc(4.0, 1.0, 1.0 + turn * math.pi), 1.0, 3.0, 9.0) for turn in (0.1, 0.5, 1.5, 1.9, 1.999)),
+        (OneArc(1.0, 0.0, 1.8 * math.pi), 2.0, 3.0, 6.0),
+        (TwoArcs(), 1.0, 2.5, 9.0),
+    ],
+    ids=lambda value: type(value).__name__ if hasattr(value, "std") else None,
+)
+def test_points_around_classes_are_uniform_however_their_shells_overlap(world, inner, outer, half_width):
+    n = 20_000
+    x = world.boundary(n, generator=seeded(1), inner=inner, outer=outer)
+    distance = world.mahalanobis(x)
+    assert len(x) == n and ((distance >= inner - 1e-4) & (distance <= outer + 1e-4)).all()
+    assert homogeneous(x, everywhere(world, n, inner, outer, half_width, seeded(2)), bins=12) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "world", [TwoGaussians(separation=1.0), FourGaussians(separation=4.0), TwoMoons(radius=3.0), Rings(inner=1.0, outer=3.0)]
+)
+def test_a_box_is_uniform_around_close_classes(world):
+    x = world.box(20_000, generator=seeded(1), half_width=12.0)
+    assert homogeneous(x, everywhere(world, 20_000, 3.0, math.inf, 12.0, seeded(2)), bins=10) > 1e-3
+
+
+def test_the_chi_square_test_sees_shells_drawn_twice():
+    """What was wrong before: points in both shells came twice as often as others."""
+    world = TwoGaussians(separation=3.0)
+    x = raw_shells(world, 60_000, seeded(1))
+    twice = x[world.mahalanobis(x) >= 3.0][:20_000]
+    assert homogeneous(twice, everywhere(world, 20_000, 3.0, 3.5, 9.0, seeded(2)), bins=12) < 1e-12

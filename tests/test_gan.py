@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.utils import prune
 
 from ood_helpers import gan
 from ood_helpers.data import FourGaussians, TwoGaussians
@@ -259,6 +260,9 @@ TWICE = [triple()[0]] * 2
         ({"steps": 0}, "steps must be a whole number of at least 1; got 0"),
         ({"steps": None}, "steps must be"),
         ({"batch": 2.5}, "batch must be"),
+        ({"batch": True}, "batch must be"),
+        ({"seed": True}, "seed must be a whole number"),
+        ({"snapshots": [True]}, "snapshots must be a whole number of at least 0; got True"),
         ({"discriminator_steps": 0}, "discriminator_steps must be"),
         ({"samples": 0}, "samples must be"),
         ({"snapshots": [1, 6]}, r"snapshots must be whole numbers from 0 to steps \(5\); got 6"),
@@ -284,6 +288,117 @@ def test_bad_input_says_what_is_wrong(arguments, says):
     names = ("generators", "discriminators", "classifiers")
     with pytest.raises(ValueError, match=says):
         gan.train_gan(**{**dict(zip(names, triple(), strict=True)), "world": WORLD, "steps": 5} | arguments)
+
+
+# ---- what is trained is what is returned ----
+
+
+@pytest.mark.parametrize("player", range(3))
+@pytest.mark.parametrize(
+    "spoil, says",
+    [
+        (lambda m: torch.nn.utils.parametrizations.weight_norm(m[2]), "network 0, layer 2 .* must hold a weight and a bias"),
+        (lambda m: prune.l1_unstructured(m[2], "weight", 0.5), "network 0, layer 2 .*has hooks"),
+        (lambda m: setattr(m[0].bias, "data", m[2].bias.data), "network 0, layer . .*bias shares its numbers"),
+        (lambda m: m.bfloat16(), "network 0, layer 0 .*bfloat16"),
+    ],
+)
+def test_networks_that_would_not_be_the_trained_ones_are_refused(player, spoil, says):
+    networks = triple()
+    spoil(networks[player])
+    places = [p.data_ptr() for network in networks for p in network.parameters()]
+    name = ["generators", "discriminators", "classifiers"][player]
+    with pytest.raises(ValueError, match=f"{name}: {says}"):
+        gan.train_gan(*networks, WORLD, steps=2)
+    assert [p.data_ptr() for network in networks for p in network.parameters()] == places
+
+
+def test_players_that_share_a_layer_are_refused():
+    G, D, C = triple(width=16)
+    C[2] = mlp(width=16, depth=3)[2]
+    D[2] = C[2]
+    with pytest.raises(ValueError, match=r"layer 2 .* shares its numbers with (discriminators|classifiers): network 0, layer 2"):
+        gan.train_gan(G, D, C, WORLD, steps=2)
+
+
+@pytest.mark.parametrize("kind", ["gan", "wgan"])
+@pytest.mark.parametrize("slip", [False, True])
+def test_what_is_frozen_stays_and_the_rest_plays_the_same_game(kind, slip):
+    """Frozen: of triple 0 a layer of each player, of triple 1 the whole discriminator and classifier, of triple 2 nothing."""
+
+    def frozen():
+        networks = triples(3)
+        for models in networks:
+            models[0][2].requires_grad_(False)
+        networks[1][1].requires_grad_(False)
+        networks[2][1].requires_grad_(False)
+        return networks
+
+    start, together, alone, plain = frozen(), frozen(), frozen(), frozen()
+    settings = {"steps": 6, "batch": 8, "kind": kind, "lr": 1e-2, "seed": 7, "generator_trains_classifier": slip}
+    settings |= {"beta_generator": 2.0, "beta_classifier": 0.5}
+    gan.train_gan(*together, WORLD, **settings)
+    for e in range(3):
+        gan.train_gan(*(models[e] for models in alone), WORLD, **settings)
+        if e != 1:
+            plain_loop(*(models[e] for models in plain), 6, kind, 1, False, slip)
+    for mine, own, by_hand, before in zip(together, alone, plain, start, strict=True):
+        for e in range(3):
+            for p, q, r, s in zip(*(models[e].parameters() for models in (mine, own, by_hand, before)), strict=True):
+                assert p.requires_grad == s.requires_grad and p.grad is None
+                if p.dim() == 2 or not p.requires_grad:  # of a WGAN's logit the bias cancels
+                    assert torch.equal(p, s) == (not p.requires_grad)
+                torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-4)
+                if e != 1:
+                    torch.testing.assert_close(p, r, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["gan", "wgan"])
+def test_a_classifier_that_is_frozen_by_hand_is_frozen(kind):
+    by_hand, by_name = triple(), triple()
+    by_hand[2].requires_grad_(False)
+    settings = {"steps": 5, "batch": 8, "kind": kind}
+    found = gan.train_gan(*by_hand, WORLD, **settings)
+    expected = gan.train_gan(*by_name, WORLD, freeze_classifier=True, **settings)
+    torch.testing.assert_close(found.losses, expected.losses)
+    for mine, theirs in zip(by_hand, by_name, strict=True):
+        torch.testing.assert_close(weights(mine), weights(theirs))
+
+
+def test_nothing_to_train_is_refused():
+    with pytest.raises(ValueError, match=r"networks must have something to train; all .* frozen"):
+        gan.train_gan(*(network.requires_grad_(False) for network in triple()), WORLD, steps=2)
+
+
+@pytest.mark.parametrize("kind", ["gan", "wgan"])
+@pytest.mark.parametrize("doubled", [(0,), (1,), (2,), (0, 1, 2)])
+def test_float64_networks_play_the_same_game(kind, doubled):
+    double, single = triple(), triple()
+    for player in doubled:
+        double[player].double()
+    settings = {"steps": 3, "batch": 8, "kind": kind, "snapshots": [0, 3], "samples": 7}
+    found = gan.train_gan(*double, WORLD, **settings)
+    expected = gan.train_gan(*single, WORLD, **settings)
+    torch.testing.assert_close(found.snapshots[3].float(), expected.snapshots[3], rtol=1e-3, atol=1e-4)
+    for player, (mine, theirs) in enumerate(zip(double, single, strict=True)):
+        assert weights(mine).dtype == (torch.float64 if player in doubled else torch.float32)
+        torch.testing.assert_close(weights(mine).float(), weights(theirs), rtol=1e-3, atol=1e-4)
+
+
+def test_in_every_pause_a_collapsed_triple_holds_its_last_good_weights(monkeypatch):
+    networks, seen = triples(2), []
+    poison(monkeypatch, "kl_to_uniform", 11, triple=1)  # of the generator in step 5
+    with pytest.warns(UserWarning, match="triple 1 collapsed at step 5: the generator's loss"):
+        gan.train_gan(*networks, WORLD, steps=9, batch=4, callback=lambda *_: seen.append([weights(m[1]) for m in networks]))
+    for player in range(3):
+        assert all(torch.equal(step[player], seen[5][player]) and step[player].isfinite().all() for step in seen[5:])
+
+
+def test_a_training_that_never_began_leaves_the_networks_alone():
+    networks = triple()
+    places = [p.data_ptr() for network in networks for p in network.parameters()]
+    gan.train_gan_steps(*networks, WORLD).close()
+    assert [p.data_ptr() for network in networks for p in network.parameters()] == places
 
 
 def arc(start=0.0, end=1.0, radius=3.2, means=WORLD.means, n=720):

@@ -1,5 +1,6 @@
 """Losses at infinity: f0 is the network far away, hand-made networks have the known losses, and training ends certified."""
 
+import copy
 import functools
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_networks import build, random_network, without_biases
 from torch import nn
+from torch.nn.utils import prune
 
 from ood_helpers.data import TwoGaussians
 from ood_helpers.horizon import (
@@ -135,6 +137,31 @@ def test_a_network_can_be_silent_in_all_directions():
     assert model(torch.zeros(1, 2).double())[0, 0] == 1  # and yet it is not constant
 
 
+def test_silent_horizon_loss_by_hand():
+    """The sum over two neurons of relu(z0 + margin), and its mean over directions that all differ."""
+    model = build([UNTILTED, [[1, 0, 0, 0], [0, 0, 0.5, -1]], [[1, 0], [0, 1]]], [[9] * 4, [9] * 2, [9] * 2])
+    # z0 = (1, 0), (0, 0.5), (0, 0), (0, −1), which is relu(x1), 0.5 relu(x2) − relu(−x2); plus 0.5: 2, 1.5, 1, 0.5 are the sums
+    assert silent_horizon_loss(model, DIAMOND, margin=0.5).item() == pytest.approx((2 + 1.5 + 1 + 0.5) / 4)
+    assert silent_horizon_loss(model, DIAMOND[:2], margin=0.5).item() == pytest.approx(1.75)
+
+
+@pytest.mark.parametrize("leak", [0.0, 0.2])
+@pytest.mark.parametrize("stacked", [False, True])
+def test_activations_that_work_in_place_change_no_loss(leak, stacked):
+    plain = random_network(np.random.default_rng(0), (2, 6, 6, 3), leak)
+    in_place = copy.deepcopy(plain)
+    for activation in in_place[1::2]:
+        activation.inplace = True
+    u = directions().double()
+    kept = u.clone()
+    for loss in (f0, *LOSSES[: 3 if leak == 0 else 2]):
+        networks = [Stack([copy.deepcopy(m)]) if stacked else m for m in (plain, in_place)]
+        torch.testing.assert_close(loss(networks[1], u), loss(networks[0], u))
+        slopes = [torch.autograd.grad(loss(n, u).sum(), n.weights[0] if stacked else n[0].weight)[0] for n in networks]
+        torch.testing.assert_close(slopes[1], slopes[0])
+    assert torch.equal(u, kept)
+
+
 def test_silence_survives_small_changes_of_the_weights():
     model, g = silent_network(), torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -239,10 +266,11 @@ def test_in_the_plane_the_certificate_agrees_with_infinity(seed, tilt):
 @given(st.integers(0, 2**31), st.integers(1, 5), st.sampled_from([0.0, 0.5, 1.0]))
 def test_what_the_certificate_says_is_true_of_directions(seed, dim, tilt):
     model = small_network(seed, dim, tilt)
-    found, z = silent_certificate(model), last_hidden(model, directions(3000, dim, seed).double())
-    assert (z <= found.bound + 1e-9).all()
+    u = nn.functional.normalize(directions(3000, dim, seed).double(), dim=1)
+    found, z = silent_certificate(model), last_hidden(model, u)
+    assert (z <= found.bound + 1e-14).all()
     if found.verdict == "silent":
-        assert z.max() <= 1e-9 and found.load.max() <= 1 + 1e-9 and found.direction is None
+        assert z.max() <= 1e-14 and (dim <= 2 or found.load.max() <= 1) and found.direction is None
     if found.verdict == "active":
         assert last_hidden(model, found.direction[None]).max() > 0
         assert np.linalg.norm(found.direction) == pytest.approx(1)
@@ -320,6 +348,51 @@ def test_a_network_whose_far_field_is_not_f0_is_refused(network, message):
     for loss in (f0, *LOSSES):
         with pytest.raises(ValueError, match=message):
             loss(network, directions())
+
+
+class Doubled(nn.Linear):
+    def forward(self, h):
+        return 2 * super().forward(h)
+
+
+class Shifted(nn.ReLU):
+    def forward(self, h):
+        return super().forward(h - 1)
+
+
+def pruned(model):
+    """Its weight is that of the last forward pass, and training moves another tensor."""
+    prune.l1_unstructured(model[2], "weight", 0.5)
+    return model
+
+
+def hooked(model):
+    model[1].register_forward_hook(lambda module, x, y: 2 * y)
+    return model
+
+
+@pytest.mark.parametrize(
+    "network, message",
+    [
+        (pruned(mlp(width=4)), r"layer 2 \(Linear\): has hooks"),
+        (hooked(mlp(width=4)), r"layer 1 \(ReLU\): has hooks"),
+        (nn.Sequential(Doubled(2, 3), nn.ReLU(), nn.Linear(3, 2)), r"layer 0 \(Doubled\).* a forward of its own"),
+        (nn.Sequential(nn.Linear(2, 3), Shifted(), nn.Linear(3, 2)), r"layer 1 \(Shifted\).* a forward of its own"),
+    ],
+)
+def test_a_network_that_runs_otherwise_than_its_weights_say_is_refused(network, message):
+    for loss in (f0, *LOSSES):
+        with pytest.raises(ValueError, match=message):
+            loss(network, directions())
+
+
+def test_a_parametrised_network_is_seen_as_it_runs():
+    model = random_network(np.random.default_rng(0), (2, 6, 6, 3), bias=False)
+    nn.utils.parametrizations.weight_norm(model[2])
+    with torch.no_grad():
+        model[2].parametrizations.weight.original0 *= 2
+    u = directions().double()
+    torch.testing.assert_close(f0(model, u), model(u))
 
 
 @pytest.mark.parametrize(

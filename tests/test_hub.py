@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import runpy
 import secrets
 import shutil
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -33,6 +35,14 @@ CONFIG = CLASSROOM / "jupyterhub_config.py"
 PROXY = shutil.which("configurable-http-proxy", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 NOTEBOOK = "notebooks/00_start_here.ipynb"
 PATIENCE = 120  # seconds; a busy machine is not a fault of the hub
+AS_ROOT = os.geteuid() == 0
+
+
+def write_passwords(folder, text, mode=0o600):
+    path = folder / "passwords.toml"
+    path.touch(mode=0o600)
+    path.write_text(text)
+    path.chmod(mode)
 
 
 def free_ports(number):
@@ -53,22 +63,50 @@ def wait_for(condition, what):
     raise TimeoutError(f"not within {PATIENCE} s: {what}")
 
 
+def opened(keep):
+    """The beginning of a command line in which the Python that runs these tests is open to other accounts, as root's may not be.
+
+    The command sees each closed folder on the way as an empty one with nothing but the course and its Python in it; nobody else
+    does. They are kept below the folder `keep`.
+    """
+    needed = {Path(sys.base_prefix).resolve(), Path(sys.prefix), ROOT}
+    closed = {path: next((p for p in reversed(path.parents) if not p.stat().st_mode & 0o001), None) for path in needed}
+    closed = {path: folder for path, folder in closed.items() if AS_ROOT and folder}
+    if not closed:
+        return []
+    kept = {path: keep / str(number) for number, path in enumerate(closed)}
+    steps = [f"mkdir -p {place} && mount --bind {path} {place}" for path, place in kept.items()]
+    steps += [f"mount -t tmpfs -o mode=755 none {folder}" for folder in set(closed.values())]
+    steps += [f"mkdir -p {path} && mount --bind {place} {path}" for path, place in kept.items()]
+    return ["unshare", "--mount", "sh", "-c", " && ".join([*steps, 'exec "$@"']), "sh"]
+
+
 class Hub:
     """The hub of the configuration under test, with a class of two in `folder`; it and all it started end with the block."""
 
     def __init__(self, folder):
         self.folder, self.cache, self.log = folder, folder / "cache", folder / "hub.log"
-        self.password = secrets.token_urlsafe(12)
+        self.password, self.teacher_password = secrets.token_urlsafe(12), secrets.token_urlsafe(32)
         (folder / "students.txt").write_text("# the class\nada\nBob   # small letters are what counts\n")
+        teacher = f'teacher = "grace"\nteacher_password = "{self.teacher_password}"\n' if AS_ROOT else ""
+        write_passwords(folder, f'class = "{self.password}"\n{teacher}')
 
     def __enter__(self):
         port, hub_port, proxy_port = free_ports(3)
         self.url = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "jupyterhub", "-f", CONFIG, f"--url={self.url}", f"--JupyterHub.hub_port={hub_port}"]
+        command = [
+            *opened(self.folder / "python"),
+            sys.executable,
+            "-m",
+            "jupyterhub",
+            "-f",
+            CONFIG,
+            f"--url={self.url}",
+            f"--JupyterHub.hub_port={hub_port}",
+        ]
         command.append(f"--ConfigurableHTTPProxy.api_url=http://127.0.0.1:{proxy_port}")
-        ours = {"OOD_CLASS": str(self.folder), "OOD_CLASS_PASSWORD": self.password, "OOD_CACHE": str(self.cache)}
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "JPY_", "OOD_"))}
-        environment |= ours | {"OOD_CLASS_AS_ROOT": "yes"}
+        environment |= {"OOD_CLASS": str(self.folder), "OOD_CACHE": str(self.cache)}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
         try:
@@ -153,12 +191,12 @@ class Student:
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory):
+def hub():
     if importlib.util.find_spec("jupyterhub") is None:
         pytest.skip("JupyterHub is not installed: pip install -e .[hub]")
     if PROXY is None:
         pytest.skip("JupyterHub's proxy is not installed: npm install --global --prefix .venv configurable-http-proxy@5")
-    with Hub(tmp_path_factory.mktemp("class")) as hub:
+    with tempfile.TemporaryDirectory(prefix="ood-class-") as folder, Hub(Path(folder)) as hub:  # pytest's own is closed to others
         yield hub
 
 
@@ -215,9 +253,56 @@ def test_what_one_student_trained_another_loads(hub, students):
 def test_a_kernel_is_in_the_course_s_environment_and_its_memory_is_limited(hub, students):
     source = "import os, sys; print(sys.prefix, os.environ['OMP_NUM_THREADS'], os.environ['OMP_WAIT_POLICY'])"
     assert students[0].run(source).split() == [sys.prefix, "1", "PASSIVE"]
-    assert students[0].run("import os; print(sorted(k for k in os.environ if 'PASSWORD' in k))").strip() == "[]"
     assert students[1].run("print(len(bytearray(10**9)))").strip() == "1000000000"
     assert students[1].run("held = bytearray(2 * 10**9)") == "MemoryError"
+
+
+LOOK = """
+import getpass, glob, os
+def read(path):
+    try:
+        with open(path, 'rb') as file:
+            return file.read()
+    except OSError:
+        return None
+seen = {{path: content for path in [*glob.glob('/proc/[0-9]*/environ'), *glob.glob('/proc/[0-9]*/cmdline'), *{files}]
+        if (content := read(path))}}
+leaks = [path for path, content in seen.items() for secret in {secrets} if secret.encode() in content]
+print(os.getuid(), os.getgid(), os.getgroups(), len(seen), leaks, [path for path in {files} if path in seen])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_student_s_kernel_finds_no_secret_of_the_hub(hub, students):
+    """Not in any process's environment or command line, and not in the hub's files; root, which looks first, finds the token."""
+    family = [process.environ() for process in psutil.Process(hub.process.pid).children(recursive=True)]
+    (token,) = {environment["CONFIGPROXY_AUTH_TOKEN"] for environment in family if "CONFIGPROXY_AUTH_TOKEN" in environment}
+    passwords = [hub.password, hub.teacher_password]
+    for environment in [psutil.Process(hub.process.pid).environ(), *family]:
+        assert not any(password in value for password in passwords for value in environment.values())
+    if not AS_ROOT:
+        return  # then the students are the hub's own account, and README.md says that they can read its files
+    secret = [hub.folder / "passwords.toml", *(hub.folder / "hub" / name for name in ("cookie_secret", "jupyterhub.sqlite"))]
+    assert all(path.exists() for path in secret)
+    code = LOOK.format(files=[str(path) for path in secret], secrets=[*passwords, token])
+    accounts = []
+    for student in students:
+        uid, gid, groups, seen, leaks, files = eval(re.sub(r"(?<=[\d\]]) (?=[\d\[])", ",", student.run(code)))
+        print(f"the kernel of {student.name} runs as account {uid} of group {gid}")
+        assert uid == student.home.stat().st_uid != 0 and gid != 0 and groups in ([], [gid])
+        assert (leaks, files) == ([], []) and seen >= 2, "it can read what its own processes were started with"
+        accounts.append(uid)
+    assert len(set(accounts)) == 2
+    ada, bob = students
+    assert ada.run(f"import os; os.listdir({str(bob.home)!r})") == "PermissionError"
+    assert ada.run(f"open({str(hub.folder / 'students' / 'eve')!r}, 'w')") == "PermissionError"
+
+
+def test_the_teacher_s_password_is_no_student_s(hub):
+    if AS_ROOT:
+        assert hub.login("grace", hub.teacher_password)[0].ok
+    assert hub.login("grace")[0].status_code == 403
+    assert hub.login("ada", hub.teacher_password)[0].status_code == 403
 
 
 def test_servers_that_nobody_uses_are_ended(hub):
@@ -241,7 +326,7 @@ def settings(monkeypatch, folder, **environment):
     """The settings that the configuration makes in this environment; SystemExit if it refuses to start."""
     for name in [name for name in os.environ if name.startswith("OOD_")]:
         monkeypatch.delenv(name)
-    for name, value in {"OOD_CLASS": str(folder), **environment}.items():
+    for name, value in {"OOD_CLASS": str(folder), "OOD_CACHE": str(folder / "cache"), **environment}.items():
         monkeypatch.setenv(name, value)
     c = Config()
     runpy.run_path(str(CONFIG), init_globals={"get_config": lambda: c})
@@ -249,34 +334,126 @@ def settings(monkeypatch, folder, **environment):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
+    """A class of one, on a machine with a proxy, for a hub of an account that is not root."""
     (tmp_path / "students.txt").write_text("ada\n")
+    write_passwords(tmp_path, 'class = "long enough"')
+    monkeypatch.setattr(shutil, "which", lambda name, path: f"/bin/{name}")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000 if AS_ROOT else os.getuid())
+    if AS_ROOT:
+        os.chown(tmp_path / "passwords.toml", 1000, 1000)
     return tmp_path
 
 
-def test_the_configuration_says_what_is_missing(monkeypatch, folder):
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(shutil, "which", lambda name, path: f"/bin/{name}")
-    good = {"OOD_CLASS_PASSWORD": "long enough"}
-    c = settings(monkeypatch, folder, **good)
-    assert "--allow-root" not in c.Spawner.args and c.Authenticator.admin_users == set()
-    c = settings(monkeypatch, folder, **good, OOD_TEACHER="grace", OOD_TEACHER_PASSWORD=32 * "x")
-    assert c.Authenticator.admin_users == {"grace"} and c.SharedPasswordAuthenticator.admin_password == 32 * "x"
-    with pytest.raises(SystemExit, match="OOD_CLASS_PASSWORD"):
-        settings(monkeypatch, folder)
+def test_the_configuration_says_what_is_missing(monkeypatch, folder, capsys):
+    c = settings(monkeypatch, folder)
+    assert c.SharedPasswordAuthenticator.user_password == "long enough" and c.Authenticator.admin_users == set()
+    assert "--allow-root" not in c.Spawner.args and "runs as the account of the hub" in capsys.readouterr().err
     (folder / "students.txt").write_text("ada\n../bob\n")
     with pytest.raises(SystemExit, match=r"'\.\./bob'"):
-        settings(monkeypatch, folder, **good)
+        settings(monkeypatch, folder)
     (folder / "students.txt").unlink()
     with pytest.raises(SystemExit, match="students' names"):
-        settings(monkeypatch, folder, **good)
-    monkeypatch.setattr(shutil, "which", lambda name, path: None)
+        settings(monkeypatch, folder)
     (folder / "students.txt").write_text("ada\n")
+    monkeypatch.setattr(shutil, "which", lambda name, path: None)
     with pytest.raises(SystemExit, match="make hub"):
-        settings(monkeypatch, folder, **good)
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    with pytest.raises(SystemExit, match="never root"):
-        settings(monkeypatch, folder, **good)
+        settings(monkeypatch, folder)
+
+
+@pytest.mark.parametrize("name", ["OOD_CLASS_PASSWORD", "OOD_TEACHER_PASSWORD", "CONFIGPROXY_AUTH_TOKEN", "JPY_COOKIE_SECRET"])
+def test_no_secret_is_taken_from_the_environment(monkeypatch, folder, name):
+    with pytest.raises(SystemExit, match=f"can read {name} in the environment: unset it"):
+        settings(monkeypatch, folder, **{name: 32 * "x"})
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o640, 0o660, 0o644, 0o610])
+def test_passwords_that_others_may_read_are_refused(monkeypatch, folder, mode):
+    (folder / "passwords.toml").chmod(mode)
+    with pytest.raises(SystemExit, match=r"other accounts may read .*passwords\.toml"):
+        settings(monkeypatch, folder)
+
+
+def test_passwords_of_another_account_are_refused(monkeypatch, folder):
+    monkeypatch.setattr(os, "geteuid", lambda: 1001)
+    with pytest.raises(SystemExit, match="other accounts may read"):
+        settings(monkeypatch, folder)
+
+
+TEACHER = 'teacher = "grace"\nteacher_password = "' + 32 * "x" + '"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "must give the password of the class"),
+        ('class = "short"', "at least 8 characters"),
+        ("class = 12345678", "a text in quotes"),
+        ("long enough", 'must hold lines like class = "…"'),
+        ('class = "long enough"\nteachers = "grace"', "may say class, teacher and teacher_password"),
+        ('class = "long enough"\nteacher = "grace"', "a teacher has a name of small letters"),
+        ('class = "long enough"\nteacher_password = "' + 32 * "x" + '"', "a teacher has a name"),
+        ('class = "long enough"\nteacher = "grace"\nteacher_password = "short"', "at least 32 characters"),
+        ('class = "long enough"\n' + TEACHER.replace("grace", "Grace H"), "small letters"),
+        ('class = "long enough"\n' + TEACHER, "start the hub as root, or take the teacher out"),
+    ],
+)
+def test_what_the_file_of_passwords_must_say(monkeypatch, folder, text, says):
+    write_passwords(folder, text)
+    with pytest.raises(SystemExit, match=says):
+        settings(monkeypatch, folder)
+    (folder / "passwords.toml").unlink()
+    with pytest.raises(SystemExit, match="install -m 600"):
+        settings(monkeypatch, folder)
+
+
+@pytest.fixture
+def open_folder(monkeypatch):
+    """The folder of a class for a hub of root, with a teacher and a Python that all accounts can get to."""
+    if not AS_ROOT:
+        pytest.skip("only root gives folders to other accounts")
+    monkeypatch.setattr(shutil, "which", lambda name, path: f"/bin/{name}")
+    monkeypatch.setattr(sys, "executable", "/bin/sh")
+    monkeypatch.setattr(sys, "prefix", "/usr")
+    with tempfile.TemporaryDirectory(prefix="ood-class-") as name:
+        Path(name).chmod(0o711)
+        (Path(name) / "students.txt").write_text("ada\n")
+        write_passwords(Path(name), 'class = "long enough"\n' + TEACHER)
+        yield Path(name)
+
+
+def test_root_s_hub_has_a_teacher_and_folders_that_are_closed(monkeypatch, open_folder):
+    (open_folder / "hub").mkdir(mode=0o755)  # of an older hub
+    c = settings(monkeypatch, open_folder)
+    assert c.Authenticator.admin_users == {"grace"} and c.SharedPasswordAuthenticator.admin_password == 32 * "x"
+    modes = [(open_folder / name).stat().st_mode & 0o777 for name in (".", "students", "hub", "cache")]
+    assert modes == [0o711, 0o711, 0o700, 0o775]
+
+
+def test_every_student_has_an_account_by_number(monkeypatch, open_folder):
+    own_folder = settings(monkeypatch, open_folder).JupyterHub.spawner_class.make_preexec_fn.__globals__["own_folder"]
+    homes = [open_folder / "students" / name for name in ("ada", "bob", "eve")]
+    accounts = [own_folder(home) for home in homes]
+    assert len(set(accounts)) == 3 and 0 not in accounts and [own_folder(home) for home in homes] == accounts
+    assert [(home.stat().st_uid, home.stat().st_mode & 0o777) for home in homes] == [(account, 0o700) for account in accounts]
+    homes[0].rmdir()
+    assert own_folder(homes[0]) not in accounts[1:]
+    os.chown(homes[0], 0, 0)
+    with pytest.raises(PermissionError, match="belongs to account 0; give it to the student: chown -R"):
+        own_folder(homes[0])
+
+
+@pytest.mark.parametrize("closed", ["class", "python"])
+def test_what_students_cannot_get_to_is_named(monkeypatch, open_folder, closed):
+    (inside := open_folder / "closed" / "inside").mkdir(parents=True)
+    (open_folder / "closed").chmod(0o700)
+    if closed == "python":
+        monkeypatch.setattr(sys, "prefix", str(inside))
+    else:
+        shutil.copy(open_folder / "students.txt", inside)
+        write_passwords(inside, 'class = "long enough"')
+    with pytest.raises(SystemExit, match=f"cannot get to {inside}.*, since {open_folder / 'closed'} is closed to them"):
+        settings(monkeypatch, inside if closed == "class" else open_folder)
 
 
 def test_a_copy_adds_what_is_new_and_keeps_what_is_there(tmp_path):
@@ -318,7 +495,6 @@ def test_the_files_for_kubernetes_name_what_exists():
 
 
 def test_students_have_the_same_settings_on_one_machine_and_on_many(monkeypatch, folder):
-    monkeypatch.setattr(shutil, "which", lambda name, path: f"/bin/{name}")
-    c = settings(monkeypatch, folder, OOD_CLASS_PASSWORD="long enough", OOD_CLASS_AS_ROOT="yes")
+    c = settings(monkeypatch, folder)
     server = yaml.safe_load((CLASSROOM / "values.yaml").read_text())["singleuser"]
     assert {name: c.Spawner.environment[name] for name in server["extraEnv"]} == server["extraEnv"] == bench_memory.CLASSROOM

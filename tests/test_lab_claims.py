@@ -2,7 +2,11 @@
 
 import math
 
+import hypothesis.strategies as st
+import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
 
 from ood_helpers.lab import claims, paper
 from ood_helpers.lab.claims import (
@@ -54,12 +58,60 @@ def test_the_interval_is_the_usual_one_where_that_is_known():
     values = [0.5 + 0.01 * z for z in range(-100, 101)]
     low, high = claims.interval(values)
     error = (sum((v - 0.5) ** 2 for v in values) / 200) ** 0.5 / 201**0.5
-    assert low == pytest.approx(0.5 - 1.96 * error, abs=0.1 * error) and high == pytest.approx(
-        0.5 + 1.96 * error, abs=0.1 * error
+    assert low == pytest.approx(0.5 - 1.97 * error, abs=0.1 * error) and high == pytest.approx(
+        0.5 + 1.97 * error, abs=0.1 * error
     )
     assert claims.interval(values) == (low, high)
-    assert claims.interval([0.3, 0.3, 0.3]) == pytest.approx((0.3, 0.3))
-    assert all(map(math.isnan, claims.interval([0.3])))
+
+
+SAMPLES = {
+    "normal": (lambda random: random.normal(size=20), 0.0, 0.93),
+    "exponential": (lambda random: random.exponential(size=20), 1.0, 0.915),
+    "lognormal": (lambda random: random.lognormal(size=20), math.exp(0.5), 0.875),
+    "AUROCs near 1": (lambda random: random.beta(50, 0.5, size=20), 50 / 50.5, 0.905),
+    "two heaps": (lambda random: random.choice([0.3, 0.95], 20, p=[0.3, 0.7]) + random.normal(0, 0.02, 20), 0.755, 0.955),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_interval_holds_the_true_mean_as_often_as_its_docstring_says(name):
+    """The bounds are above what the percentiles of the resampled means reach: 92.6, 89.8, 84.8, 88.8 and 92.5 %."""
+    draw, mean, least = SAMPLES[name]
+    random = np.random.default_rng(1)
+    found = [claims.interval(draw(random)) for _ in range(1500)]
+    assert np.mean([low <= mean <= high for low, high in found]) >= least
+
+
+def test_the_interval_of_two_sides_of_one():
+    """Skew values: longer on the side of the tail, shorter than Student's on the other, and never beyond what is possible."""
+    shares = [1.0] * 19 + [0.0]
+    low, high = claims.interval(shares)
+    assert 0.6 < low < 0.75 and 0.99 < high <= 1.0
+    assert claims.interval([1 - share for share in shares]) == pytest.approx((1 - high, 1 - low), abs=0.06)
+
+
+def test_intervals_of_values_that_say_little():
+    assert claims.interval([0.3, 0.3, 0.3]) == (0.3, 0.3) and claims.interval(20 * [1]) == (1.0, 1.0)
+    for values in ([], [0.3], [0.3, math.nan], [0.3, 0.4, math.inf], [math.inf, math.inf]):
+        assert all(map(math.isnan, claims.interval(values)))
+    assert claims.interval([0.25, 0.75]) == (0.25, 0.75)
+    with pytest.raises(ValueError, match="values must hold"):
+        claims.interval(["a", "b"])
+
+
+@settings(max_examples=200)
+@given(
+    values=st.one_of(
+        st.lists(st.floats(-1e300, 1e300), min_size=2, max_size=25),
+        st.lists(st.sampled_from([0.0, 1.0, math.nextafter(1, 0)]), min_size=2, max_size=25),
+        st.lists(st.sampled_from([0.3, math.nextafter(0.3, 1)]), min_size=2, max_size=25),
+    )
+)
+@pytest.mark.filterwarnings("error")
+def test_every_interval_is_a_pair_of_numbers_within_the_values(values):
+    low, high = claims.interval(values)
+    assert min(values) <= low <= high <= max(values)
+    assert claims.interval(np.array(values)) == claims.interval(torch.tensor(values, dtype=torch.float64)) == (low, high)
 
 
 def test_a_pair_is_compared_seed_by_seed():
@@ -149,6 +201,7 @@ def test_a_table_comes_back_from_its_file(tmp_path):
     made = table({"one": rows(auroc=[0.123456, 0.5])}, [CLAIM])
     write_table(tmp_path / "claims.csv", made)
     assert read_table(tmp_path / "claims.csv") == made and made[0]["mean"] == 0.3117
+    assert (made[0]["low"], made[0]["high"]) == (0.1235, 0.5), "two values say no more than that it may be either"
     assert read_table(tmp_path / "claims.csv")[0]["seeds"] == 2
 
 

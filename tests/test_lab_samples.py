@@ -46,7 +46,8 @@ def test_the_sample_s_numbers_are_those_of_the_points_that_were_trained_on():
     (row,) = run(setting, [4])
     x, y, out = setting.points(4)
     assert x.shape == out.shape == (POOL, 2) and y.shape == (POOL,)
-    assert row["coverage"] == samplers.coverage(out, setting.world) and row["inside"] == samplers.share_inside(out, setting.world)
+    assert row["coverage"] == samplers.share_covered(out, setting.world)
+    assert row["inside"] == samplers.share_inside(out, setting.world)
     _, pools, _ = train_seeds(setting, [4])
     assert all(map(torch.equal, pools.by_seed[experiment.DATA_SEEDS + 4], (x, y, out)))
 

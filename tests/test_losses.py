@@ -181,6 +181,15 @@ def test_a_stack_finds_what_each_network_finds_alone():
     torch.testing.assert_close(worst_in_ball(Stack(networks()), x, 2.0), expected)
 
 
+def test_a_first_layer_that_works_in_place_leaves_the_points_alone():
+    first, x = networks()[0], logits(6, 2)
+    plain = torch.nn.Sequential(torch.nn.ReLU(), *first)
+    in_place = torch.nn.Sequential(torch.nn.ReLU(inplace=True), *first)
+    kept = x.clone()
+    torch.testing.assert_close(worst_in_ball(in_place, x, 2.0), worst_in_ball(plain, x, 2.0))
+    assert torch.equal(x, kept)
+
+
 def test_acet_penalises_the_worst_points_of_fresh_noise():
     def ood(n, *, generator):
         return torch.randn(n, 2, generator=generator, dtype=torch.float64)

@@ -1,9 +1,11 @@
 """Figures: the right values in the right places, and colours that can be told apart."""
 
 import itertools
+import math
 
 import matplotlib
 import numpy as np
+import pytest
 import torch
 
 from ood_helpers import data, plotting, polytopes
@@ -32,6 +34,61 @@ def test_bands_end_where_the_papers_do():
     image = plotting.band_map(ax, torch.zeros(2, 2), 1)
     colors = [matplotlib.colors.to_hex(image.cmap(image.norm(v))) for v in (0.5, 0.59, 0.61, 0.89, 0.91, 1.0)]
     assert colors == [c for c in plotting.BAND_COLORS for _ in range(2)]
+
+
+def test_what_is_rejected_is_drawn_as_rejected_and_not_as_unsure():
+    _fig, ax = plotting.figure()
+    image = plotting.band_map(ax, torch.tensor([[0.5, math.nan], [1.0, 0.7]]), 1)
+    plotting.band_legend(ax, reject=True)
+    drawn = image.to_rgba(image.get_array())[0, 1, :3]
+    assert drawn.tolist() == list(matplotlib.colors.to_rgb(plotting.REJECT))
+    looks = {text.get_text(): patch.get_facecolor()[:3] for text, patch in _entries(ax)}
+    assert looks["rejected"] == tuple(drawn) and looks.keys() == {*plotting.BAND_NAMES, "rejected"}
+    plotting.band_legend(ax)
+    assert [text.get_text() for text, _ in _entries(ax)] == plotting.BAND_NAMES
+
+
+def _entries(ax):
+    return list(zip(ax.get_legend().get_texts(), ax.get_legend().get_patches(), strict=True))
+
+
+# what each kind of colour vision sees of linear sRGB (Machado, Oliveira and Fernandes 2009, full severity)
+VISION = {
+    "normal": np.eye(3),
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def _lab(color, vision):
+    """CIE L*a*b* of a colour as somebody sees it."""
+    c = np.array(matplotlib.colors.to_rgb(color))
+    linear = np.clip(np.array(VISION[vision]) @ np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4), 0, 1)
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear / [0.9505, 1, 1.089]
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+MEANINGS = {
+    "a map of bands": [*plotting.BAND_COLORS, plotting.REJECT, plotting.ACCENT, *[c for c, _ in plotting.CLASSES[:2]]],
+    "bars": [plotting.INSIDE, plotting.OOD[0], *plotting.BAND_COLORS, *[c for c, _ in plotting.CLASSES[:2]]],
+    "a map of what is accepted": [
+        plotting.REJECT_PALE,
+        plotting.INSIDE_PALE,
+        plotting.INSIDE,
+        *[c for c, _ in plotting.CLASSES[:2]],
+    ],
+    "classes": [c for c, _ in plotting.CLASSES],
+    "curves": [c for c, _ in plotting.SERIES],
+}
+
+
+@pytest.mark.parametrize("vision", VISION)
+@pytest.mark.parametrize("figure", MEANINGS)
+def test_two_meanings_never_share_a_colour_whatever_one_sees(figure, vision):
+    for one, other in itertools.combinations(MEANINGS[figure], 2):
+        assert np.linalg.norm(_lab(one, vision) - _lab(other, vision)) > (25 if vision == "normal" else 13), (one, other)
 
 
 def test_points_of_a_band_are_all_drawn_once():

@@ -98,7 +98,7 @@ def test_a_large_network_agrees_with_its_version_without_biases():
     seed=st.integers(0, 2**32 - 1),
     hidden=st.lists(st.integers(1, 40), min_size=1, max_size=4),
     n_classes=st.integers(1, 6),
-    leak=st.sampled_from([0.0, 0.2]),
+    leak=st.sampled_from([0.0, 0.2, -0.5, 2.0, 1.0, -1.0]),
     bias=st.booleans(),
 )
 def test_random_networks(seed, hidden, n_classes, leak, bias):

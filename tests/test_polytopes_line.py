@@ -25,7 +25,7 @@ def assert_agrees(pieces, model, start, direction, t):
     hidden=st.lists(st.integers(1, 40), min_size=1, max_size=4),
     n_classes=st.integers(1, 6),
     d=st.integers(1, 5),
-    leak=st.sampled_from([0.0, 0.2]),
+    leak=st.sampled_from([0.0, 0.2, -0.5, 2.0, 1.0, -1.0]),
     bias=st.booleans(),
 )
 def test_random_networks(seed, hidden, n_classes, d, leak, bias):

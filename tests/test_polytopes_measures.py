@@ -1,8 +1,12 @@
 """Areas and worst cases against closed forms, against dense sampling, and against each other."""
 
+from fractions import Fraction
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
+from exact_cells import exact_cells, exact_class_areas
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
@@ -466,3 +470,59 @@ def test_discs_that_leave_nothing():
         measures.most_confident(cross(), means=[[0, 0]], radius=5)
     assert measures.ood_area(cross(), [[0, 0]], 5) == 0
     assert measures.confident_area(cross(), 0.1, means=[[0, 0]], radius=5) == pytest.approx([0, 0], abs=1e-12)
+
+
+# ---- numbers of very different sizes ----
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias", "areas"),
+    [
+        ([[1, 0], [-1, 0], [0, 0]], [0, 0, -1e15], [2, 2, 0]),
+        ([[1e-13, 0], [-1e-13, 0]], [0, 0], [2, 2]),
+        ([[1, 0.3], [-1, 0.2], [0, 0]], [0, 0.1, -1e12], [1.9, 2.1, 0]),
+        ([[1e-13, 0], [-1e-13, 0], [1e13, 0]], [0, 0, -1e14], [2, 2, 0]),
+    ],
+)
+def test_a_large_number_elsewhere_decides_nothing(weight, bias, areas):
+    assert measures.class_areas(linear(weight, bias, -1.0, 1.0)) == pytest.approx(areas)
+
+
+def test_a_small_difference_is_a_difference():
+    assert measures.confident_area(linear([[1e-13, 0], [-1e-13, 0]], [0, 0], -1.0, 1.0), 0.5) == pytest.approx((4, 4))
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1), hidden=st.sampled_from([[], [3], [4], [2, 3]]), classes=st.integers(2, 4))
+def test_areas_against_exact_fractions_whatever_the_sizes(seed, hidden, classes):
+    """Weights and biases of sizes from 1e-9 to 1e9, side by side."""
+    rng, sizes = np.random.default_rng(seed), [2, *hidden, classes]
+    weights = [rng.normal(size=(m, n)) * 10.0 ** rng.integers(-3, 4, (m, 1)) for n, m in pairwise(sizes)]
+    biases = [rng.normal(size=len(w)) * 10.0 ** rng.integers(-9, 10, len(w)) for w in weights]
+    found = measures.class_areas(plane(build(weights, biases), -1, 1))
+    fractions = [[[Fraction(v) for v in row] for row in w.tolist()] for w in weights], [[Fraction(v) for v in b] for b in biases]
+    expected = exact_class_areas(exact_cells(*fractions, Fraction(0), 1))
+    assert found.sum() == pytest.approx(4)
+    np.testing.assert_allclose(found, np.array(expected, dtype=float), atol=1e-5)
+
+
+# ---- tolerances: neither smaller nor larger than they are ----
+
+
+def test_a_small_lead_is_a_lead():
+    """1e-9 of a logit decides, though it is little against the logit."""
+    polytopes = linear([[1, 0], [1 + 1e-9, 0]], [0, -2e-9], 1.0, 3.0)
+    assert measures.class_areas(polytopes) == pytest.approx([2, 2], rel=0.02)
+
+
+def test_discs_that_overlap_a_little_are_refused():
+    square = linear([[1, 0], [0, 1]], [0, 0])
+    with pytest.raises(ValueError, match="overlap"):
+        measures.ood_area(square, [[0, 0], [0.2985, 0]], 0.15)
+
+
+def test_a_corner_just_inside_a_disc_is_not_outside():
+    """The surest place is the corner (4, 4) of the square, which a disc hides by half a percent of its radius."""
+    square = linear([[1, 1], [0, 0]], [0, 0])
+    peak = measures.most_confident(square, [0], [[4 - 0.7, 4 - 0.7]], 0.7 * 2**0.5 * 1.005)
+    assert np.linalg.norm(peak.point - [3.3, 3.3]) >= 0.7 * 2**0.5 * 1.005 * (1 - 1e-9)

@@ -34,6 +34,7 @@ def executed(monkeypatch):
         return run(setting, seeds)
 
     monkeypatch.setattr(paper, "SETTINGS", dict(TINY))
+    monkeypatch.setattr(stored, "EXPERIMENTS", (paper,))
     monkeypatch.setattr(claims, "CLAIMS", [Claim("it detects", "5", "auroc", at_least(0.5), name) for name in TINY])
     monkeypatch.setattr(experiment, "run", counting)
     return names
@@ -77,7 +78,7 @@ def test_some_settings_by_name(go, tmp_path, capsys):
 def test_what_goes_beyond_the_paper_is_run_apart_and_judged_by_nobody(go, tmp_path, monkeypatch, capsys):
     more = {"small_too": dataclasses.replace(TINY["small"], beta=2.0), "detector": GanDetectorSetting("reject", width=4, steps=3)}
     ran = []
-    monkeypatch.setattr(reproduce, "BEYOND", [horizons])
+    monkeypatch.setattr(stored, "EXPERIMENTS", (paper, horizons))
     monkeypatch.setattr(horizons, "SETTINGS", more)
     monkeypatch.setattr(horizons, "run", lambda setting, seeds: ran.append(setting) or make_up(setting, seeds))
     monkeypatch.setitem(paper.SETTINGS, "small_too", more["small_too"])  # else `executed` would not know it
@@ -101,8 +102,7 @@ def test_every_setting_is_run_by_one_of_the_two_commands():
 
 
 def test_a_name_stands_for_one_setting():
-    modules = [paper, *reproduce.BEYOND]
-    names = [name for module in modules for name in module.SETTINGS]
+    names = [name for module in stored.EXPERIMENTS for name in module.SETTINGS]
     assert len(names) == len(set(names))
 
 
@@ -184,6 +184,18 @@ def test_processes_and_dask_give_the_same_table(go, executed, tmp_path):
     assert tables[0] == tables[1] == tables[2]
 
 
+def test_the_tables_go_where_they_are_read_from(tmp_path, executed, monkeypatch):
+    """OOD_RESULTS names the folder for the tool and for the notebooks; else it is the tool's own checkout, wherever one is."""
+    monkeypatch.setenv("OOD_RESULTS", str(tmp_path / "mine"))
+    assert reproduce.main(["--jobs", "1", "--seeds", "2"]) == 0
+    assert stored.folder() == tmp_path / "mine" and len(stored.claims()) == len(stored.runs("small")) + 1 == 3
+    monkeypatch.delenv("OOD_RESULTS")
+    monkeypatch.setattr(reproduce, "ROOT", tmp_path / "clone")
+    monkeypatch.chdir(tmp_path)
+    assert reproduce.main(["--jobs", "1", "--seeds", "2", "small"]) == 0
+    assert (tmp_path / "clone" / "results" / "runs" / "small.csv").exists()
+
+
 ENDLESS = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
@@ -202,7 +214,7 @@ sys.exit(reproduce.main(["--jobs", "2", "--seeds", "1", "--results", sys.argv[2]
 
 @pytest.mark.skipif(os.name != "posix", reason="sends the signal of Ctrl-C")
 def test_ctrl_c_ends_it_and_keeps_what_is_finished(tmp_path):
-    script = [sys.executable, "-c", ENDLESS, str(reproduce.RESULTS.parent / "tools"), str(tmp_path)]
+    script = [sys.executable, "-c", ENDLESS, str(reproduce.ROOT / "tools"), str(tmp_path)]
     with subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True) as tool:
         try:
             while not (tmp_path / "runs" / "quick.csv").exists() and tool.poll() is None:

@@ -65,7 +65,7 @@ def test_the_reference_is_the_boundary():
 def test_knn_points_are_farther_out_than_the_data(world, least):
     x_out = found(samplers.knn_noise, world)
     assert samplers.share_inside(x_out, world) < 0.7 < 0.98 < samplers.share_inside(training_set(world)[0], world)
-    assert samplers.coverage(x_out, world) > least
+    assert samplers.share_covered(x_out, world) > least
 
 
 def test_more_candidates_are_farther_from_the_data():
@@ -98,8 +98,8 @@ def test_class_gaussians_share_their_covariance_and_know_their_own_labels():
 
 
 def test_on_curves_a_gaussian_misses_the_boundary():
-    assert samplers.coverage(found(samplers.class_gaussians, WORLDS[0]), WORLDS[0]) > 0.95
-    assert samplers.coverage(found(samplers.class_gaussians, WORLDS[2]), WORLDS[2]) == 0
+    assert samplers.share_covered(found(samplers.class_gaussians, WORLDS[0]), WORLDS[0]) > 0.95
+    assert samplers.share_covered(found(samplers.class_gaussians, WORLDS[2]), WORLDS[2]) == 0
 
 
 @pytest.mark.parametrize("world", WORLDS[1:])
@@ -170,34 +170,34 @@ def test_points_without_noise_are_named(sampler, says):
 @pytest.mark.parametrize("world", WORLDS)
 def test_coverage_of_known_sets(world):
     ring = world.boundary(3000, generator=seeded(3))
-    assert samplers.coverage(ring, world) > 0.99 and samplers.share_near(ring, world) == 1
-    half = samplers.coverage(ring[ring[:, 1] > 0], world)
+    assert samplers.share_covered(ring, world) > 0.99 and samplers.share_near(ring, world) == 1
+    half = samplers.share_covered(ring[ring[:, 1] > 0], world)
     assert 0.4 < half < 0.65
     inside = training_set(world)[0]
     inside = inside[world.mahalanobis(inside) < 2.5]
-    assert samplers.coverage(inside, world) == 0 and samplers.share_near(inside, world) == 0
+    assert samplers.share_covered(inside, world) == 0 and samplers.share_near(inside, world) == 0
     assert samplers.share_inside(inside, world) == 1 and samplers.share_inside(ring, world) < 0.01
-    assert samplers.coverage(ring[:0], world) == 0
+    assert samplers.share_covered(ring[:0], world) == 0
 
 
 def test_one_point_covers_its_part_of_a_circle():
     """A disc of radius 1 around a point of a circle of radius 3 holds an arc of 4 asin(1/6) of it."""
     world = data.TwoGaussians()
-    share = samplers.coverage(torch.tensor([[10.0, 3.0005]]), world)
+    share = samplers.share_covered(torch.tensor([[10.0, 3.0005]]), world)
     assert share == pytest.approx(4 * np.arcsin(1 / 6) / (4 * np.pi), abs=0.015)
 
 
 def test_coverage_agrees_with_sectors_about_a_whole_boundary_and_about_none():
     world = data.TwoGaussians()
     ring = world.boundary(2000, generator=seeded())
-    assert samplers.coverage(ring, world) == gan.coverage(ring, world) == 1
-    assert samplers.coverage(10 * ring, world) == gan.coverage(10 * ring, world) == 0
+    assert samplers.share_covered(ring, world) == gan.coverage(ring, world) == 1
+    assert samplers.share_covered(10 * ring, world) == gan.coverage(10 * ring, world) == 0
 
 
 def test_coverage_is_in_standard_deviations():
     small, large = data.TwoMoons(std=0.1, radius=1.6), data.TwoMoons()
     ring = large.boundary(150, generator=seeded())
-    assert samplers.coverage(ring / 10, small) == pytest.approx(samplers.coverage(ring, large), abs=0.01)
+    assert samplers.share_covered(ring / 10, small) == pytest.approx(samplers.share_covered(ring, large), abs=0.01)
 
 
 @pytest.mark.parametrize("sampler", LEARNED)

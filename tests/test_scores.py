@@ -31,6 +31,84 @@ def test_in_distribution_is_the_positive_class():
 
 def test_infinite_scores_are_ranks_like_others():
     assert scores.auroc([np.inf, 2.0], [1.0, -np.inf]) == 1
+    assert scores.auroc([np.inf], [np.finfo(float).max]) == 1 and scores.auroc([np.inf], [np.inf]) == 0.5
+    assert scores.fpr_at_95_tpr([np.inf], [np.finfo(float).max]) == 0 and scores.aupr([1e-320], [0.0]) == 1
+
+
+@pytest.mark.parametrize("n", [20, 40, 60, 100, 1000])
+def test_a_threshold_that_accepts_exactly_95_percent_is_enough(n):
+    """19 of 20 in-distribution points score 2, one scores 0, OOD points 1: a threshold of 2 accepts 95 % and none of these."""
+    score_in = [2.0] * (n * 19 // 20) + [0.0] * (n // 20)
+    assert scores.fpr_at_95_tpr(score_in, [1.0, 1.0]) == 0
+    assert scores.fpr_at_95_tpr([*score_in[1:], 0.0], [1.0, 1.0]) == 1
+
+
+KINDS = {
+    "bfloat16": lambda x: x.bfloat16(),
+    "half that requires grad": lambda x: x.half().requires_grad_(),
+    "a result": lambda x: x.double().requires_grad_() * 1,
+    "sparse": lambda x: x.to_sparse(),
+    "negative view": lambda x: torch._neg_view(-x),
+    "quantised": lambda x: torch.quantize_per_tensor(x, 0.5, 0, torch.qint8),
+    "numpy": lambda x: x.numpy(),
+    "numpy float16": lambda x: x.numpy().astype(np.float16),
+    "list": lambda x: x.tolist(),
+    "list of tensors": list,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize")
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_take_numbers_of_any_kind(kind):
+    z = torch.tensor([[1.0, 0.5, -2.0], [0.0, 3.0, 0.5]])
+    functions = [
+        scores.max_softmax, scores.max_softmax_log_odds, scores.entropy, scores.reject_probability, scores.class_log_odds,
+        scores.s2_log_odds, scores.s3_log_odds, scores.energy,
+    ]  # fmt: skip
+    for function in functions:
+        got = function(KINDS[kind](z))
+        assert got.dtype == torch.float64 and torch.equal(got.detach(), function(z.double()))
+    assert scores.mean_max_confidence(KINDS[kind](z)) == scores.mean_max_confidence(z)
+    score_in, score_out = torch.tensor([2.0, 0.5, 1.0]), torch.tensor([0.5, -1.0])
+    for measure in (scores.auroc, scores.fpr_at_95_tpr, scores.aupr):
+        assert measure(KINDS[kind](score_in), KINDS[kind](score_out)) == measure(score_in.tolist(), score_out.tolist())
+
+
+def test_gradients_flow_through_scores():
+    z = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).bfloat16().requires_grad_()
+    scores.energy(z).sum().backward()
+    torch.testing.assert_close(z.grad, -z.detach().double().softmax(-1).bfloat16())
+
+
+@pytest.mark.parametrize(
+    "ask, says",
+    [
+        (lambda: scores.max_softmax(torch.ones(2, 3, dtype=torch.complex64)), "logits must hold real numbers"),
+        (lambda: scores.energy(np.ones((2, 3)) * 1j), "logits must hold real numbers"),
+        (lambda: scores.entropy(torch.ones(2, 3, device="meta")), "logits must hold numbers; it is a tensor on the meta device"),
+        (lambda: scores.entropy([[1.0, None]]), "logits must hold numbers"),
+        (lambda: scores.max_softmax(torch.tensor(1.0)), r"logits must have shape \[..., K\] with K at least 1; got \[\]"),
+        (lambda: scores.max_softmax(torch.ones(2, 0)), r"with K at least 1; got \[2, 0\]"),
+        (lambda: scores.s3_log_odds(torch.ones(2, 1)), r"with K at least 2; got \[2, 1\]"),
+        (lambda: scores.class_log_odds(torch.ones(2, 1)), r"with K at least 2; got \[2, 1\]"),
+        (
+            lambda: scores.max_softmax_log_odds(torch.ones(2, 3), classes=5),
+            "classes must be at most the number of logits, 3; got 5",
+        ),
+        (
+            lambda: scores.max_softmax_log_odds(torch.ones(2, 3), classes=-1),
+            "classes must be a whole number of at least 1; got -1",
+        ),
+        (lambda: scores.max_softmax_log_odds(torch.ones(2, 3), classes=True), "classes must be a whole number"),
+        (lambda: scores.auroc([1.0], torch.ones(2, device="meta")), "score_out must hold numbers"),
+        (lambda: scores.fpr_at_95_tpr(torch.ones(2) * 1j, [1.0]), "score_in must hold real numbers"),
+        (lambda: scores.aupr(["a"], [1.0]), "score_in must hold real numbers"),
+        (lambda: scores.auroc([None], [1.0]), "score_in must hold numbers"),
+    ],
+)
+def test_what_cannot_be_scored_is_named(ask, says):
+    with pytest.raises(ValueError, match=says):
+        ask()
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 import functools
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils import prune
 
 from ood_helpers.data import TwoGaussians
 from ood_helpers.horizon import silent_horizon_loss, unit_directions
-from ood_helpers.losses import confidence_loss, reject_loss
+from ood_helpers.losses import acet_penalty, confidence_loss, reject_loss
 from ood_helpers.models import mlp
 from ood_helpers.polytopes import infinity
 from ood_helpers.training import train, train_steps
@@ -128,9 +131,13 @@ def test_a_network_that_diverges_is_named_and_the_others_go_on(poison):
         return losses + torch.stack([torch.tensor(0.0), bad, torch.tensor(0.0)]) if len(steps) > 20 else losses
 
     models, short, whole = ([network(s) for s in range(3)] for _ in range(3))
+    seen = []
     with pytest.warns(UserWarning, match="network 1 diverged at step 20"):
-        history = train(models, WORLD, loss, steps=40)
+        history = train(models, WORLD, loss, steps=40, callback=lambda *_: seen.append([weights(model) for model in models]))
     assert history.diverged == [1]
+    assert all(torch.equal(step[1], seen[19][1]) for step in seen[19:]), "its last good weights, from then on"
+    assert torch.stack([w for step in seen for w in step]).isfinite().all()
+    assert not torch.equal(seen[20][0], seen[19][0])
     train(short, WORLD, LOSS, steps=20)
     train(whole, WORLD, LOSS, steps=40)
     assert torch.equal(weights(models[1]), weights(short[1]))
@@ -168,7 +175,18 @@ def nan_points(n, *, generator):
         ({"models": [network(), network(width=8)]}, "same shape"),
         ({"models": [network()] * 2}, "twice"),
         ({"steps": 0}, "steps must be a whole number of at least 1; got 0"),
+        ({"steps": True}, "steps must be"),
         ({"batch": 2.5}, "batch must be"),
+        ({"batch": True}, "batch must be"),
+        ({"seed": True}, "seed must be a whole number of at least 0; got True"),
+        ({"seed": 1.5}, "seed must be a whole number"),
+        ({"seed": None}, "seed must be a whole number"),
+        ({"seed": -1}, "seed must be a whole number of at least 0; got -1"),
+        ({"seed": [2**64]}, r"seed must be less than 2\*\*64"),
+        ({"models": network().requires_grad_(False)}, "models must have something to train; all .* frozen"),
+        ({"loss": lambda a, y, b: a.detach().sum()}, "loss must be a differentiable function of the logits"),
+        ({"penalty": lambda stack, u: stack.weights[0].sum()}, r"penalty must return a tensor of shape \[1\].*got \[\]"),
+        ({"penalty": silent_horizon_loss, "penalty_weight": [0.1, 0.2]}, r"penalty_weight must be .* got shape \[2\]"),
         ({"lr": -1.0}, "lr must be a positive number; got -1.0"),
         ({"seed": [1, 2]}, r"one per network \(1\); got 2"),
         ({"loss": lambda *logits: torch.tensor(torch.nan, requires_grad=True)}, "loss must be finite"),
@@ -219,3 +237,192 @@ def test_silence_everywhere_can_be_trained():
     network = mlp(width=32, depth=3, generator=torch.Generator().manual_seed(0))
     train(network, WORLD, LOSS, steps=1000, lr=2e-3, penalty=silent_horizon_loss, penalty_weight=0.3)
     assert infinity(network).tie_share == 1
+
+
+# ---- what is trained is what is returned ----
+
+
+def plain_loop(model, loss, steps, seed=0, lr=1e-3, batch=64):
+    """The same training as a reader would write it, of what is not frozen."""
+    g = torch.Generator().manual_seed(seed)
+    (x_in, y), x_out = WORLD.sample(64 * batch, generator=g), WORLD.boundary(64 * batch, generator=g)
+    dtype = next(model.parameters()).dtype
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr)
+    for i in range(steps):
+        rows = slice(batch * i, batch * (i + 1))
+        optimizer.zero_grad()
+        loss(model(x_in[rows].to(dtype)), y[rows], model(x_out[rows].to(dtype))).backward()
+        optimizer.step()
+    return model
+
+
+def tied():
+    model = mlp(width=16, depth=3)
+    model[4].weight = model[2].weight
+    return model
+
+
+def twice():
+    model = mlp(width=16)
+    return nn.Sequential(*model[:4], *model[2:])
+
+
+@pytest.mark.parametrize(
+    "make, says",
+    [
+        (
+            lambda: parametrised(network()),
+            "network 0, layer 2 .ParametrizedLinear.: must hold a weight and a bias and nothing else",
+        ),
+        (lambda: pruned(network()), "network 0, layer 2 .Linear.: has hooks"),
+        (tied, "network 0, layer 4 .Linear., weight shares its numbers with network 0, layer 2"),
+        (twice, "network 0, layer 4 .Linear., (bias|weight) shares its numbers with network 0, layer 2"),
+        (
+            lambda: nn.Sequential(nn.Linear(2, 3), nn.Dropout(), nn.Linear(3, 2)),
+            "network 0, layer 1 .Dropout.: must not be random",
+        ),
+        (lambda: network().half(), "network 0, layer 0 .Linear.: its weight is torch.float16"),
+    ],
+)
+def test_a_network_that_would_not_be_the_trained_one_is_refused_and_left_alone(make, says):
+    model = make().eval()
+    x = torch.ones(3, 2, dtype=next(model.parameters()).dtype)
+    before = model(x)
+    with pytest.raises(ValueError, match=says):
+        train(model, WORLD, LOSS, steps=3)
+    with pytest.raises(ValueError, match=says.replace("network 0", "network 1")):
+        train([network(width=2), model], WORLD, LOSS, steps=3)
+    assert torch.equal(model(x), before)
+
+
+def parametrised(model):
+    nn.utils.parametrizations.weight_norm(model[2])
+    return model
+
+
+def pruned(model):
+    prune.l1_unstructured(model[2], "weight", 0.5)
+    return model
+
+
+def freeze(model, e):
+    """Of each network something else; of network 0 nothing, of network 3 all."""
+    frozen = [[], [model[0]], [model[2].weight, model[4].bias], [model]][e]
+    for part in frozen:
+        part.requires_grad_(False)
+    return model
+
+
+def test_what_is_frozen_stays_network_by_network():
+    start, together, plain = ([freeze(network(e), e) for e in range(4)] for _ in range(3))
+    for p in together[1].parameters():
+        p.grad = torch.full_like(p, 7.0)
+    train(together, WORLD, LOSS, steps=60, seed=[4, 5, 6, 7])
+    for e, model in enumerate(together):
+        alone = freeze(network(e), e)
+        if e < 3:
+            plain_loop(plain[e], LOSS, 60, seed=4 + e)
+            train(alone, WORLD, LOSS, steps=60, seed=4 + e)
+        for mine, own, by_hand, before in zip(*(m.parameters() for m in (model, alone, plain[e], start[e])), strict=True):
+            assert mine.requires_grad == before.requires_grad
+            assert torch.equal(mine, before) == (not mine.requires_grad)
+            torch.testing.assert_close(mine, own, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(mine, by_hand, rtol=1e-3, atol=1e-4)
+            assert mine.grad is None if e != 1 else (mine.grad == 7).all()
+
+
+def test_a_float64_network_is_trained_in_float64():
+    ours, plain = network().double(), network().double()
+    history = train(ours, WORLD, LOSS, steps=60, seed=3)
+    plain_loop(plain, LOSS, 60, seed=3)
+    assert history.loss.dtype == torch.float64 and ours[0].weight.dtype == torch.float64
+    torch.testing.assert_close(weights(ours), weights(plain), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "penalty",
+    [
+        silent_horizon_loss,
+        acet_penalty(WORLD.boundary, 1.0, generator=torch.Generator().manual_seed(0)),
+        lambda stack, u: (u @ stack.weights[0]).square().mean((1, 2)),
+    ],
+)
+def test_float64_works_with_penalties(penalty):
+    models = [network(e).double() for e in range(2)]
+    history = train(models, WORLD, LOSS, steps=3, penalty=penalty, penalty_weight=[0.1, 0.2])
+    assert history.loss.dtype == torch.float64 and history.loss.isfinite().all()
+
+
+@pytest.mark.parametrize("penalty", [None, silent_horizon_loss])
+def test_activations_that_work_in_place_train_the_same_network(penalty):
+    def trained(inplace):
+        model = network()
+        model[1], model[3] = nn.ReLU(inplace=inplace), nn.ReLU(inplace=inplace)
+        history = train(model, WORLD, LOSS, steps=30, penalty=penalty)
+        return history.loss, weights(model)
+
+    for plain, in_place in zip(trained(False), trained(True), strict=True):
+        torch.testing.assert_close(in_place, plain)
+
+
+def test_between_steps_a_diverged_network_holds_its_last_good_weights():
+    models, calls = [network(e) for e in range(2)], []
+
+    def loss(logits_in, y, logits_out):
+        calls.append(1)
+        return LOSS(logits_in, y, logits_out) * torch.tensor([1.0, torch.nan if len(calls) > 5 else 1.0])
+
+    steps = train_steps(models, WORLD, loss)
+    seen = []
+    with pytest.warns(UserWarning, match="network 1 diverged at step 5"):
+        for _ in range(12):
+            next(steps)
+            seen.append(weights(models[1]))
+    assert all(torch.equal(w, seen[4]) for w in seen[4:])
+    steps.close()
+    assert torch.equal(weights(models[1]), seen[4])
+
+
+@pytest.mark.parametrize("change", ["new numbers", "a hook", "another layer"])
+def test_a_callback_that_takes_the_network_away_from_training_is_found(change):
+    models = [network(e) for e in range(2)]
+
+    def callback(step, losses):
+        if step == 2 and change == "new numbers":
+            models[1][2].weight.data = models[1][2].weight.data.clone()
+        if step == 2 and change == "a hook":
+            models[1][2].register_forward_hook(lambda module, x, y: y + 0.01)
+        if step == 2 and change == "another layer":
+            models[1][2] = nn.Linear(16, 16)
+
+    with pytest.raises(ValueError, match="network 1 was changed while it was trained"):
+        train(models, WORLD, LOSS, steps=5, callback=callback)
+
+
+def test_an_older_training_that_is_still_open_does_not_take_the_network_away_from_the_next():
+    ours, plain = network(), network()
+    older = train_steps(ours, WORLD, LOSS)
+    reference = train_steps(plain, WORLD, LOSS)
+    next(older), next(reference)
+    reference.close()
+    newer = train_steps(ours, WORLD, LOSS, seed=1)
+    next(newer)
+    with pytest.raises(ValueError, match="network 0 was changed while it was trained"):
+        older.close()
+    for _ in range(9):
+        next(newer)
+    newer.close()
+    train(plain, WORLD, LOSS, steps=10, seed=1)
+    torch.testing.assert_close(weights(ours), weights(plain))
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), np.array([3, 3]), torch.tensor([3, 3]), range(3, 5), (3, 4)])
+def test_whole_numbers_of_any_kind_are_taken(seed):
+    ours, plain = ([network(e) for e in range(2)] for _ in range(2))
+    a = train(ours, WORLD, LOSS, steps=np.int64(3), batch=torch.tensor(8), seed=seed)
+    b = train(plain, WORLD, LOSS, steps=3, batch=8, seed=[3, 4] if 4 in seed_list(seed) else 3)
+    assert torch.equal(a.loss, b.loss) or torch.allclose(a.loss, b.loss)
+
+
+def seed_list(seed):
+    return [int(s) for s in np.atleast_1d(np.asarray(seed))]

@@ -104,11 +104,31 @@ def test_a_reader_without_a_kernel_gets_picture_and_sentence(monkeypatch):
         (lambda: widgets.slider("a label that is far too long", [1], 1, ""), "at most 20 characters"),
         (lambda: widgets.slider("x", [1, 2], 3, ""), r"one of the options \[1, 2\]; got 3"),
         (lambda: make()[0].set(width=3), "no control 'width'; there are height, zoom"),
+        (lambda: make()[0].set(height=-1), "height must be one of"),
     ],
 )
 def test_bad_input_says_what_is_wrong(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+@pytest.mark.parametrize(
+    ("presets", "says"),
+    [
+        ({"Odd": {"depth": 3}}, "preset 'Odd': there is no control 'depth'"),
+        ({"Odd": {"height": 5.5}}, "preset 'Odd': height must be one of"),
+        ({"Reset": {"height": 5}}, "may not be called 'Reset'"),
+    ],
+)
+def test_a_preset_that_would_do_nothing_is_refused(presets, says):
+    demo, figure = make()
+    with pytest.raises(ValueError, match=says):
+        widgets.Demo(figure, demo.update, demo.controls, presets)
+
+
+def test_an_update_that_returns_no_sentence_is_told_so():
+    with pytest.raises(TypeError, match="must return the sentence"):
+        make(update=lambda **_: None)
 
 
 def make_live(fail_at=None, length=1000, **kwargs):

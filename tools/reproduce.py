@@ -5,10 +5,11 @@
     make beyond                                          what no claim asks for, and what goes beyond the paper: an hour more
     python tools/reproduce.py --beyond silent            only these settings of it
 
-Each setting of `ood_helpers.claims`, or of the modules in `BEYOND`, is a job of its own, given to joblib. What is finished is
-kept: after an interrupt the same command goes on with the rest, a setting whose description has changed is run again, and so is
-one whose file is damaged. Which seeds a job trains never depends on how many jobs run at once or where, so the table does not
-either. The settings at the paper's size take 2 to 6 minutes each, so they come first.
+Each setting of `lab.stored.EXPERIMENTS` is a job of its own, given to joblib. The tables are in results/ beside this file's
+folder, or where OOD_RESULTS says. What is finished is kept: after an interrupt the same command goes on with the rest, a setting
+whose description has changed is run again, and so is one whose file is damaged. Which seeds a job trains never depends on how
+many jobs run at once or where, so the table does not either. The settings at the paper's size take 2 to 6 minutes each, so they
+come first.
 
 On a cluster: install the package on every worker with its extra, `pip install -e .[dask]`, start a scheduler and workers of one
 thread each, `dask scheduler` and, on each machine, `dask worker tcp://HOST:8786 --nworkers auto --nthreads 1`; then
@@ -23,6 +24,7 @@ Workers of another kind of processor round differently: then numbers of single s
 import argparse
 import contextlib
 import io
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -31,10 +33,9 @@ import joblib
 import torch
 from tqdm import tqdm
 
-from ood_helpers.lab import claims, detectors, horizons, paper, samples, stored
+from ood_helpers.lab import claims, stored
 
-RESULTS = Path(__file__).parents[1] / "results"
-BEYOND = [horizons, samples, detectors]  # modules with a dict SETTINGS and, for its settings, `run`
+ROOT = Path(__file__).parents[1]
 
 
 def job(name, setting, seeds):
@@ -53,10 +54,7 @@ def job(name, setting, seeds):
 def all_settings(beyond):
     """The settings by name: those that a claim of the paper is judged by, or all others."""
     judged = {name for claim in claims.CLAIMS for name in claim.settings}
-    settings = {name: setting for name, setting in paper.SETTINGS.items() if (name in judged) != beyond}
-    if beyond:
-        settings |= {name: setting for module in BEYOND for name, setting in module.SETTINGS.items()}
-    return settings
+    return {name: setting for name, setting in stored.settings().items() if (name in judged) != beyond}
 
 
 def chosen(words, settings):
@@ -147,8 +145,9 @@ def main(arguments=None):
     parser.add_argument("--jobs", type=count, default=joblib.cpu_count(), help="how many run at once (default: cores)")
     parser.add_argument("--seeds", type=count, default=20, help="networks a setting (default: 20)")
     parser.add_argument("--dask", metavar="ADDRESS", help='address of a Dask scheduler, or "local"')
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables")
+    parser.add_argument("--results", type=Path, help="folder of the tables (default: OOD_RESULTS, or results/ of this checkout)")
     options = parser.parse_args(arguments)
+    options.results = options.results or Path(os.environ.get("OOD_RESULTS") or ROOT / "results").expanduser()
     seeds = list(range(options.seeds))
     try:
         settings = all_settings(options.beyond)

@@ -5,10 +5,13 @@ which a cell shows.
 """
 
 import copy
+import functools
 from typing import NamedTuple
 
 import numpy as np
 import torch
+
+from ood_helpers.arrays import float64
 
 OPEN, WRONG, RIGHT = "✎", "✗", "✓"
 
@@ -43,9 +46,29 @@ def unanswered(answer):
 
 def near(number, width):
     """A test for wrong answers of one kind: those at most `width` away from `number`."""
-    return lambda answer: abs(float(answer) - number) <= width
+    return lambda answer: abs(as_number(answer) - number) <= width
 
 
+def as_number(answer):
+    """An answer as a float: a number of any kind, or the only entry of an array, tensor or list."""
+    return float(answer) if isinstance(answer, str) else float64(answer, "the answer").item()
+
+
+def _never_raising(judge):
+    """Whatever an answer does when it is looked at, it is a wrong answer, not an end of Run All."""
+
+    @functools.wraps(judge)
+    def judged(answer, *rest, back="", **named):
+        try:
+            return judge(answer, *rest, back=back, **named)
+        except Exception as error:
+            problem = f"This cannot be judged: looking at it raises {type(error).__name__}. Give plain numbers or tensors."
+            return Verdict(WRONG, _see(problem, back))
+
+    return judged
+
+
+@_never_raising
 def value(answer, right, why, wrong=(), tolerance=0.0, back=""):
     """Judge a single answer: a number, a name, a set or a tuple.
 
@@ -81,14 +104,15 @@ def _agrees(answer, right, tolerance):
     if isinstance(right, bool | str):
         return answer == right
     if isinstance(right, set):
-        return set(answer) == right
+        return {as_number(part) if isinstance(part, torch.Tensor) else part for part in answer} == right
     if isinstance(right, Range):
-        return right.low <= float(answer) <= right.high
+        return right.low <= as_number(answer) <= right.high
     if isinstance(right, tuple):
         return len(answer) == len(right) and all(_agrees(a, r, tolerance) for a, r in zip(answer, right, strict=True))
-    return abs(float(answer) - right) <= tolerance
+    return abs(as_number(answer) - right) <= tolerance + _coarseness(answer) * abs(right)
 
 
+@_never_raising
 def function(answer, right, cases, why, wrong=(), tolerance=1e-5, back=""):
     """Judge a function by what it returns.
 
@@ -144,19 +168,24 @@ def _array(x):
     """Anything with numbers in it as one float array; a network as its weights and biases, an object as nan."""
     if isinstance(x, torch.nn.Module):
         x = torch.cat([p.detach().flatten().double() for p in x.state_dict().values()])
-    if isinstance(x, torch.Tensor):
-        x = x.detach().numpy()
-    if isinstance(x, tuple | list) and any(isinstance(part, torch.Tensor) for part in x):
-        x = [_array(part) for part in x]
     try:
-        return np.asarray(x, dtype=float)
-    except (TypeError, ValueError):
+        return float64(x, "x")
+    except Exception:  # an object of the reader's may do anything
         return np.array(np.nan)
 
 
+def _coarseness(x):
+    """The relative rounding of a tensor in half precision, 0 for everything finer: what it cannot hold is not asked of it."""
+    coarse = isinstance(x, torch.Tensor) and x.dtype in (torch.bfloat16, torch.float16)
+    return 4 * torch.finfo(x.dtype).eps if coarse else 0.0
+
+
 def _all_close(got, expected, tolerance):
-    pairs = [(_array(g), _array(e)) for g, e in zip(got, expected, strict=True)]
-    return all(g.shape == e.shape and np.allclose(g, e, rtol=tolerance, atol=tolerance, equal_nan=True) for g, e in pairs)
+    for g, e in zip(got, expected, strict=True):
+        a, b, rtol = _array(g), _array(e), tolerance + _coarseness(g)
+        if a.shape != b.shape or not np.allclose(a, b, rtol=rtol, atol=rtol, equal_nan=True):
+            return False
+    return True
 
 
 def _unchanged(arguments, case):

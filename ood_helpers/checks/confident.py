@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ood_helpers import losses, models, polytopes
-from ood_helpers.checks.answers import function, value
+from ood_helpers.checks.answers import Range, as_number, function, value
 
 SURE = math.log(0.9 / 0.1)  # the gap of two logits at confidence 0.9
 
@@ -48,12 +48,13 @@ def reach(answer):
         ),
         (kink, "There both logits are still equal, and the confidence is 0.5."),
         (
-            lambda answer: math.isinf(float(answer)),
+            lambda answer: math.isinf(as_number(answer)),
             "Never? The ring says nothing about what follows, and a straight line passes every height.",
         ),
     ]
     why = "3.5 + log 9 / 0.05: the ring is unsure to perfection, and the doubt ends 44 further out all the same."
-    return value(answer, kink + SURE / slope, why, wrong, tolerance=0.5, back="section 5, “Why”")
+    exact = kink + SURE / slope
+    return value(answer, Range(exact - 0.5, math.ceil(exact)), why, wrong, tolerance=0.5, back="section 5, “Why”")
 
 
 REVERSE = "The KL divergence is the wrong way round, KL(P‖U). It never costs more than log K; KL(U‖P) has no bound."

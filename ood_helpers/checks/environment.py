@@ -1,5 +1,6 @@
 """Checks that say what is wrong and what to do about it."""
 
+import functools
 import importlib.metadata
 import os
 import shutil
@@ -8,10 +9,12 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from ood_helpers.lab import stored
+
 
 def environment():
     """Print one line per thing the course needs: a tick, or what to fix. True if nothing needs fixing."""
-    problems = [*_packages(), *_cache(), *_browser_side()]
+    problems = [*_packages(), *_cache(), *_results(), *_browser_side()]
     for problem in problems:
         print("✗", problem)
     if not problems:
@@ -49,6 +52,19 @@ def _cache():
     free = shutil.disk_usage(folder).free / 1e9
     if free < 0.5:
         yield f"only {free:.1f} GB of disk are free for trained networks: free some, or set OOD_CACHE to a folder elsewhere"
+
+
+def _results():
+    """The first stored table that cannot be read, and how many more."""
+    problems = []
+    for read in [stored.claims, *(functools.partial(stored.runs, name) for name in stored.settings())]:
+        try:
+            read()
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+    if problems:
+        more = f" ({len(problems) - 1} more tables cannot be read)" if len(set(problems)) > 1 else ""
+        yield f"some cells have no numbers to show: {problems[0]}{more}"
 
 
 def _browser_side():

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch.nn.functional import logsigmoid
 
@@ -41,7 +42,7 @@ def _part(answer, player):
         three = answer(*case)
         if three is None or three is Ellipsis:
             return three
-        if not (isinstance(three, tuple | list) and len(three) == 3):
+        if not (isinstance(three, tuple | list | torch.Tensor | np.ndarray) and len(three) == 3):
             raise ValueError("three losses are asked for: of the discriminator, the generator and the classifier")
         return three[player]
 

@@ -7,7 +7,6 @@ are the same. The two settings of the paper's methods repeat `experiment`' of wi
 import copy
 import functools
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,10 +14,11 @@ import numpy as np
 import torch
 
 from ood_helpers import ccu, horizon, losses, polytopes, scores
+from ood_helpers.arrays import keep_whole
 from ood_helpers.data import TwoGaussians
 from ood_helpers.lab import experiment
 from ood_helpers.lab.experiment import DATA_SEEDS, FAR, NEAR, POINTS, TEST_SEED
-from ood_helpers.models import check_whole, mlp
+from ood_helpers.models import mlp
 from ood_helpers.training import train
 
 CLASSES = 2  # in-distribution classes; a reject network has one more output
@@ -102,7 +102,7 @@ class LossSetting:
         for name, allowed in [("loss", tuple(RECIPES)), ("ood", ("boundary", "general"))]:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
-        check_whole("steps", self.steps, 1)
+        keep_whole(self, width=1, depth=0, steps=1)
         self.network(0)
 
     columns = COLUMNS
@@ -156,8 +156,7 @@ def run(setting, seeds):
     rows = []
     for place, (seed, network) in enumerate(zip(seeds, networks, strict=True)):
         if place in history.diverged:
-            warnings.warn(f"seed {seed} diverged, its measures are NaN: {setting}", stacklevel=2)
-            rows.append(dict.fromkeys(COLUMNS, math.nan) | {"seed": seed, "diverged": True})
+            rows.append(experiment.lost(setting, seed))
         else:
             rows.append({"seed": seed, "diverged": False, "loss": last[place], **measure(setting, network, seed)})
     return rows

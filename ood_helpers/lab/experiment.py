@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 from ood_helpers import horizon, polytopes, scores
+from ood_helpers.arrays import keep_whole, whole
 from ood_helpers.data import FourGaussians, TwoGaussians
 from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.models import mlp
 from ood_helpers.training import train
 
 METHODS = ("confident", "reject")
-PENALTIES = {"far_field": "reject", "silent": "confident"}  # losses at infinity, and the method that each is for
+METHOD_OF_PENALTY = {"far_field": "reject", "silent": "confident"}  # losses at infinity, and the method that each is for
 POINTS = 4000  # in-distribution points, and points of each test box
 DIRECTIONS = 20_000  # random directions, where they cannot all be known
 NEAR, FAR = 50.0, 1000.0  # half widths of the test boxes; the first is the paper's
@@ -92,11 +93,7 @@ class Setting:
         for name, allowed in [("method", METHODS), ("ood", ("boundary", "general"))]:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
-        for name, least in [("depth", 0), ("steps", 1), ("batch", 1), ("n_train", 1), ("n_ood", 1)]:
-            value = getattr(self, name)
-            may_be_none = name in ("n_train", "n_ood")
-            if not ((value is None and may_be_none) or (isinstance(value, int) and value >= least)):
-                raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}")
+        keep_whole(self, width=1, depth=0, dim=1, n_train=1, n_ood=1, steps=1, batch=1, classes=1)
         for name, good, what in [
             ("beta", isinstance(self.beta, Real) and 0 <= self.beta < math.inf, "a number of at least 0"),
             ("lr", isinstance(self.lr, Real) and 0 < self.lr < math.inf, "a positive number"),
@@ -117,16 +114,18 @@ class Setting:
         self.ood_points(1, generator=torch.Generator())
 
     def _check_penalty(self):
-        if self.penalty not in ("", *PENALTIES):
-            raise ValueError(f"penalty must be one of '', {', '.join(map(repr, PENALTIES))}; got {self.penalty!r}")
+        if self.penalty not in ("", *METHOD_OF_PENALTY):
+            raise ValueError(f"penalty must be one of '', {', '.join(map(repr, METHOD_OF_PENALTY))}; got {self.penalty!r}")
         weight = self.penalty_weight
         if not (isinstance(weight, Real) and 0 <= weight < math.inf and (weight > 0) == bool(self.penalty)):
             raise ValueError(f"penalty_weight must be a positive number with a penalty, 0 without; got {weight!r}")
         margin = self.penalty_margin
         if not (isinstance(margin, Real) and 0 < margin < math.inf and (self.penalty == "silent" or margin == 0.1)):
             raise ValueError(f"penalty_margin must be a positive number with the penalty 'silent', else 0.1; got {margin!r}")
-        if self.penalty and self.method != PENALTIES[self.penalty]:
-            raise ValueError(f"penalty {self.penalty!r} needs the method {PENALTIES[self.penalty]!r}; got {self.method!r}")
+        if self.penalty and self.method != METHOD_OF_PENALTY[self.penalty]:
+            raise ValueError(
+                f"penalty {self.penalty!r} needs the method {METHOD_OF_PENALTY[self.penalty]!r}; got {self.method!r}"
+            )
         if (self.penalty and not self.is_relu) or (self.penalty == "silent" and not (self.activation == "relu" and self.depth)):
             raise ValueError(
                 f"penalty {self.penalty!r} needs a ReLU network, and 'silent' a hidden layer that can be off; "
@@ -220,12 +219,17 @@ def _run_together(setting, seeds, ood, measured):
     rows = []
     for place, seed in enumerate(seeds):
         if place in diverged:
-            warnings.warn(f"seed {seed} diverged, its measures are NaN: {setting}", stacklevel=3)
-            rows.append({"seed": seed, "diverged": True, "loss": math.nan, **dict.fromkeys(setting.columns[3:], math.nan)})
+            rows.append(lost(setting, seed))
         else:
             numbers = (measured or measure)(setting, networks[place])
             rows.append({"seed": seed, "diverged": False, "loss": losses[place], **numbers})
     return rows
+
+
+def lost(setting, seed, how="diverged"):
+    """The row of a seed whose network diverged, or whose triple collapsed: it is named in a warning, and every number is NaN."""
+    warnings.warn(f"seed {seed} {how}, its measures are NaN: {setting}", stacklevel=4)
+    return dict.fromkeys(setting.columns, math.nan) | {"seed": seed, "diverged": True}
 
 
 def measure(setting, network):
@@ -325,11 +329,13 @@ def _pool(draw, size, offset):
 
 def check_seeds(seeds):
     """The seeds as a list; ValueError unless they are one or more distinct whole numbers from 0 to 9999."""
-    seeds = list(seeds)
-    good = [isinstance(seed, int) and 0 <= seed < DATA_SEEDS for seed in seeds]
-    if not (seeds and all(good) and len(set(seeds)) == len(seeds)):
+    try:
+        good = [whole("seeds", seed, 0) for seed in seeds]
+    except (TypeError, ValueError):
+        good = []
+    if not (good and max(good) < DATA_SEEDS and len(set(good)) == len(good)):
         raise ValueError(f"seeds must be one or more distinct whole numbers from 0 to {DATA_SEEDS - 1}; got {seeds}")
-    return seeds
+    return good
 
 
 def _give_back(step, losses):

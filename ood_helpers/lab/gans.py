@@ -5,16 +5,16 @@ As in `experiment`, a setting says everything that matters, and `run` trains and
 
 import functools
 import math
-import warnings
 from dataclasses import dataclass
 
 import torch
 
 from ood_helpers import gan
+from ood_helpers.arrays import keep_whole
 from ood_helpers.data import TwoGaussians
 from ood_helpers.lab import experiment
 from ood_helpers.losses import confidence_loss
-from ood_helpers.models import check_whole, discriminator, generator, mlp
+from ood_helpers.models import discriminator, generator, mlp
 from ood_helpers.training import train
 
 STD = 0.1  # the scale of the paper's Figure 5
@@ -54,7 +54,7 @@ class GanSetting:
     detector: str = ""
 
     def __post_init__(self):
-        check_whole("steps", self.steps, 1)
+        keep_whole(self, width=1, classifier_width=1, steps=1, discriminator_steps=1)
         for name, allowed in [("pretrained", ("no", "frozen", "trained on")), ("detector", ("", *experiment.METHODS))]:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {getattr(self, name)!r}")
@@ -120,10 +120,10 @@ def run(setting, seeds):
     G, _, _, history = train_seeds(setting, seeds)
     rows = []
     for place, seed in enumerate(seeds):
-        row = dict.fromkeys(COLUMNS, math.nan) | {"seed": seed, "diverged": place in history.collapsed}
-        if row["diverged"]:
-            warnings.warn(f"seed {seed} collapsed, its measures are NaN: {setting}", stacklevel=2)
+        if place in history.collapsed:
+            row = experiment.lost(setting, seed, "collapsed")
         else:
+            row = dict.fromkeys(COLUMNS, math.nan) | {"seed": seed, "diverged": False}
             for mark, points in history.snapshots.items():
                 row |= {f"{name}_{mark}": value for name, value in measure(points[place], setting.world).items()}
         rows.append(row)

@@ -6,12 +6,13 @@ its own 1,000 training points, from which its sampler makes 1,000 OOD points; tr
 
 import functools
 import math
-import warnings
 from dataclasses import dataclass
 
 import torch
 
 from ood_helpers import data, horizon, polytopes, samplers, scores
+from ood_helpers.arrays import keep_whole
+from ood_helpers.lab import experiment
 from ood_helpers.lab.experiment import DATA_SEEDS, FAR, NEAR, POINTS, TEST_SEED, check_seeds
 from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.models import mlp
@@ -60,10 +61,7 @@ class SampleSetting:
         for name, allowed in [("shape", WORLDS), ("sampler", SAMPLERS), ("method", METHODS)]:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
-        for name in ("depth", "steps"):
-            value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 1):
-                raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
+        keep_whole(self, width=1, depth=1, steps=1)
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr must be a positive number; got {self.lr!r}")
         self.network(0)
@@ -145,18 +143,16 @@ def run(setting, seeds):
     losses = history.loss[-20:].double().mean(0).tolist()
     rows = []
     for place, (seed, network, (_, _, out)) in enumerate(zip(seeds, networks, pools.by_seed.values(), strict=True)):
-        row = dict.fromkeys(COLUMNS, math.nan) | {"seed": seed, "diverged": place in history.diverged}
-        row |= {name: measure(out, setting.world) for name, measure in SAMPLE_MEASURES.items()}
-        if row["diverged"]:
-            warnings.warn(f"seed {seed} diverged, its detector's measures are NaN: {setting}", stacklevel=2)
+        if place in history.diverged:
+            row = experiment.lost(setting, seed)
         else:
-            row |= {"loss": losses[place], **measure_detector(setting, network)}
-        rows.append(row)
+            row = {"seed": seed, "diverged": False, "loss": losses[place], **measure_detector(setting, network)}
+        rows.append(row | {name: measure(out, setting.world) for name, measure in SAMPLE_MEASURES.items()})
     return rows
 
 
 # of a seed's 1,000 OOD points: the share of the true boundary that they cover, and their shares near it and inside the classes
-SAMPLE_MEASURES = {"coverage": samplers.coverage, "near": samplers.share_near, "inside": samplers.share_inside}
+SAMPLE_MEASURES = {"coverage": samplers.share_covered, "near": samplers.share_near, "inside": samplers.share_inside}
 
 
 def measure_detector(setting, network):

@@ -197,15 +197,26 @@ def sweep(network, edges, inputs, slack):
     slack   0 or 1, see `_same`
 
     Returns edges [R + 1, 2], maps [R, C, K] of the logits, and real [R]: whether any neuron changes at a sector's first
-    edge (False at edges that the caller brought along only to start with).
+    edge (False at edges that the caller brought along only to start with). ValueError where numbers do
+    not fit into float64.
     """
+    _check_range(inputs[None], network.weights[0])
     maps = exact_linear(inputs[None], network.weights[0], network.biases[0]).repeat(len(edges) - 1, axis=0)
     real = np.zeros(len(maps), dtype=bool)
     for weight, bias, leak in zip(network.weights[1:], network.biases[1:], network.leaks, strict=True):
+        _check_range(maps, weight)
         layer = cut(edges, maps, slack)
         maps = layer.push(weight, bias, leak)
         real = real[layer.old] | ~layer.starts()
         rows = np.flatnonzero(~real)
         real[rows] = (layer.active(rows) != layer.active((rows - 1) % len(real))).any(axis=1)
         edges = layer.edges
+    _check_range(maps, np.ones((1, 1)))
     return edges, maps, real
+
+
+def _check_range(maps, weight):
+    """ValueError where maps times weights may leave what float64 holds: sums that overflow, products that vanish."""
+    most, moving, heaviest = (float(max(part.max(), -part.min())) for part in (maps, maps[:, :2], weight))
+    if not (most < 1e290 and most * heaviest < 1e290 and all(size == 0 or size > 1e-150 for size in (moving, heaviest))):
+        raise ValueError("the network's numbers exceed the range of float64: scale weights, biases or points nearer to 1")

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ood_helpers.arrays import float64
+
 from .fan import cut, sweep
 from .network import Network, plane_of, read
 
@@ -95,7 +97,7 @@ def directions(model, u):
     Raises ValueError for a model that `read` refuses, for a wrong shape, NaN, infinity or a zero row.
     """
     network = read(model)
-    u = np.asarray(u, dtype=np.float64)
+    u = float64(u, "u")
     if u.ndim != 2 or u.shape[1] != network.in_dim:
         raise ValueError(f"u must have shape (n, {network.in_dim}), one direction per row, not {u.shape}")
     if not (np.isfinite(u).all() and u.any(axis=1).all()):

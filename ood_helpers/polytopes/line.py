@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ood_helpers.arrays import float64
+
 from .fan import sweep
 from .network import read, vector
 
@@ -35,7 +37,7 @@ class Line:
 
     def logits(self, t):
         """Logits [..., K] at parameters t [...]. Raises ValueError for t outside [0, end] or infinite."""
-        t = np.asarray(t, dtype=np.float64)
+        t = float64(t, "t")
         if not (np.isfinite(t) & (t >= 0) & (t <= self.end)).all():
             raise ValueError(f"t must be finite and lie in [0, {self.end:g}], not reach from {t.min():g} to {t.max():g}")
         i = np.searchsorted(self.t, t, side="right") - 1
@@ -77,7 +79,9 @@ def line(model, start, end):
     start, end = vector(start, "start", network.in_dim), vector(end, "end", network.in_dim)
     if (start == end).all():
         raise ValueError("end must differ from start; a line needs two points")
-    t, slopes, offsets = _pieces(network, start, end - start, [0.5, 0.5])
+    with np.errstate(over="ignore"):  # `sweep` refuses what exceeds float64
+        direction = end - start
+    t, slopes, offsets = _pieces(network, start, direction, [0.5, 0.5])
     return Line(t, slopes, offsets, end=1.0)
 
 

@@ -70,6 +70,11 @@ def patterns(network, tree, root):
     return packed
 
 
+def unpacked(network, packed):
+    """The active neurons as booleans: one [F, n] per hidden layer."""
+    return [np.unpackbits(bits, axis=1, count=len(bias)) > 0 for bits, bias in zip(packed, network.biases, strict=False)]
+
+
 def affine_maps(network, tree, centroids):
     """(slopes, offset) of every face, [F, K, 3].
 

@@ -9,8 +9,7 @@ Inside a polytope every logit f_k is affine, and that decides what is exact:
   tangent planes. That brackets areas and maxima, and triangles are split until the bracket is narrow;
 - a convex function is greatest at a corner, so the smallest p_k is found among corners: exact for any number of classes.
 
-Exact means to rounding; a difference of logits that could be rounding counts as 0, so that classes tie where they should. What
-is measured is `polytopes.network`: where `polytopes.perturbed` is not 0, that is the network with its hidden biases moved.
+Exact means to rounding; a difference of logits that could be rounding counts as 0, so that classes tie where they should.
 
 In-distribution discs are cut out exactly: areas by circular sectors, worst cases by the points where circles cross edges. Where
 the discs' edges are curved they bend inwards, seen from outside, so no point of an arc can be the greatest value of a convex
@@ -28,6 +27,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit
 
+from .careful import ROUND
+from .mesh import magnitudes, sizes
 from .polygons import (
     FAINT,
     Polygons,
@@ -101,7 +102,9 @@ def confident_area(polytopes, tau, classes=None, means=(), radius=0.0, rtol=1e-5
         if total > 2:
             inner, outer = _bracket_area(polytopes, won, k, level, discs, budget, noise)
         else:
-            sure = clip(won, level - _log_odds(_logits(polytopes, won), k), noise)
+            rivals, face = _rivals(_logits(polytopes, won), k), np.repeat(won.source, np.diff(won.starts))
+            doubt = _odds_noise(noise, rivals, k, face) if total == 2 else 0.0
+            sure = clip(won, level - np.logaddexp.reduce(rivals, axis=0), doubt)
             inner = outer = area_outside(sure, *discs).sum()
         low, high = low + inner, high + outer
     return Bounds(float(low), float(high))
@@ -210,9 +213,24 @@ def _tangent(polytopes, face, k, x):
 
 
 def _noise(polytopes):
-    """A difference of logits this small may be rounding: measured by the largest terms that add up to a logit, and 1 for logs."""
-    reach = np.maximum(np.abs(polytopes.lo), np.abs(polytopes.hi))
-    return FAINT * (1 + (np.abs(polytopes.slopes) @ reach + np.abs(polytopes.offsets)).max())
+    """How much of each logit may be rounding on each polytope, [M, K]; of a difference of two logits it is the sum of theirs.
+
+    Measured by the terms that add up to the logit there. An affine function that is nowhere negative is at most three times
+    greater anywhere on a polygon than at its centroid. Large partitions are measured by a coarse grid.
+    """
+    network, x = polytopes._square_network, polytopes._centroids
+    rounding = FAINT * (3 * sizes(network, x)[-1] if polytopes.is_small else magnitudes(network)[-1])
+    return np.broadcast_to(rounding + polytopes.drift, (len(x), network.n_classes))
+
+
+def _odds_noise(noise, rivals, k, face):
+    """How much of the log-odds against class k may be rounding, at points of polytopes face [n] with rivals f_l - f_k [K, n].
+
+    A rival's rounding counts as much as its probability among the rivals: one far behind does no harm.
+    """
+    share = np.exp(rivals - np.logaddexp.reduce(rivals, axis=0))
+    logs = 0 if len(rivals) == 2 else ROUND * len(rivals)
+    return noise[face, k] + (share * noise[face].T).sum(axis=0) + logs
 
 
 # ---- who wins where ----
@@ -221,17 +239,20 @@ def _noise(polytopes):
 def _won(polytopes, classes, noise):
     """For each class, what it wins among `classes` of the polytopes: a generator of (k, Polygons). The first of a tie wins."""
     every = _polygons(polytopes)
-    logits = _vertex_logits(polytopes)[1][classes]
-    leader = (logits >= logits.max(axis=0) - noise).argmax(axis=0)[polytopes.mesh.corners()]
+    sides, classes = np.diff(polytopes.starts), list(classes)
+    logits, doubt = _logits(polytopes, every)[classes], np.repeat(noise[:, classes], sides, axis=0).T
+    best = logits.argmax(axis=0)
+    best, least = (np.take_along_axis(part, best[None], axis=0) for part in (logits, doubt))
+    leader = (best - logits <= doubt + least).argmax(axis=0)
     first = leader[polytopes.starts[:-1]]
-    decided = each(np.logical_and, leader == np.repeat(first, np.diff(polytopes.starts)), every)
+    decided = each(np.logical_and, leader == np.repeat(first, sides), every)
     contested = pick(every, ~decided)
     for i, k in enumerate(classes):
         part = contested
         for other in classes:
             if other != k:
-                logits = _logits(polytopes, part)
-                part = clip(part, logits[k] - logits[other], noise, keep_ties=k < other)
+                logits, face = _logits(polytopes, part), np.repeat(part.source, np.diff(part.starts))
+                part = clip(part, logits[k] - logits[other], noise[face, k] + noise[face, other], keep_ties=k < other)
         yield k, join([pick(every, decided & (first == i)), part])
 
 
@@ -262,8 +283,10 @@ def _tangent_at(polytopes, polygons, k):
 
 def _bracket_area(polytopes, won, k, level, discs, budget, noise):
     """Bounds on the area outside the discs where the log-odds are below `level`, at most `budget` apart."""
-    inside = each(np.maximum, _log_odds(_logits(polytopes, won), k), won) < level - noise
-    outside = each(np.minimum, _tangent_at(polytopes, won, k), won) >= level - noise
+    rivals = _rivals(_logits(polytopes, won), k)
+    doubt = each(np.maximum, _odds_noise(noise, rivals, k, np.repeat(won.source, np.diff(won.starts))), won)
+    inside = each(np.maximum, np.logaddexp.reduce(rivals, axis=0), won) < level - doubt
+    outside = each(np.minimum, _tangent_at(polytopes, won, k), won) >= level - doubt
     low = high = area_outside(pick(won, inside), *discs).sum()
     triangles, face = _triangles(pick(won, ~inside & ~outside))
     inner, outer = _bracket(polytopes, triangles, face, k, level, discs, noise)
@@ -283,10 +306,11 @@ def _bracket_area(polytopes, won, k, level, discs, budget, noise):
 def _bracket(polytopes, triangles, face, k, level, discs, noise):
     """Bounds [T], [T] on the area of each triangle, outside the discs, where the log-odds are below `level`."""
     parts = Polygons(triangles.reshape(-1, 2), np.arange(0, 3 * len(face) + 1, 3), face)
-    above = _log_odds(_logits(polytopes, parts), k)
-    below = _tangent_at(polytopes, parts, k)
+    rivals = _rivals(_logits(polytopes, parts), k)
+    above, below = np.logaddexp.reduce(rivals, axis=0), _tangent_at(polytopes, parts, k)
+    doubt = _odds_noise(noise, rivals, k, np.repeat(face, 3))
     parts = parts._replace(source=np.arange(len(face)))
-    inner, outer = (clip(parts, level - values, noise) for values in (above, below))
+    inner, outer = (clip(parts, level - values, doubt) for values in (above, below))
     inner, outer = (np.bincount(part.source, area_outside(part, *discs), len(face)) for part in (inner, outer))
     return inner, np.maximum(inner, outer)
 

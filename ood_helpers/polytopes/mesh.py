@@ -277,19 +277,34 @@ def first_neurons(network):
 def magnitudes(network):
     """The yardstick for rounding in the square, one [n] per Linear: how large the terms are that add up to each neuron.
 
-    |b| + |W| @ max |z before|, and what the layers before have rounded away already, as independent errors: √(W² @ size²).
-    The maximum is taken over a coarse grid and before the kink, since a neuron at rest still rounds; a factor of two does not
-    matter. Raises ValueError where numbers overflow.
+    The greatest of `sizes` over a coarse grid; a factor of two does not matter. Raises ValueError where numbers overflow.
     """
     side = np.linspace(-1, 1, 9)
-    z = h = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
-    sizes, size = [], np.zeros(2)
+    found = [size.max(axis=0) for size in sizes(network, np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2))]
+    for i, size in enumerate(found):
+        if not np.isfinite(size).all():
+            raise ValueError(f"layer {2 * i} (Linear): its outputs exceed the range of float64 in this rectangle")
+    return found
+
+
+def sizes(network, x):
+    """How large the numbers are that a float computation of each neuron adds up at points x [n, 2]: one [n, width] per Linear.
+
+    |b| + |W| @ |what the layer before gives|, and what the layers before have rounded away already, as independent errors:
+    √(W² @ size²). A neuron that is off passes on neither value nor error: deep networks are not judged by what is off in them.
+    """
+    found, h, size = [], x, np.zeros_like(x)
     with np.errstate(over="ignore", invalid="ignore"):
-        for i, (weight, bias, leak) in enumerate(zip(network.weights, network.biases, [*network.leaks, 1.0], strict=True)):
-            size = np.abs(bias) + np.abs(weight) @ np.abs(z).max(axis=0) + np.hypot.reduce(weight * size, axis=1)
-            if not np.isfinite(size).all():
-                raise ValueError(f"layer {2 * i} (Linear): its outputs exceed the range of float64 in this rectangle")
-            sizes.append(size)
-            z = h @ weight.T + bias
-            h = np.where(z > 0, z, leak * z)
-    return sizes
+        for weight, bias, leak in zip(network.weights, network.biases, [*network.leaks, 1.0], strict=True):
+            terms = np.abs(h) @ np.abs(weight).T + np.abs(bias)
+            before = independent(size, weight)
+            z, size = h @ weight.T + bias, terms + before
+            found.append(size)
+            h, size = np.where(z > 0, z, leak * z), np.where(z > -FAINT * size, 1.0, abs(leak)) * size
+    return found
+
+
+def independent(size, weight):
+    """√(size² @ W².T): errors [n, m] pushed through weights [k, m] as independent ones; scaled, since squares overflow first."""
+    s, w = (max(np.abs(part).max(initial=0), 1e-300) for part in (size, weight))
+    return s * (w * np.sqrt((size / s) ** 2 @ ((weight / w) ** 2).T))

@@ -4,6 +4,9 @@ A ReLU network is affine wherever no neuron changes sign. The lines along which 
 rectangle into convex polygons, and on each of them logits = slopes @ x + offsets. `plane` finds all polygons (`mesh.py` says
 how) and all maps (`maps.py`).
 
+Where kinks coincide, or more than two meet in a point, `careful.py` finds the polygons one neuron at a time. The network is
+always taken as given: kinks that lie nearer together than rounding can tell count as one.
+
 Inside, the rectangle is the square [-1, 1]², so that every tolerance is a plain number.
 """
 
@@ -11,12 +14,18 @@ from functools import cached_property
 
 import numpy as np
 
-from .crossings import BATCH
-from .maps import activity, affine_maps, dual_tree, layers_of
-from .mesh import Degenerate, first_neurons, magnitudes, measure, subdivide
-from .network import Network, plane_of, read, vector
+from ood_helpers.arrays import float64
 
-SHIFTS = (0.0, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)  # relative change of the biases: none, then ever more
+from . import careful
+from .crossings import BATCH
+from .maps import activity, affine_maps, dual_tree, layers_of, patterns, unpacked
+from .mesh import Degenerate, first_neurons, measure, sizes, subdivide
+from .network import plane_of, read, vector
+from .polygons import cross, next_corner
+
+DRIFT = 1e-14  # relative rounding of sums of many maps
+SMALL = 1e8  # multiplications that a product for every map may take
+SLACK = 1e-9  # what the maps may miss the network by, relative to the sizes of the numbers that it adds up there
 
 
 def plane(model, lo=-50.0, hi=50.0, origin=None, axes=None):
@@ -28,19 +37,21 @@ def plane(model, lo=-50.0, hi=50.0, origin=None, axes=None):
               everything in the answer are then in the coordinates s
     origin    [d], zero if left out; only together with axes
 
-    Cost: two or three µs a polytope; from the third hidden layer on also a matrix product over all vertices.
+    Cost: two or three µs a polytope; from the third hidden layer on also a matrix product over all vertices. Some 30 µs where
+    kinks coincide, or more than two of them meet in a point.
     Raises ValueError for a model that `read` refuses, an empty rectangle, or inputs that do not make a plane, and
     ArithmeticError if an internal check fails: no answer is better than a wrong one.
     """
     network, box = _flat(read(model), origin, axes), _box(lo, hi)
-    generator = np.random.default_rng(0)
-    for shift in SHIFTS:
-        moved = _shifted(network, box, shift, generator)
-        try:
-            return Plane(moved, box, subdivide(_in_square(moved, box)), shift)
-        except Degenerate as found:
-            reason = found
-    raise ArithmeticError(f"even with biases moved by a relative {shift:g} the polytopes cannot be told apart: {reason}")
+    square = _in_square(network, box)
+    try:
+        return Plane(network, box, subdivide(square))
+    except Degenerate:
+        pass
+    try:
+        return Plane(network, box, *careful.subdivide(square))
+    except Degenerate as reason:
+        raise ArithmeticError(f"rounding leaves the polytopes of this network in this rectangle undecided: {reason}") from None
 
 
 class Plane:
@@ -51,11 +62,11 @@ class Plane:
     corners [N, 2], starts [M + 1]      polygon i is corners[starts[i]:starts[i + 1]], counter-clockwise
     lo [2], hi [2]                      the rectangle
     network                             the `Network` that was cut up, on two inputs
-    perturbed                           0.0, or by how much, relatively, its hidden biases were moved to part coincident kinks
     """
 
-    def __init__(self, network, box, mesh, perturbed):
-        self.network, self.mesh, self.perturbed = network, mesh, perturbed
+    def __init__(self, network, box, mesh, on=None):
+        """on: the active neurons of each polytope, where `careful` has found them; else they are those of the dual tree."""
+        self.network, self.mesh, self._on = network, mesh, on
         self.lo, self.hi = box
         self._centroids, areas = measure(mesh)
         self.starts = mesh.starts
@@ -66,16 +77,8 @@ class Plane:
         return len(self.areas)
 
     def __repr__(self):
-        return (
-            f"Plane({len(self)} polytopes in [{self.lo[0]:g}, {self.hi[0]:g}] × [{self.lo[1]:g}, {self.hi[1]:g}]; {self.message})"
-        )
-
-    @property
-    def message(self):
-        """Whether these are the polytopes of the network as given, in words."""
-        if not self.perturbed:
-            return "biases as given"
-        return f"kinks coincide, so hidden biases were moved by a relative {self.perturbed:g}"
+        (left, low), (right, high) = self.lo, self.hi
+        return f"Plane({len(self)} polytopes in [{left:g}, {right:g}] × [{low:g}, {high:g}])"
 
     @cached_property
     def corners(self):
@@ -107,7 +110,7 @@ class Plane:
 
         A polytope is known by which neurons are active in it: look up which are active at the point. Cost: one forward pass.
         """
-        points = np.asarray(points, dtype=np.float64)
+        points = float64(points, "points")
         if points.ndim != 2 or points.shape[1] != 2:
             raise ValueError(f"points must be [n, 2], not {list(points.shape)}")
         found = np.full(len(points), -1)
@@ -121,12 +124,27 @@ class Plane:
     def _look_up(self, x):
         """The polytope of points x [n, 2] of the square."""
         keys, polytope, codes = self._code_book
-        code = _code(activity(self._square_network, x), keys)
+        code = _code(self._activity(x), keys)
         slot = np.minimum(np.searchsorted(codes, code), len(codes) - 1)
-        lost = codes[slot] != code
-        if lost.any():
-            raise ArithmeticError(f"no polytope has the active neurons of the point {self._from_square(x[lost][0])}")
-        return polytope[slot]
+        found, lost = polytope[slot], np.flatnonzero(codes[slot] != code)
+        if len(lost) and self._on is None:
+            raise ArithmeticError(f"no polytope has the active neurons of the point {self._from_square(x[lost[0]])}")
+        found[lost] = [self._around(x[i]) for i in lost]  # on kinks that meet: rounding has mixed the sides of several
+        return found
+
+    def _activity(self, x):
+        """Which neurons are on at points x [n, 2] of the square. Where `careful` was at work, 0 but for rounding is off."""
+        if self._on is None:
+            return activity(self._square_network, x)
+        z, _, unsure = careful.values(self._square_network, len(self.network.leaks), x, np.full(len(x), careful.ROUND))
+        return np.concatenate([a > careful.TRUST * b for a, b in zip(z, unsure, strict=True)], axis=1)
+
+    def _around(self, point):
+        """The polytope whose edges the point of the square is on the left of, or nearest to that."""
+        begin = self.mesh.xy[self.mesh.corners()]
+        along = begin[next_corner(self.starts)] - begin
+        left = cross(along, point - begin) / np.linalg.norm(along, axis=1)
+        return int(np.minimum.reduceat(left, self.starts[:-1]).argmax())
 
     @property
     def _square_network(self):
@@ -150,31 +168,59 @@ class Plane:
         without a kink in the rectangle tells nothing apart, and where it is 0 but for rounding its sign is luck: its key is 0.
         """
         keys = np.random.default_rng(0).integers(1 << 63, size=first_neurons(self.network)[-1], dtype=np.uint64)
+        if self._on is not None:
+            on = np.concatenate(self._on, axis=1)
+            keys[on.all(axis=0) | ~on.any(axis=0)] = 0
+            return self._ranked(keys, np.arange(len(self)), _code(on, keys))
         keys[np.setdiff1d(np.arange(len(keys)), self.mesh.owner)] = 0
         tree = self._tree
         codes = np.zeros(len(self), np.uint64)
         codes[0] = _code(activity(self._square_network, self._centroids[tree.order[:1]]), keys)[0]
         for level in tree.levels:
             codes[level] = codes[tree.up[level]] ^ keys[tree.neuron[level]]
+        return self._ranked(keys, tree.order, codes)
+
+    @staticmethod
+    def _ranked(keys, polytope, codes):
         ranks = np.argsort(codes)
         codes = codes[ranks]
         if (codes[1:] == codes[:-1]).any():
             raise ArithmeticError("two polytopes have the same active neurons")
-        return keys, tree.order[ranks], codes
+        return keys, polytope[ranks], codes
 
     @cached_property
     def _maps(self):
-        maps = affine_maps(self._square_network, self._tree, self._centroids)
+        square = self._square_network
+        if self._on is not None:
+            maps = careful.maps(square, self._on)
+        elif self.is_small:
+            tree, maps = self._tree, np.empty((len(self), square.n_classes, 3))
+            maps[tree.order] = careful.maps(square, unpacked(square, patterns(square, tree, self._centroids[tree.order[:1]])))
+        else:
+            maps = affine_maps(square, self._tree, self._centroids)
         self._compare(maps)
         slopes = maps[:, :, :2] / ((self.hi - self.lo) / 2)
         return slopes, maps[:, :, 2] - slopes @ ((self.lo + self.hi) / 2)
 
+    @property
+    def is_small(self):
+        """Whether each map is a product of its own; else they are running sums along a tree, which is quicker for many."""
+        return self._on is not None or len(self) * max(map(len, self.network.biases)) ** 2 <= SMALL
+
+    @cached_property
+    def drift(self):
+        """What the maps' running sums may have lost of each logit, [K]."""
+        return self._drift_of(np.concatenate([self.slopes * (self.hi - self.lo)[:1], self.offsets[:, :, None]], axis=2))
+
+    def _drift_of(self, maps):
+        return 0.0 if self.is_small else DRIFT * np.abs(maps).max(axis=(0, 2))
+
     def _compare(self, maps, samples=200):
-        """Check some maps against the network itself; raises ArithmeticError."""
-        some = np.unique(np.linspace(0, len(self) - 1, samples).astype(int))
+        """Check the maps of some polytopes, the largest among them, against the network; raises ArithmeticError."""
+        some = np.unique(np.concatenate([np.linspace(0, len(self) - 1, samples).astype(int), np.argsort(-self.areas)[:samples]]))
         x, network = self._centroids[some], self._square_network
         error = np.abs(np.einsum("mkj,mj->mk", maps[some, :, :2], x) + maps[some, :, 2] - network(x))
-        if (error > 1e-9 * magnitudes(network)[-1]).any():
+        if (error > SLACK * sizes(network, x)[-1] + self._drift_of(maps)).any():
             raise ArithmeticError(f"the affine maps miss the network by {error.max():g}")
 
 
@@ -190,7 +236,7 @@ def _flat(network, origin, axes):
 
 def _box(lo, hi):
     """The rectangle's lower and upper corner, each [2]."""
-    lo, hi = (np.asarray(value, dtype=np.float64) for value in (lo, hi))
+    lo, hi = float64(lo, "lo"), float64(hi, "hi")
     if lo.shape not in ((), (2,)) or hi.shape not in ((), (2,)):
         raise ValueError(f"lo and hi must each be a number or a pair, not of shape {list(lo.shape)} and {list(hi.shape)}")
     lo, hi = np.broadcast_to(lo, 2), np.broadcast_to(hi, 2)
@@ -203,15 +249,6 @@ def _in_square(network, box):
     """The network as a function of the square [-1, 1]² that is stretched over the rectangle."""
     lo, hi = box
     return network.restricted((lo + hi) / 2, np.diag((hi - lo) / 2))
-
-
-def _shifted(network, box, shift, generator):
-    """The network with every hidden bias moved by 0.5 to 1 times `shift`, up or down, relative to `magnitudes`."""
-    if not shift:
-        return network
-    moves = [shift * size * generator.uniform(0.5, 1, len(size)) for size in magnitudes(_in_square(network, box))[:-1]]
-    biases = [bias + move * generator.choice([-1, 1], len(move)) for bias, move in zip(network.biases, moves, strict=False)]
-    return Network(network.weights, [*biases, network.biases[-1]], network.leaks)
 
 
 def _code(on, keys):

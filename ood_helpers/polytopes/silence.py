@@ -2,34 +2,42 @@
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from scipy import sparse
 from scipy.optimize import linprog
 
 from .network import read
+from .proofs import whole_numbers
 
-ROUNDING = 1e-9  # a load this little above 1 counts as 1: solvers and sums round
+EPS = np.finfo(np.float64).eps  # twice the relative rounding error of one operation: each bound below has that much to spare
+TINY = 1e-150  # added to sizes and lengths, it covers what products and squares lose below the smallest float
+FRACTIONS = 100_000  # products of fractions a neuron's proof may need: about 0.2 s
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SilentCertificate:
     """What `silent_certificate` found out about the last hidden layer of f0, for all directions.
 
-    verdict    "silent": every neuron is inactive in every direction · "active": `direction` shows the contrary · "undecided"
-    load       [width] an upper bound, at least 0, of the share of a neuron's negative part that its positive part can use up:
-               up to 1 it is inactive in all directions. Only a quick bound where an active direction was found
-    bound      [width] an upper bound of z0 at directions of length 1; below 0 where the load is below 1
+    verdict    "silent": every neuron is inactive, z0 <= 0, in every direction · "active": `direction` shows the contrary ·
+               "undecided"
+    load       [width] an upper bound, at least 0, of the share of a neuron's negative part that its positive part can use up,
+               with a rounding of 1e-12: below 1 the neuron is inactive. Only a quick bound where an active direction was found
+    bound      [width] an upper bound of z0 at directions of length 1, rounded upwards: "silent" has none above 0
     direction  [d] of length 1 with an active neuron, or None
+    strict     True: every bound is below 0, so that z0 < 0 in every direction, and far away the answer is that of the last
+               biases. False: not proved; where z0 = 0 the biases of the layers before decide, too
     """
 
     verdict: str
     load: np.ndarray
     bound: np.ndarray
     direction: np.ndarray | None
+    strict: bool
 
     def __repr__(self):
-        return f"SilentCertificate({self.verdict!r}, largest load {self.load.max():.3f})"
+        return f"SilentCertificate({self.verdict!r}, largest load {self.load.max():.3f}, largest bound {self.bound.max():.3g})"
 
 
 def silent_certificate(network):
@@ -46,41 +54,162 @@ def silent_certificate(network):
     weighted least squares, and where those do not suffice from a linear programme, which finds the smallest load. (In geometry:
     z0 ≤ 0 says that one zonotope lies in another, and the programme is the test of Sadraddini and Tedrake 2019 for that.)
 
+    No verdict rests on rounding: what γ misses of g, and every sum, is rounded upwards, and a load of just 1 is proved in
+    fractions, which takes a small network; z0(u) > 0 is computed exactly. In up to two dimensions z0 is looked at, exactly where
+    it has to be, along the rays between which it is linear.
+
     The smallest load may be above 1 for a silent neuron: then the verdict is "undecided", unless a search that climbs z0 from
-    many directions finds an active one. A silent verdict holds up to a relative rounding of 1e-9, an active one exactly.
+    many directions finds an active one. It may miss, or be unable to write in floats, cones of them that are very thin.
     Raises ValueError for a network that is not an nn.Sequential of Linear, ReLU, Linear, ReLU, Linear.
     """
     layers = read(network)
     if layers.leaks != [0.0, 0.0]:
         raise ValueError(f"network must have two hidden layers of ReLU; it has the slopes {layers.leaks} below zero")
     first, second = layers.weights[:2]
-    direction = _active_direction(first, second)
-    loads = [_load(first, w, exact=direction is None) for w in second]
-    load = np.array(loads)
-    bound = np.array([_bound(first, w, share) for w, share in zip(second, load, strict=True)])
-    verdict = "active" if direction is not None else "silent" if load.max() <= 1 + ROUNDING else "undecided"
-    return SilentCertificate(verdict, load, bound, direction)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        if first.shape[1] <= 2:
+            top, direction = _along_rays(first, second)
+        else:
+            top, direction = np.full(len(second), math.inf), _active_direction(first, second)
+        load, bound = np.array([_proof(first, w, exact=direction is None) for w in second]).T
+    bound = np.fmin(bound, top)
+    verdict = "active" if direction is not None else "silent" if (bound <= 0).all() else "undecided"
+    return SilentCertificate(verdict, load, bound, direction, bool((bound < 0).all()))
 
 
-def _load(first, w, exact):
-    """The load of one neuron with weights w [n] on the first layer [n, d]: a quick one, or if `exact` one that may decide."""
-    negative = (w < 0) & first.any(axis=1)
+def _proof(first, w, exact):
+    """The load and the bound of one neuron with weights w [n] on the first layer [n, d]: quick ones, or if `exact` good ones."""
+    (first, a), (w, b) = _near_one(first), _near_one(w)  # what solvers tolerate is not relative
+    n, d = first.shape
+    negative, positive = (w < 0) & first.any(axis=1), (w > 0) & first.any(axis=1)
     rows, price = first[negative], -w[negative]
-    up = np.vstack([w[w > 0, None] * first[w > 0], w @ first])
-    up = up[up.any(axis=1)]
-    if not len(up) or not len(rows):
-        return math.inf if len(up) else 0.0
-    load = _proved(rows, price, up, _least_squares(rows, price, up, rounds=40 if exact else 1))
-    if not (w > 0).any():
-        return min(load, 1.0)  # what is never pushed up cannot be above 0: γ = w is the proof
-    return min(load, _proved(rows, price, up, _programme(rows, price, up))) if exact and 1 < load < math.inf else load
+    most = (w[positive] @ np.linalg.norm(first[positive], axis=1) + TINY) * (1 + EPS * (n + d + 8)) if positive.any() else 0.0
+    up = np.vstack([w[positive, None] * first[positive], w @ first])
+    off = EPS * (n + 8) * (np.vstack([np.abs(up[:-1]), np.abs(w) @ np.abs(first)]) + TINY)  # how far rounding moved `up`
+    if not len(rows) or not np.isfinite(up).all():
+        return (math.inf if positive.any() else 0.0), _scaled_up(most, a + b)
+    shares = _least_squares(rows, price, up, rounds=40 if exact else 1)
+    load, bound = _proved(rows, price, up, off, shares)
+    if exact and 1 <= load < math.inf:
+        shares = _programme(rows, price, up)
+        load, bound = np.minimum((load, bound), _proved(rows, price, up, off, shares))
+    if exact and 0 < min(bound, most) and load < 1 + 1e-6 and _proved_in_fractions(first, w, shares):
+        load, bound = min(load, 1.0), 0.0
+    if not positive.any():
+        load = min(load, 1.0)  # what is never pushed up cannot be above 0: γ = w is the proof
+    return load, _scaled_up(min(bound, most), a + b)
 
 
-def _proved(rows, price, up, shares):
-    """The load of γ = shares [m, n], made to fit up [m, d] = γ · rows [n, d]; ∞ if that cannot be. No solver is believed."""
+def _near_one(values):
+    """Values over a power of two so that the largest is about 1, and its exponent; as they are where that would round."""
+    exponent = int(np.frexp(np.abs(values).max())[1])
+    scaled = np.ldexp(values, -exponent)
+    return (scaled, exponent) if (np.ldexp(scaled, exponent) == values).all() else (values, 0)
+
+
+def _scaled_up(bound, exponent):
+    """bound · 2^exponent, rounded upwards where that underflows."""
+    return np.nextafter(np.ldexp(bound, exponent), np.inf) if bound else 0.0
+
+
+def _proved(rows, price, up, off, shares):
+    """Load and bound that γ = shares [m, n] proves for up [m, d] ± off; a load of ∞ if γ · rows [n, d] is not up.
+
+    No solver is believed. z0(u) ≤ ½ (Σ_k (Σ_g |γ_gk| − |w_k|) |v_k·u| + Σ_g |g − Σ_k γ_gk v_k|), and where the bracket is
+    negative |v_k·u| ≥ (v_k·u)² / |v_k|, whose sum is at least the smallest eigenvalue of Σ_k (…) v_k v_kᵀ / |v_k|.
+    """
     shares = shares + _solve(rows.T, (up - shares @ rows).T).T
-    fits = np.abs(up - shares @ rows).max() <= 1e-12 * np.abs(up).max()
-    return (np.abs(shares).sum(axis=0) / price).max() if fits else math.inf
+    gamma = EPS * (sum(shares.shape) + rows.shape[1] + 8)
+    use = np.abs(shares).sum(axis=0)
+    missed = np.abs(up - shares @ rows)
+    fits = (missed <= 1e-12 * np.abs(up).max(axis=1, keepdims=True)).all()
+    missed += off + gamma * (np.abs(shares) @ np.abs(rows) + np.abs(up) + TINY)
+    spare = price - use - gamma * (price + use)
+    length = np.linalg.norm(rows, axis=1) * (1 + gamma) + TINY
+    above = np.maximum(-spare, 0) @ length + (np.linalg.norm(missed, axis=1) + TINY).sum()
+    below = _least_eigenvalue(rows, np.maximum(spare, 0) / length)
+    load = (use / price).max() * (1 + gamma) if fits else math.inf
+    return load, (above * (1 + gamma) - below * (1 - gamma)) / 2 * (1 if above <= below else 1 + gamma)
+
+
+def _least_eigenvalue(rows, weights):
+    """A number at least 0 and not above the smallest eigenvalue of Σ_k weights_k v_k v_kᵀ, v_k the rows [n, d].
+
+    M = Q Λ Qᵀ + R has none below (1 − |QᵀQ − 1|) min Λ − |R|, whatever numbers Q and Λ are.
+    """
+    n, d = rows.shape
+    weighted = rows * weights[:, None]
+    matrix = rows.T @ weighted
+    if not np.isfinite(matrix).all():
+        return 0.0
+    values, q = np.linalg.eigh(matrix)
+    sizes = (np.abs(q) * np.abs(values)) @ np.abs(q.T)
+    rest = np.abs(matrix - (q * values) @ q.T)
+    rest += EPS * (n + d + 8) * (np.abs(rows).T @ np.abs(weighted) + sizes + TINY)
+    skew = np.abs(q.T @ q - np.eye(d)) + EPS * (d + 8) * (np.abs(q.T) @ np.abs(q))
+    return max(0.0, values[0] * (1 - 2 * np.linalg.norm(skew)) - 2 * np.linalg.norm(rest))
+
+
+def _proved_in_fractions(first, w, shares):
+    """Whether a γ near shares [m, n] proves z0 <= 0 exactly: a simple one, mended. False where that takes too long."""
+    d = first.shape[1]
+    m, k = shares.shape
+    if k * m * d > FRACTIONS or d * d * (k + m) > FRACTIONS or not np.isfinite(shares).all():
+        return False
+    v, w = _fractions(first), _fractions(w)
+    rows = [row for row, weight in zip(v, w, strict=True) if weight < 0 and any(row)]
+    price = [-weight for row, weight in zip(v, w, strict=True) if weight < 0 and any(row)]
+    up = [[weight * x for x in row] for row, weight in zip(v, w, strict=True) if weight > 0 and any(row)]
+    up.append([sum(weight * x for weight, x in zip(w, column, strict=True)) for column in zip(*v, strict=True)])
+    gamma = [[_simple(share) for share in line] for line in shares]
+    missed = [
+        [x - sum(a * b for a, b in zip(line, column, strict=True)) for x, column in zip(g, zip(*rows, strict=True), strict=True)]
+        for g, line in zip(up, gamma, strict=True)
+    ]
+    if any(map(any, missed)):
+        order = np.argsort(np.abs(shares).sum(axis=0) / np.array(price, dtype=float))  # who has most to spare mends
+        mended = _solve_exactly([rows[i] for i in order], missed)
+        if mended is None:
+            return False
+        for line, more in zip(gamma, mended, strict=True):
+            for i, x in zip(order, more, strict=True):
+                line[i] += x
+    return all(sum(map(abs, used)) <= most for used, most in zip(zip(*gamma, strict=True), price, strict=True))
+
+
+def _fractions(values):
+    return [_fractions(v) for v in values] if np.ndim(values) else Fraction(float(values))
+
+
+def _simple(share):
+    """The float, or the fraction with a small denominator that it may be the rounding of."""
+    simple = Fraction(share).limit_denominator(1000)
+    return simple if abs(simple - Fraction(share)) < 1e-9 else Fraction(share)
+
+
+def _solve_exactly(rows, right):
+    """Fractions x [m, n] with x · rows = right, [n, d] and [m, d]: the first rows are used where several could be; or None."""
+    n = len(rows)
+    table = [list(column) for column in zip(*rows, *right, strict=True)]  # d equations, one column per unknown and right side
+    pivots = []
+    for column in range(n):
+        done = len(pivots)
+        chosen = next((i for i in range(done, len(table)) if table[i][column]), None)
+        if chosen is None:
+            continue
+        table[done], table[chosen] = table[chosen], table[done]
+        table[done] = [x / table[done][column] for x in table[done]]
+        for i, line in enumerate(table):
+            if i != done and line[column]:
+                table[i] = [x - line[column] * y for x, y in zip(line, table[done], strict=True)]
+        pivots.append(column)
+    if any(x for line in table[len(pivots) :] for x in line[n:]):
+        return None
+    solution = [[Fraction(0)] * n for _ in right]
+    for line, column in zip(table, pivots, strict=False):
+        for x, value in zip(solution, line[n:], strict=True):
+            x[column] = value
+    return solution
 
 
 def _least_squares(rows, price, up, rounds):
@@ -92,6 +221,8 @@ def _least_squares(rows, price, up, rounds):
         use = np.abs(shares).sum(axis=0) / price
         if use.max() < least:
             best, least = shares, use.max()
+        if least == 0:
+            break  # nothing pushes up, or not along the rows
         favour = np.sqrt(use.max() / np.maximum(use, 1e-6 * use.max()))
         weights = np.clip(weights * favour, 1e-4 * price, 1e4 * price)
     return best
@@ -114,18 +245,8 @@ def _solve(matrix, right):
     return np.linalg.lstsq(matrix, right, rcond=None)[0]
 
 
-def _bound(first, w, load):
-    """The largest that ½ (load − 1) Σ_k |w_k| |v_k·u| can be, |u| = 1: for a load below 1 by |t| >= t² up to t = 1."""
-    price, length = np.maximum(-w, 0), np.linalg.norm(first, axis=1)
-    most = np.maximum(w, 0) @ length
-    if load > 1:
-        return most if load == math.inf else min(most, (load - 1) / 2 * (price @ length))
-    unit = first / np.maximum(length, 1e-300)[:, None]
-    return (load - 1) / 2 * np.linalg.eigvalsh(unit.T @ (unit * (price * length)[:, None]))[0]
-
-
 def _active_direction(first, second, starts=20, steps=60):
-    """A direction of length 1 in which some z0 is positive beyond rounding, or None if climbing finds none. second [m, n]."""
+    """A direction of length 1 in which some z0 is positive, or None if climbing finds none. second [m, n]."""
     u = np.vstack([first, np.eye(first.shape[1])])
     u = u[u.any(axis=1)] / np.linalg.norm(u[u.any(axis=1)], axis=1, keepdims=True)
     u = np.vstack([u, -u])
@@ -137,7 +258,50 @@ def _active_direction(first, second, starts=20, steps=60):
         u = u / np.linalg.norm(u, axis=2, keepdims=True)
         h = np.maximum(u @ first.T, 0)
         z = (h * second[:, None]).sum(axis=2)
-        over = z - 1e-12 * (h * np.abs(second[:, None])).sum(axis=2)
-        if over.max() > 0:
-            return u[np.unravel_index(over.argmax(), over.shape)]
+        sure = z / ((np.abs(u) @ np.abs(first).T) * np.abs(second[:, None])).sum(axis=2)
+        best = np.unravel_index(np.nan_to_num(sure, nan=-1).argmax(), sure.shape)
+        if z[best] > 0 and _is_active(first, second, u[best]):
+            return u[best]
     return None
+
+
+def _signs(first, second, u):
+    """z0 [..., m] at directions u [..., d], exactly, but for a power of two."""
+    h = whole_numbers(u) @ whole_numbers(first).T
+    return np.where(h > 0, h, 0) @ whole_numbers(second).T
+
+
+def _is_active(first, second, u):
+    return np.isfinite(u).all() and bool((_signs(first, second, u) > 0).any())
+
+
+def _along_rays(first, second):
+    """The largest that each z0 [m] can be at directions of length 1, and one with a positive z0 or None, for d of 1 or 2.
+
+    z0 is linear between neighbours of the rays on which a neuron switches, its rows and the axes, so its sign is known from
+    theirs. They are at most 90° apart: between two of length 1, z0 is at most √2 times the larger value, once if that is not
+    positive.
+    """
+    turned = first[:, ::-1] * [-1, 1] if first.shape[1] == 2 else first
+    rays = np.vstack([turned, first, np.eye(first.shape[1])])
+    rays = rays[rays.any(axis=1)]
+    rays = np.vstack([rays, -rays])
+    unit = rays / np.abs(rays).max(axis=1, keepdims=True)
+    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    z = np.maximum(unit @ first.T, 0) @ second.T
+    noise = 2 * EPS * (len(first) + 8) * ((np.abs(unit) @ np.abs(first).T + TINY) @ np.abs(second).T + TINY)
+    top, sign = z + noise, np.sign(z)
+    doubtful = ~(np.abs(z) > noise)
+    if (some := doubtful.any(axis=1)).any():
+        sign[some] = np.sign(_signs(first, second, rays[some])).astype(float)
+        top[doubtful & (sign == 0)] = 0
+        top[doubtful & (sign < 0)] = -5e-324  # below 0, no more is known
+    active = sign.max(axis=1) > 0
+    top = top.max(axis=0)
+    top = np.where((sign > 0).any(axis=0), math.sqrt(2) * (1 + 4 * EPS) * top, np.where(top <= 0, top, math.inf))
+    for ray in unit[active][np.argsort(-(z / noise).max(axis=1)[active])[:20]]:
+        for stretch in range(-8, 9):  # each rounds to another direction: the cone may be as thin as the gaps between floats
+            u = ray * (1 + stretch * EPS)
+            if _is_active(first, second, u):
+                return top, u
+    return top, None

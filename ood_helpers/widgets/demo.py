@@ -40,6 +40,8 @@ class Picture:
 
     def _show(self, sentence):
         """Draw the figure as it is now, with this sentence."""
+        if not isinstance(sentence, str):
+            raise TypeError(f"update, or draw, must return the sentence below the picture, a text; it returned {sentence!r}")
         self._sentence, self.error = sentence, None
         self._draw()
         # a data address spares the page a fetch, and a JPEG of this quality takes a third of the time of a PNG
@@ -89,11 +91,19 @@ class Demo(Picture):
     presets   name -> values, one button each; "Reset" is added and goes back to the controls' first values
 
     A cell that ends in a demo shows it. A notebook read without a kernel shows the first picture and sentence instead.
-    An error in `update` appears in place of the sentence, and the picture stays.
+    An error in `update` appears in place of the sentence, and the picture stays. ValueError names a preset with a control, or a
+    value of a control, that does not exist.
     """
 
     def __init__(self, figure, update, controls, presets=None):
         self.update, self.controls = update, controls
+        for name, values in (presets or {}).items():
+            if name == "Reset":
+                raise ValueError("a preset may not be called 'Reset': that button is there already")
+            try:
+                self._check(values)
+            except ValueError as error:
+                raise ValueError(f"preset {name!r}: {error}") from None
         first = {name: control.value for name, control in controls.items()}
         buttons = [self._preset(name, values) for name, values in {"Reset": first, **(presets or {})}.items()]
         super().__init__(figure, [list(controls.values()), buttons])
@@ -108,10 +118,8 @@ class Demo(Picture):
         return {name: control.value for name, control in self.controls.items()}
 
     def set(self, **values):
-        """Move several controls at once, drawing once. ValueError names a control that does not exist."""
-        for name in values:
-            if name not in self.controls:
-                raise ValueError(f"there is no control {name!r}; there are {', '.join(self.controls)}")
+        """Move several controls at once, drawing once. ValueError names a control, or a value, that does not exist."""
+        self._check(values)
         self._frozen = True
         try:
             for name, value in values.items():
@@ -119,6 +127,16 @@ class Demo(Picture):
         finally:
             self._frozen = False
         self._moved()
+
+    def _check(self, values):
+        for name, value in values.items():
+            if name not in self.controls:
+                raise ValueError(f"there is no control {name!r}; there are {', '.join(self.controls)}")
+            options = getattr(self.controls[name], "options", None)
+            if options is not None:
+                options = [option[1] if isinstance(option, tuple) else option for option in options]
+                if value not in options:
+                    raise ValueError(f"{name} must be one of {options}; got {value!r}")
 
     def refresh(self):
         """Draw the picture for the present values."""

@@ -6,6 +6,8 @@ import time
 import ipywidgets
 import numpy as np
 
+from ood_helpers.arrays import whole
+
 from .demo import Picture
 
 
@@ -27,8 +29,9 @@ class Live(Picture):
     _running = None
 
     def __init__(self, figure, start, draw, stop=3000, first=0):
-        if not (isinstance(stop, int) and isinstance(first, int) and 0 <= first <= stop):
-            raise ValueError(f"stop and first must be whole numbers, 0 <= first <= stop; got stop {stop}, first {first}")
+        stop, first = whole("stop", stop, 0), whole("first", first, 0)
+        if first > stop:
+            raise ValueError(f"stop and first must satisfy 0 <= first <= stop; got stop {stop}, first {first}")
         self.start, self.draw, self.stop, self.first = start, draw, stop, first
         names = {"Train": "let it train, or pause it", "Step": "one training step", "Reset": "begin anew"}
         self._train, step, reset = (ipywidgets.Button(description=name, tooltip=tip) for name, tip in names.items())

@@ -1,0 +1,200 @@
+"""The subdivision of a square where kinks coincide, or more than two meet in a point: one neuron after another.
+
+`mesh` inserts a whole layer at once and counts on kinks that cross two at a time. Networks without biases, with equal neurons or
+with weights on a grid do not oblige. Here each vertex gets a sign for each neuron: +, −, or 0 where the neuron is 0 but for
+rounding. It is decided once, so the faces around a vertex agree about it, and then no geometry is left to decide:
+
+    - an edge from + to − gets a new vertex, at which the neuron is 0;
+    - a face with + and − corners is cut by one chord between the two places at which its sign changes;
+    - a face without both is not cut. A neuron that is 0 along an edge makes no new one: kinks that coincide are one edge.
+
+How much of a value is rounding is known from how it was computed: from the terms of each sum, through the neurons that are on,
+and from how well the vertex itself is placed (crossings of nearly parallel kinks are not).
+"""
+
+import numpy as np
+
+from .mesh import Mesh, independent
+
+ROUND = 1e-15  # relative rounding of a sum of many floats, against the sum of its terms' sizes
+TRUST = 30  # a value is a sign from so many times its estimated rounding on
+
+
+def values(network, layers, x, misplaced):
+    """Pre-activations z of hidden layers 0 … layers − 1 at points x [n, 2], as lists [n, width]: z, rounding, uncertainty.
+
+    rounding     what the sums may have lost, as independent errors
+    uncertainty  the same, and what `misplaced` [n], the error of the points themselves, makes of it
+    """
+    found, h, lost, shaken = ([], [], []), x, np.zeros_like(x), np.repeat(misplaced[:, None], x.shape[1], axis=1)
+    for weight, bias, leak in list(zip(network.weights, network.biases, network.leaks, strict=False))[:layers]:
+        z = h @ weight.T + bias
+        lost = ROUND * (np.abs(h) @ np.abs(weight).T + np.abs(bias)) + independent(lost, weight)
+        shaken = independent(shaken, weight)
+        for kept, new in zip(found, (z, lost, np.hypot(lost, shaken)), strict=True):
+            kept.append(new)
+        gain = np.where(z > -TRUST * np.hypot(lost, shaken), 1.0, abs(leak))  # a neuron at rest passes nothing on
+        h, lost, shaken = np.where(z > 0, z, leak * z), gain * lost, gain * shaken
+    return found
+
+
+class _Growing:
+    """An array that grows by appending rows."""
+
+    def __init__(self, rows):
+        self.room, self.used = np.array(rows), len(rows)
+
+    def append(self, rows):
+        if self.used + len(rows) > len(self.room):
+            more = np.zeros((max(len(rows), len(self.room)), *self.room.shape[1:]), self.room.dtype)
+            self.room = np.concatenate([self.room, more])
+        self.room[self.used : self.used + len(rows)] = rows
+        self.used += len(rows)
+
+    @property
+    def all(self):
+        return self.room[: self.used]
+
+
+class _Cells:
+    """The square [-1, 1]², to be cut: vertices, edges (two half-edges 2e and 2e + 1 each), faces as lists of half-edges."""
+
+    def __init__(self):
+        self.xy = _Growing(np.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1]]))
+        self.misplaced = _Growing(np.zeros(4))
+        self.ends = _Growing(np.array([[0, 1], [1, 2], [2, 3], [3, 0]]))
+        self.owner = _Growing(np.full(4, -1))
+        self.face = _Growing(np.array([0, -1] * 4))  # of each half-edge; -1 outside
+        self.loops = [[0, 2, 4, 6]]
+        self.parent = []  # the face that each new face was cut from, since the layer began
+
+    def begins(self, half):
+        return self.ends.room[half >> 1, half & 1]
+
+    def split_edges(self, edges, new):
+        """Put vertex new[i] on edges[i]; the part behind it is a new edge."""
+        count = self.ends.used
+        self.ends.append(np.stack([new, self.ends.all[edges, 1]], axis=1))
+        self.ends.room[edges, 1] = new
+        self.owner.append(self.owner.all[edges])
+        self.face.append(self.face.all.reshape(-1, 2)[edges].ravel())
+        for edge, behind in zip(edges.tolist(), range(count, self.ends.used), strict=True):
+            for half, face in enumerate(self.face.room[2 * edge : 2 * edge + 2].tolist()):
+                if face >= 0:
+                    loop = self.loops[face]
+                    at = loop.index(2 * edge + half)
+                    loop.insert(at + 1 - half, 2 * behind + half)
+
+    def cut(self, face, first, second, neuron):
+        """Cut a face between the corners at places first < second of its loop; the part between them is a new face."""
+        loop = self.loops[face]
+        inner, outer = loop[first:second], loop[second:] + loop[:first]
+        edge, new = self.ends.used, len(self.loops)
+        self.ends.append([[self.begins(loop[first]), self.begins(loop[second])]])
+        self.owner.append([neuron])
+        self.face.append([face, new])
+        self.loops[face] = [*outer, 2 * edge]
+        self.loops.append([*inner, 2 * edge + 1])
+        self.face.room[inner] = new
+        self.parent.append(face)
+
+    def mesh(self):
+        starts = np.concatenate([[0], np.cumsum([len(loop) for loop in self.loops])])
+        loops = np.concatenate([np.array(loop) for loop in self.loops])
+        nobody, runs = np.full(self.ends.used, -1), np.arange(self.ends.used + 1)
+        return Mesh(self.xy.all, self.ends.all, self.owner.all, nobody, runs, loops, starts)
+
+
+def subdivide(network):
+    """The `Mesh` of all polytopes on the square [-1, 1]², and which hidden neurons are on in each: a list of [F, n] booleans.
+
+    A neuron that is 0 throughout a face is off. Raises ArithmeticError where rounding leaves no consistent signs.
+    """
+    cells, on, first = _Cells(), [], 0
+    for layer, bias in enumerate(network.biases[:-1]):
+        cells.parent, faces = [], len(cells.loops)
+        z, lost, unsure = (_Growing(part[-1]) for part in values(network, layer + 1, cells.xy.all, cells.misplaced.all))
+        active = _Growing(np.zeros((faces, len(bias)), bool))
+        for j in range(len(bias)):
+            sign = _signs(z.all[:, j], TRUST * unsure.all[:, j])
+            start = cells.xy.used
+            _cross(cells, sign, z.all[:, j], lost.all[:, j])
+            if cells.xy.used > start:
+                new = values(network, layer + 1, cells.xy.all[start:], cells.misplaced.all[start:])
+                for growing, part in zip((z, lost, unsure), new, strict=True):
+                    growing.append(part[-1])
+            sign = np.concatenate([sign, np.zeros(cells.xy.used - start, int)])
+            _cut_faces(cells, sign, first + j, active, j)
+        for earlier in range(layer):
+            on[earlier] = _inherited(on[earlier], cells.parent)
+        on.append(active.all.copy())
+        first += len(bias)
+    return cells.mesh(), on
+
+
+def _signs(z, unsure):
+    return np.where(np.abs(z) <= unsure, 0, np.sign(z)).astype(int)
+
+
+def _cross(cells, sign, z, lost):
+    """A new vertex wherever an edge leads from + to −."""
+    a, b = cells.ends.all.T
+    edges = np.flatnonzero(sign[a] * sign[b] < 0)
+    a, b = a[edges], b[edges]
+    gap = np.abs(z[a]) + np.abs(z[b])
+    t = np.abs(z[a]) / gap
+    along = cells.xy.all[b] - cells.xy.all[a]
+    vertices = cells.xy.used + np.arange(len(edges))
+    cells.xy.append(cells.xy.all[a] + t[:, None] * along)
+    cells.misplaced.append(np.abs(along).max(axis=1) * ((1 - t) * lost[a] + t * lost[b]) / gap + ROUND)
+    cells.split_edges(edges, vertices)
+
+
+def _cut_faces(cells, sign, neuron, active, j):
+    """Cut every face with + and − corners, and note in `active`[:, j] which faces are on the + side."""
+    origin = cells.ends.all.ravel()
+    inside = cells.face.all >= 0
+    face, here = cells.face.all[inside], sign[origin[inside]]
+    plus, minus = (np.bincount(face[here * s > 0], minlength=len(cells.loops)) > 0 for s in (1, -1))
+    active.all[:, j] = plus & ~minus
+    for cell in np.flatnonzero(plus & minus).tolist():
+        places, last, zero = [], None, None
+        around = [int(sign[cells.begins(half)]) for half in cells.loops[cell]]
+        start = next(i for i, s in enumerate(around) if s)
+        for i in range(start, start + len(around) + 1):
+            s = around[i % len(around)]
+            if last is not None and s and s != last:
+                places.append(None if zero is None else zero % len(around))  # the last corner before i at which the neuron is 0
+            if s:
+                last, zero = s, None
+            elif zero is None:
+                zero = i
+        if len(places) != 2 or None in places:
+            raise ArithmeticError(f"rounding leaves no order of the kinks around a polytope near neuron {neuron}")
+        first, second = sorted(places)
+        cells.cut(cell, first, second, neuron)
+        active.append(active.all[[cell]])
+        between = next(s for s in around[first + 1 : second] if s)
+        active.room[[cell, active.used - 1], j] = [between < 0, between > 0]
+
+
+def _inherited(on, parent):
+    """The rows of `on`, and for each new face a copy of those of the face that it was cut from."""
+    source = list(range(len(on)))
+    for face in parent:
+        source.append(source[face])
+    return on[source]
+
+
+def maps(network, on, batch=1 << 21):
+    """The affine map of every face, (slopes, offset) [F, K, 3], from the neurons that are on in it."""
+    faces = len(on[0]) if on else 1
+    widest = max(map(len, network.biases))
+    found, chunk = [], max(1, batch // (3 * widest))
+    for i in range(0, faces, chunk):
+        affine = np.column_stack([network.weights[0], network.biases[0]])[None]
+        for hidden, weight, bias, leak in zip(on, network.weights[1:], network.biases[1:], network.leaks, strict=True):
+            affine = weight @ (np.where(hidden[i : i + chunk, :, None], 1.0, leak) * affine)
+            affine[:, :, -1] += bias
+        found.append(np.broadcast_to(affine, (min(chunk, faces - i), *affine.shape[1:])))
+    return np.concatenate(found)
