@@ -147,7 +147,7 @@ class LivingMap(anywidget.AnyWidget):
 
     @traitlets.observe("position")
     def _speak(self, _change=None):
-        """Say the position's sentence as soon as the kernel's event loop is free, then the others; at once where there is no loop."""
+        """Say the position's sentence as soon as the kernel's event loop is free, then the others; at once without a loop."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
