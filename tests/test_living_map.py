@@ -6,7 +6,7 @@ import pytest
 from small_maps import a_map
 from torch import nn
 
-from ood_helpers import models, widgets
+from ood_helpers import data, models, widgets
 
 
 def test_only_weights_travel():
@@ -19,30 +19,36 @@ def test_only_weights_travel():
 def test_sentences_come_once_per_position():
     said = []
     living = a_map(sentence=lambda beta: said.append(beta) or f"{beta}")
-    assert said == [1.0] and living.sentences == {"1": "1.0"}
+    assert said == []  # not before they are wanted
+    assert living.words() == living.words() == "1.0"
+    living._asked(None, {"note": "0"}, [])
     living.set(beta=0.0)
-    living.set(beta=1.0)
-    assert said == [1.0, 0.0] and living.sentences == {"1": "1.0", "0": "0.0"}
-    assert living.values == {"beta": 1.0}
+    assert living.words() == "0.0" and said == [1.0, 0.0]
+    assert living.values == {"beta": 0.0}
 
 
 def test_a_sentence_that_fails_says_so():
-    assert "ZeroDivisionError" in a_map(sentence=lambda beta: f"{1 / 0}").sentences["1"]
+    assert "ZeroDivisionError" in a_map(sentence=lambda beta: f"{1 / 0}").words()
 
 
 @pytest.mark.parametrize(
     "networks, settings, message",
     [
         ({0.0: models.mlp(width=4)}, {}, "none for \\(1.0,\\)"),
-        ({0.0: models.mlp(width=4), 1.0: models.mlp(3, 4)}, {}, "2 inputs; this one has 3"),
-        ({0.0: models.mlp(width=4), 1.0: models.mlp(width=4, n_classes=3)}, {}, "same number of outputs"),
-        ({0.0: models.mlp(width=4), 1.0: models.mlp(width=4, activation="sigmoid")}, {}, "Sigmoid"),
+        ({0.0: models.mlp(width=4), 1.0: models.mlp(3, 4)}, {}, "2 inputs, or axes .* this one has 3"),
+        ({0.0: models.mlp(width=4), 1.0: models.mlp(width=4, n_classes=3)}, {}, "classes must say"),
+        ({0.0: models.mlp(width=4), 1.0: models.mlp(width=4, n_classes=4)}, {"world": data.TwoGaussians()}, "2 outputs"),
+        ({0.0: models.mlp(width=4), 1.0: nn.Sequential(nn.Linear(2, 4), nn.GELU(), nn.Linear(4, 2))}, {}, "GELU"),
         ({0.0: models.mlp(width=4), 1.0: nn.Linear(2, 2)}, {}, "Sequential"),
         (None, {"presets": {"odd": {"gamma": 1}}}, "no control 'gamma'"),
         (None, {"presets": {"odd": {"beta": 7.0}}}, "must be one of"),
         (None, {"colours": "rainbow"}, "colours must be one of"),
         (None, {"window": 1e9}, "half width"),
-        (models.mlp(width=4), {}, "must be a dict"),
+        (None, {"window": "size"}, "half width"),
+        (None, {"presets": {"Reset": {}}}, "already"),
+        (None, {"presets": {"odd": {"window": -1}}}, "half width"),
+        (None, {"points": ([[1.0, 2.0, 3.0]], [0])}, "points"),
+        (models.mlp(width=4), {}, "must be a function or a dict"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_when_the_map_is_made(networks, settings, message):

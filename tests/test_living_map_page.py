@@ -1,6 +1,5 @@
 """The living map: its JavaScript against Python, number by number, in a page from a file without Jupyter; then its hands."""
 
-import base64
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -26,10 +25,12 @@ def page(tmp_path_factory):
     path.write_text(f'<!doctype html><meta charset="utf-8"><body><script type="module">{module}</script>', encoding="utf-8")
     with browser.chromium() as chromium:
         page = chromium.new_page()
-        page.on("pageerror", lambda error: pytest.fail(str(error)))
+        errors = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(path.as_uri())
         page.wait_for_function("window.oodMap")
         yield page
+        assert errors == []
 
 
 def random_networks():
@@ -107,7 +108,7 @@ def test_rays_and_the_ring_agree_with_infinity(page):
         for far, i in zip(page.evaluate(script, directions.tolist()), sector, strict=True):
             assert (far["winner"], far["tie"]) == (circle.winner[i], circle.tie[i])
             assert far["limit"] == pytest.approx(circle.limit_confidence()[i], abs=1e-9)
-        ring = living_map._ring(model)
+        ring = living_map._ring(model, polytopes.read(model), None)
         who = np.array(ring["who"])[np.searchsorted(ring["start"], angles, side="right") - 1]
         np.testing.assert_array_equal(who, np.where(circle.tie, -1, circle.winner)[sector])
 
@@ -120,14 +121,10 @@ def shown(page):
     """A function that shows a map in the page, and gives its root element."""
 
     def show(living):
-        weights = base64.b64encode(living.weights).decode()
         page.evaluate(
             f"""() => {{
             document.body.innerHTML = '<div id="map"></div>';
-            const state = {json.dumps(living.still())};
-            const bytes = Uint8Array.from(atob("{weights}"), (c) => c.charCodeAt(0));
-            state.weights = new DataView(bytes.buffer);
-            window.model = oodMap.still(state);
+            window.model = oodMap.still({json.dumps(living.still())});
             oodMap.render({{model, el: document.getElementById("map")}});
         }}"""
         )
@@ -212,13 +209,14 @@ def test_pointing_tells_the_network_s_answer_and_a_click_its_limit(page, shown):
     root = shown(living)
     canvas = root.locator("canvas")
     canvas.hover(position={"x": 250, "y": 150})
-    x, y = view(page, "v.pointer")
+    page.wait_for_function("document.querySelector('.here').textContent.includes('confidence')")
+    x, y = view(page, "v.hovered")
     logits = polytopes.read(living.network)([[x, y]])[0]
     text = root.locator(".here").inner_text()
     assert f"class {logits.argmax()}" in text and f"{1 / (1 + np.exp(-abs(logits[0] - logits[1]))):.4f}" in text
     canvas.click(position={"x": 250, "y": 150})
     winner, _ = polytopes.directions(living.network, view(page, "[v.ray]"))
-    assert f"k* = class {winner[0]}, limit 1.0000" in root.locator(".here").inner_text()
+    assert f"k* = class {winner[0]}, limit of the confidence 1.0000" in root.locator(".here").inner_text()
     canvas.focus()
     page.keyboard.press("Escape")
     assert view(page, "v.ray") is None

@@ -9,7 +9,12 @@
 
 // ---- 1. the network ------------------------------------------------------------------------------------------------------------
 
-/** A network from its layers' sizes [d, n, …, K], one leak per hidden layer, and its numbers: W (row by row), then b, layer by layer. */
+const SMOOTH = { sigmoid: (z) => 1 / (1 + Math.exp(-z)), tanh: Math.tanh };
+
+/**
+ * A network from its layers' sizes [2, n, …, K], one leak per hidden layer (0 is ReLU; "sigmoid" and "tanh" are drawn, too, but
+ * point by point), and its numbers: W (row by row), then b, layer by layer.
+ */
 function unpack(sizes, leaks, numbers) {
   let at = 0;
   const take = (n) => Float64Array.from(numbers.subarray(at, (at += n)));
@@ -20,7 +25,7 @@ function unpack(sizes, leaks, numbers) {
     for (let j = 0; j < m; j++) for (let i = 0; i < n; i++) columns[i * m + j] = weight[j * n + i];
     layers.push({ n, m, weight, bias, columns, leak: l < sizes.length - 1 ? leaks[l - 1] : 1 });
   }
-  return { layers, sizes, outputs: sizes[sizes.length - 1] };
+  return { layers, sizes, outputs: sizes[sizes.length - 1], smooth: leaks.some((leak) => leak in SMOOTH) };
 }
 
 /** The logits at one point [x, y]. */
@@ -30,7 +35,8 @@ function forward(network, point) {
     const z = Float64Array.from(bias);
     for (let j = 0; j < m; j++) {
       for (let i = 0; i < n; i++) z[j] += weight[j * n + i] * h[i];
-      if (z[j] < 0) z[j] *= leak;
+      if (leak in SMOOTH) z[j] = SMOOTH[leak](z[j]);
+      else if (z[j] < 0) z[j] *= leak;
     }
     h = z;
   }
@@ -45,6 +51,7 @@ const softmax = (logits) => {
 /**
  * Infinitely far away in direction u the logits are α·slope + offset: who leads there, and the confidence that remains.
  * A sum that is nothing but the rounding of its terms counts as 0; where a neuron's slope is 0 its offset decides whether it is on.
+ * A smooth neuron saturates, so its slope is 0 from there on.
  */
 function farAway(network, u) {
   let a = u, c = [0, 0], sizeA = [0, 0];
@@ -56,13 +63,17 @@ function farAway(network, u) {
         slope[j] += w * a[i]; offset[j] += w * c[i]; size[j] += Math.abs(w * a[i]);
       }
       if (Math.abs(slope[j]) <= 1e-13 * size[j]) slope[j] = 0;
-      if (slope[j] < 0 || (slope[j] === 0 && offset[j] <= 0)) { slope[j] *= leak; offset[j] *= leak; }
+      if (leak in SMOOTH) {
+        offset[j] = SMOOTH[leak](slope[j] === 0 ? offset[j] : slope[j] * Infinity);
+        slope[j] = size[j] = 0;
+      } else if (slope[j] < 0 || (slope[j] === 0 && offset[j] <= 0)) { slope[j] *= leak; offset[j] *= leak; }
     }
     [a, c, sizeA] = [slope, offset, size];
   }
+  if (network.smooth && a.every((v) => v === 0)) [a, c, sizeA] = [c, c, c.map(Math.abs)]; // constant far away: its logits decide
   const top = Math.max(...a), best = a.indexOf(top);
   const leaders = Array.from(a, (v, k) => k).filter((k) => top - a[k] <= 1e-13 * (sizeA[best] + sizeA[k]));
-  const limit = Math.max(...softmax(leaders.map((k) => c[k])));
+  const limit = Math.max(...softmax(a === c ? Array.from(c) : leaders.map((k) => c[k])));
   return { winner: leaders[0], tie: leaders.length > 1, leaders, limit };
 }
 
@@ -82,6 +93,10 @@ class Rows {
   }
 
   row(x0, dx, y, logits, pattern) {
+    if (this.network.smooth) {
+      for (let t = 0; t < this.width; t++) logits.set(forward(this.network, [x0 + dx * t, y]), t * this.network.outputs);
+      return;
+    }
     const { m, weight, bias } = this.network.layers[0];
     for (let j = 0; j < m; j++) {
       this.slope[0][j] = weight[2 * j] * dx;
@@ -158,40 +173,61 @@ function fields(network, { x, y, half }, width, height) {
 const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 const pixel = ([r, g, b]) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
 
-/** A function from the logits at place i of an array to a pixel. `look` = {kind, bands, limits, classes, reject}. */
-function painter(look, outputs) {
-  const bands = look.bands.map((c) => pixel(rgb(c))), classes = look.classes.map((c) => pixel(rgb(c)));
-  const [low, high] = look.limits, inside = outputs - (look.reject ? 1 : 0);
-  return (f, i) => {
+/**
+ * A function from the logits at place i of an array to a pixel.
+ * kind "bands": the winner's confidence in three bands, reject in its own colour · "classes": the winner, pale ·
+ * "shades": the winner, the paler the less sure.
+ */
+function painter({ kind, bands, limits, pale, full, rejected }, outputs, reject) {
+  const inside = outputs - reject, [low, high] = limits, band = bands.map((c) => pixel(rgb(c))), grey = pixel(rgb(rejected));
+  const own = (colours) => Array.from({ length: outputs }, (_, k) => rgb(colours[k < inside ? k : colours.length - 1]));
+  const flat = own(pale).map(pixel), deep = own(full);
+  const winner = (f, i) => {
     let best = 0;
     for (let k = 1; k < outputs; k++) if (f[i + k] > f[i + best]) best = k;
-    if (look.kind === "classes" || best >= inside) return classes[best];
+    return best;
+  };
+  const parts = (f, i, best) => { // the confidence is one of so many
     let sum = 0;
     for (let k = 0; k < outputs; k++) sum += Math.exp(f[i + k] - f[i + best]);
-    return bands[sum * high < 1 ? 2 : sum * low < 1 ? 1 : 0]; // the confidence is 1 / sum
+    return sum;
+  };
+  if (kind === "classes") return (f, i) => flat[winner(f, i)];
+  if (kind === "shades") {
+    return (f, i) => {
+      const best = winner(f, i), sure = outputs < 2 ? 1 : (1 / parts(f, i, best) - 1 / outputs) / (1 - 1 / outputs);
+      return pixel(deep[best].map((v) => Math.round(255 - (0.12 + 0.88 * sure) * (255 - v))));
+    };
+  }
+  if (outputs === 2 && !reject) { // the same, without an exponential per pixel
+    const [a, b] = limits.map((p) => Math.log(p / (1 - p)));
+    return (f, i) => { const lead = Math.abs(f[i] - f[i + 1]); return band[lead > b ? 2 : lead > a ? 1 : 0]; };
+  }
+  return (f, i) => {
+    const best = winner(f, i), sum = parts(f, i, best);
+    return best >= inside ? grey : band[sum * high < 1 ? 2 : sum * low < 1 ? 1 : 0];
   };
 }
 
 // ---- 3. the view ---------------------------------------------------------------------------------------------------------------
 
-const MARGIN = { left: 58, right: 14, top: 14, bottom: 46 }, RING = 9; // in CSS pixels
+const MARGIN = { left: 62, right: 16, top: 6, bottom: 46 }, RING = 10; // in CSS pixels
 const ZOOM = { least: 1e-2, most: 1e6 };
 
+/** A canvas with the map of one network: the picture, what lies around and upon it, and where in the plane it looks. */
 class View {
-  constructor(canvas, spec, changed) {
-    Object.assign(this, { canvas, spec, changed, network: null, ring: null, edges: false, ray: null, pointer: null, job: 0 });
-    this.window = { ...spec.window };
+  constructor(canvas, spec) {
+    Object.assign(this, { canvas, spec, network: null, ring: null, reject: 0, note: {}, painted: [], job: 0 });
+    Object.assign(this, { edges: false, ray: null, pointer: null, window: { ...spec.window }, moved: () => {} });
     this.context = canvas.getContext("2d");
-    this.context.imageSmoothingEnabled = false;
   }
 
   /** Sizes in device pixels: `side` of the square map, `scale` device pixels per CSS pixel. */
   fit(cssWidth) {
-    const scale = window.devicePixelRatio || 1;
-    const side = Math.max(120, Math.min(cssWidth - MARGIN.left - MARGIN.right - 2 * RING, this.spec.size));
-    this.scale = scale;
-    this.side = Math.round(side * scale);
-    const [w, h] = [side + MARGIN.left + MARGIN.right + 2 * RING, side + MARGIN.top + MARGIN.bottom + 2 * RING];
+    const scale = window.devicePixelRatio || 1, around = MARGIN.left + MARGIN.right + 2 * RING;
+    const side = Math.max(120, Math.min(cssWidth - around, this.spec.size));
+    Object.assign(this, { scale, cssWidth, side: Math.round(side * scale) });
+    const [w, h] = [side + around, side + MARGIN.top + MARGIN.bottom + 2 * RING];
     Object.assign(this.canvas.style, { width: `${w}px`, height: `${h}px` });
     this.canvas.width = Math.round(w * scale);
     this.canvas.height = Math.round(h * scale);
@@ -203,63 +239,73 @@ class View {
     this.draw();
   }
 
-  show(network, ring) {
+  show(network, ring, reject) {
     if (this.network !== network) this.rows = null;
-    Object.assign(this, { network, ring });
-    this.draw();
+    Object.assign(this, { network, ring, reject });
+    this.soon();
+  }
+
+  /** One picture per frame, however many events there are. */
+  soon() {
+    this.waiting ??= requestAnimationFrame(() => { this.waiting = null; this.draw(); });
   }
 
   /** Paint every fourth row at once, then the rows between while there is time, a slice per frame. */
   draw() {
-    const job = ++this.job;
-    if (!this.network || !this.side) return;
-    const { side, network, spec } = this, k = network.outputs;
+    if (!this.side) return;
+    if (this.scale !== (window.devicePixelRatio || 1)) { this.fit(this.cssWidth); return; }
+    const job = ++this.job, { side, network } = this;
+    if (!network) { // a plane to paint on
+      this.pixels.fill(0xffffffff);
+      this.finish(job);
+      return;
+    }
+    const k = network.outputs, logits = new Float64Array(side * k), paint = painter(this.spec.look, k, this.reject);
+    const codes = new Int32Array(this.edges ? side * side : side), order = [];
     this.rows ??= new Rows(network, side);
-    this.paint = painter(spec.look, k);
-    const order = [];
     for (let r = 0; r < side; r += 4) order.push([r, 4]);
     for (let r = 0; r < side; r++) if (r % 4) order.push([r, 1]);
-    const logits = new Float64Array(side * k), codes = [new Int32Array(side), new Int32Array(side)];
+    const { x, y, half } = this.window, step = (2 * half) / side;
+    const oneRow = (r, height) => {
+      const { pixels } = this, own = this.edges ? codes.subarray(r * side, (r + 1) * side) : codes;
+      this.rows.row(x - half + step / 2, step, y + half - (r + 0.5) * step, logits, own);
+      for (let t = 0, at = r * side, i = 0; t < side; t++, i += k) pixels[at++] = paint(logits, i);
+      for (let copy = 1; copy < height && r + copy < side; copy++) pixels.copyWithin((r + copy) * side, r * side, (r + 1) * side);
+    };
     let next = 0;
     const slice = (budget) => {
       if (job !== this.job) return;
       const end = performance.now() + budget;
-      while (next < order.length && (next < side / 4 || performance.now() < end)) this.oneRow(...order[next++], logits, codes[0]);
-      if (next === order.length && this.edges) this.drawEdges(codes, logits);
-      this.context.putImageData(this.image, this.left, this.top);
-      this.decorate();
-      this.frames = (this.frames ?? 0) + 1;
-      if (next < order.length) requestAnimationFrame(() => slice(24));
-      else { this.done = job; this.canvas.dataset.drawn = String(job); }
+      while (next < order.length && (next < side / 4 && !network.smooth || performance.now() < end)) oneRow(...order[next++]);
+      if (next < order.length) {
+        this.decorate();
+        requestAnimationFrame(() => slice(24));
+      } else {
+        if (this.edges && !network.smooth) this.drawEdges(codes);
+        this.finish(job);
+      }
     };
     slice(12);
   }
 
-  line(r) {
-    const { x, y, half } = this.window, step = (2 * half) / this.side;
-    return [x - half + step / 2, step, y + half - (r + 0.5) * step];
-  }
-
-  oneRow(r, height, logits, codes) {
-    const { side, pixels, paint } = this, k = this.network.outputs;
-    this.rows.row(...this.line(r), logits, codes);
-    for (let t = 0, at = r * side, i = 0; t < side; t++, i += k) pixels[at++] = paint(logits, i);
-    for (let copy = 1; copy < height && r + copy < side; copy++) pixels.copyWithin((r + copy) * side, r * side, (r + 1) * side);
+  finish(job) {
+    this.decorate();
+    this.done = job; // for those who wait
+    this.canvas.dataset.drawn = String(job);
   }
 
   /** Where a pixel's polytope is not that of the pixel to its left or above, there is an edge. Crowds of edges stay away. */
-  drawEdges(codes, logits) {
+  drawEdges(codes) {
     const { side, pixels } = this, found = [];
-    for (let r = 0; r < side; r++) {
-      const [now, before] = r % 2 ? codes : [codes[1], codes[0]];
-      this.rows.row(...this.line(r), logits, now);
-      for (let t = 1; t < side; t++) if (now[t] !== now[t - 1] || (r && now[t] !== before[t])) found.push(r * side + t);
+    for (let at = 0; at < side * side; at++) {
+      if ((at % side && codes[at] !== codes[at - 1]) || (at >= side && codes[at] !== codes[at - side])) found.push(at);
     }
-    if (found.length < 0.35 * side * side) for (const at of found) pixels[at] = 0xffffffff;
+    const contrast = (p) => ((p & 255) + ((p >> 8) & 255) + ((p >> 16) & 255) < 330 ? 0xffffffff : 0xff606060);
+    if (found.length < 0.35 * side * side) for (const at of found) pixels[at] = contrast(pixels[at]);
   }
 
   // -- places: device pixels of the canvas and points of the plane --
-  toPlane(px, py) {
+  toPlane([px, py]) {
     const { x, y, half } = this.window;
     return [x - half + ((px - this.left) / this.side) * 2 * half, y + half - ((py - this.top) / this.side) * 2 * half];
   }
@@ -269,123 +315,145 @@ class View {
     return [this.left + ((px - x + half) / (2 * half)) * this.side, this.top + ((y + half - py) / (2 * half)) * this.side];
   }
 
-  /** Everything around and upon the map: axes, the ring of directions, discs, points, the ray. */
+  holds([px, py]) {
+    return px >= this.left && py >= this.top && px < this.left + this.side && py < this.top + this.side;
+  }
+
+  /** Show the picture as far as it is, and everything around and upon it: axes, the ring, discs, points, the ray. */
   decorate() {
-    const c = this.context, { side, left, top, scale } = this, ring = RING * scale, css = getComputedStyle(this.canvas);
-    const ink = css.color || "black";
-    c.save();
-    c.beginPath();
-    c.rect(0, 0, this.canvas.width, this.canvas.height);
-    c.rect(left, top, side, side);
-    c.clip("evenodd");
+    if (!this.image) return; // not in the page yet
+    const c = this.context, { side, left, top, scale } = this;
+    this.ink = getComputedStyle(this.canvas).color || "black";
     c.clearRect(0, 0, this.canvas.width, this.canvas.height);
-    c.restore();
-    if (this.ring) this.drawRing(ring);
-    this.drawAxes(ink);
+    c.putImageData(this.image, left, top);
+    if (this.ring) this.drawRing(RING * scale);
+    c.strokeStyle = this.ink;
+    c.lineWidth = scale;
+    c.strokeRect(left - scale / 2, top - scale / 2, side + scale, side + scale);
+    this.drawAxes();
     c.save();
     c.beginPath();
     c.rect(left, top, side, side);
     c.clip();
-    for (const { x, y, k } of this.spec.points ?? []) this.marker([x, y], k);
-    (this.spec.discs ?? []).forEach((disc, k) => this.drawDisc(disc, k));
-    if (this.ray) this.drawRay();
-    if (this.pointer) this.cross(this.pointer, ink);
+    for (const p of [...(this.spec.points ?? []), ...(this.note.points ?? []), ...this.painted]) this.marker(p);
+    (this.spec.discs ?? []).forEach(([x, y, r], k) => {
+      const [px, py] = this.toCanvas([x, y]), radius = (r / (2 * this.window.half)) * side;
+      this.twice(() => c.arc(px, py, radius, 0, 7), 2.5, this.spec.look.full[k]);
+    });
+    for (const [k, path] of this.spec.outlines ?? []) {
+      this.twice(() => path.forEach((p) => c.lineTo(...this.toCanvas(p))), 2.5, this.spec.look.full[k]);
+    }
+    if (this.ray) {
+      const [u, v] = this.ray, [x, y] = this.toCanvas([0, 0]), far = 4 * (side + Math.hypot(x - left, y - top)) / Math.hypot(u, v);
+      this.twice(() => { c.moveTo(x, y); c.lineTo(x + u * far, y - v * far); }, 2.5, this.spec.look.accent);
+    }
+    if (this.note.star) this.drawStar(this.toCanvas(this.note.star), 10 * scale);
+    if (this.pointer) {
+      const [x, y] = this.toCanvas(this.pointer), s = 9 * scale;
+      this.twice(() => { c.moveTo(x - s, y); c.lineTo(x + s, y); c.moveTo(x, y - s); c.lineTo(x, y + s); }, 1.5, "black");
+    }
     c.restore();
   }
 
+  /** A path, white and wide below, in its colour above: seen on any ground. */
+  twice(path, width, colour) {
+    const c = this.context;
+    for (const [style, wide] of [["white", width + 2.5], [colour, width]]) {
+      Object.assign(c, { strokeStyle: style, lineWidth: wide * this.scale });
+      c.beginPath();
+      path();
+      c.stroke();
+    }
+  }
+
+  /** The frame: a direction, seen from the map's middle, in the colour of the class that wins it, far away. */
   drawRing(thick) {
-    const c = this.context, { left, top, side } = this, middle = [left + side / 2, top + side / 2], far = side * 2;
+    const c = this.context, { left, top, side } = this, middle = [left + side / 2, top + side / 2], { start, who } = this.ring;
     c.save();
     c.beginPath();
     c.rect(left - thick, top - thick, side + 2 * thick, side + 2 * thick);
-    c.rect(left - 1, top - 1, side + 2, side + 2);
+    c.rect(left, top, side, side);
     c.clip("evenodd");
-    const { start, who } = this.ring;
     start.forEach((angle, i) => {
-      const width = (i + 1 < start.length ? start[i + 1] : start[0] + 2 * Math.PI) - angle;
-      c.fillStyle = who[i] < 0 ? "black" : this.spec.look.full[who[i]];
+      const end = i + 1 < start.length ? start[i + 1] : start[0] + 2 * Math.PI;
+      c.fillStyle = who[i] < 0 ? "black" : this.colour(who[i]);
       c.beginPath();
       c.moveTo(...middle);
-      c.arc(...middle, far, -angle, -(angle + width + 2e-3), true);
+      c.arc(...middle, 2 * side, -angle, -(end + 2e-3), true);
       c.fill();
     });
     c.restore();
   }
 
-  drawAxes(ink) {
-    const c = this.context, { left, top, side, scale } = this, { x, y, half } = this.window, gap = (RING + 4) * scale;
-    c.fillStyle = c.strokeStyle = ink;
-    c.font = `${13 * scale}px sans-serif`;
-    const step = niceStep((2 * half) / 5), digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
-    const label = (v) => (Math.abs(v) >= 1e6 || (step < 1e-5 && v) ? v.toExponential(1) : v.toFixed(Math.min(digits, 12))).replace("-", "−");
-    c.textAlign = "center";
-    c.textBaseline = "top";
-    for (let v = Math.ceil((x - half) / step) * step; v <= x + half * (1 + 1e-9); v += step) {
+  /** The full colour of output k: the last one is grey where it is reject. */
+  colour(k) {
+    const { full } = this.spec.look;
+    return full[this.reject && k === this.network.outputs - 1 ? full.length - 1 : k];
+  }
+
+  drawAxes() {
+    const c = this.context, { left, top, side, scale } = this, { x, y, half } = this.window, edge = (RING + 1) * scale;
+    c.fillStyle = this.ink;
+    c.font = `${15 * scale}px sans-serif`;
+    const step = niceStep((2 * half) / 5), digits = Math.min(12, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)));
+    const label = (v) => {
+      if (Math.abs(v) < step / 1e6) return "0";
+      return (Math.abs(v) >= 1e5 ? v.toExponential().replace("e+", "e") : v.toFixed(digits)).replace("-", "−");
+    };
+    const ticks = (middle) => {
+      const first = Math.ceil((middle - half) / step), last = Math.floor((middle + half) / step);
+      return Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);
+    };
+    Object.assign(c, { textAlign: "center", textBaseline: "top" });
+    for (const v of ticks(x)) {
       const at = this.toCanvas([v, y])[0];
-      c.fillRect(at, top + side + RING * scale, scale, 4 * scale);
-      c.fillText(label(Math.abs(v) < step / 1e6 ? 0 : v), at, top + side + gap);
+      c.fillRect(at, top + side + edge, scale, 4 * scale);
+      c.fillText(label(v), at, top + side + edge + 6 * scale);
     }
-    c.textAlign = "right";
-    c.textBaseline = "middle";
-    for (let v = Math.ceil((y - half) / step) * step; v <= y + half * (1 + 1e-9); v += step) {
-      const at = this.toCanvas([x, v])[1];
-      c.fillRect(left - (RING + 4) * scale, at, 4 * scale, scale);
-      c.fillText(label(Math.abs(v) < step / 1e6 ? 0 : v), left - (RING + 6) * scale, at);
+    Object.assign(c, { textAlign: "right", textBaseline: "middle" });
+    for (const v of ticks(y)) {
+      const at = this.toCanvas([x, v])[1], text = label(v), room = left - edge - 22 * scale;
+      c.fillRect(left - edge - 4 * scale, at, 4 * scale, scale);
+      c.fillText(text, left - edge - 6 * scale, at, room);
     }
-    c.textAlign = "center";
-    c.textBaseline = "bottom";
-    c.fillText("x₁", left + side / 2, top + side + (MARGIN.bottom + RING - 6) * scale);
+    Object.assign(c, { textAlign: "center", textBaseline: "bottom" });
+    c.fillText(this.spec.axes[0], left + side / 2, this.canvas.height);
     c.save();
-    c.translate(14 * scale, top + side / 2);
+    c.translate(0, top + side / 2);
     c.rotate(-Math.PI / 2);
-    c.fillText("x₂", 0, 0);
+    c.textBaseline = "top";
+    c.fillText(this.spec.axes[1], 0, 0);
     c.restore();
   }
 
-  drawDisc({ x, y, r }, k) {
-    const c = this.context, [px, py] = this.toCanvas([x, y]), radius = (r / (2 * this.window.half)) * this.side;
-    for (const [style, width] of [["white", 5], [this.spec.look.full[k], 2.5]]) {
-      c.strokeStyle = style;
-      c.lineWidth = width * this.scale;
-      c.beginPath();
-      c.arc(px, py, Math.min(radius, 1e5), 0, 2 * Math.PI);
-      c.stroke();
+  /** A point [x, y, k] with the marker of its class: colour and shape; k < 0 is OOD, a cross. */
+  marker([px, py, k]) {
+    const c = this.context, [x, y] = this.toCanvas([px, py]), s = (this.spec.paint ? 5 : 3.2) * this.scale;
+    if (k < 0) {
+      this.twice(() => { c.moveTo(x - s, y - s); c.lineTo(x + s, y + s); c.moveTo(x - s, y + s); c.lineTo(x + s, y - s); }, 1.2, "black");
+      return;
     }
-  }
-
-  /** A point with the marker of its class: colour and shape; k < 0 is OOD. */
-  marker(point, k) {
-    const c = this.context, [x, y] = this.toCanvas(point), s = 3.2 * this.scale;
-    c.fillStyle = c.strokeStyle = k < 0 ? "black" : this.spec.look.full[k];
-    c.lineWidth = 1.2 * this.scale;
     c.beginPath();
-    if (k < 0) { c.moveTo(x - s, y - s); c.lineTo(x + s, y + s); c.moveTo(x - s, y + s); c.lineTo(x + s, y - s); c.stroke(); return; }
     if (k % 4 === 0) c.arc(x, y, s, 0, 7);
     if (k % 4 === 1) c.rect(x - s, y - s, 2 * s, 2 * s);
-    if (k % 4 === 2) { c.moveTo(x, y - s); c.lineTo(x + s, y + s); c.lineTo(x - s, y + s); }
-    if (k % 4 === 3) { c.moveTo(x, y - s); c.lineTo(x + s, y); c.lineTo(x, y + s); c.lineTo(x - s, y); }
+    if (k % 4 === 2) { c.moveTo(x, y - s); c.lineTo(x + s, y + s); c.lineTo(x - s, y + s); c.closePath(); }
+    if (k % 4 === 3) { c.moveTo(x, y - s); c.lineTo(x + s, y); c.lineTo(x, y + s); c.lineTo(x - s, y); c.closePath(); }
+    Object.assign(c, { fillStyle: this.spec.look.full[k], strokeStyle: "white", lineWidth: 0.8 * this.scale });
     c.fill();
+    c.stroke();
   }
 
-  drawRay() {
-    const c = this.context, [u, v] = this.ray, [x, y] = this.toCanvas([0, 0]), far = 1e3 * this.side / Math.hypot(u, v);
-    for (const [style, width] of [["white", 5], ["#D55E00", 2.5]]) {
-      c.strokeStyle = style;
-      c.lineWidth = width * this.scale;
-      c.beginPath();
-      c.moveTo(x, y);
-      c.lineTo(x + u * far, y - v * far);
-      c.stroke();
+  drawStar([x, y], size) {
+    const c = this.context;
+    c.beginPath();
+    for (let i = 0; i < 10; i++) {
+      const r = i % 2 ? 0.42 * size : size, angle = (Math.PI * i) / 5;
+      c.lineTo(x + r * Math.sin(angle), y - r * Math.cos(angle));
     }
-  }
-
-  cross(point, ink) {
-    const c = this.context, [x, y] = this.toCanvas(point), s = 7 * this.scale;
-    for (const [style, width] of [["white", 4], [ink, 1.5]]) {
-      c.strokeStyle = style;
-      c.lineWidth = width * this.scale;
-      c.strokeRect(x - s / 2, y - s / 2, s, s);
-    }
+    c.closePath();
+    Object.assign(c, { fillStyle: this.spec.look.accent, strokeStyle: "white", lineWidth: 1.5 * this.scale });
+    c.fill();
+    c.stroke();
   }
 
   // -- hands --
@@ -399,14 +467,9 @@ class View {
   }
 
   move(to) {
-    this.window = to;
-    this.changed();
+    this.window = { ...to };
+    this.moved();
     this.soon();
-  }
-
-  /** One picture per frame, however many events there are. */
-  soon() {
-    this.waiting ??= requestAnimationFrame(() => { this.waiting = null; this.draw(); });
   }
 }
 
@@ -415,19 +478,22 @@ function niceStep(rough) {
   return power * [1, 2, 5, 10].find((m) => m * power >= rough * (1 - 1e-9));
 }
 
-// ---- 4. the widget -------------------------------------------------------------------------------------------------------------
+// ---- 4. the widget: controls above, text below, hands upon the map ------------------------------------------------------------
 
 const STYLE = `
-.ood-map { --ink: var(--jp-ui-font-color1, #222); color: var(--ink); font: 15px/1.4 var(--jp-ui-font-family, sans-serif); max-width: 100%; }
-.ood-map .row { display: flex; flex-wrap: wrap; gap: 4px 18px; align-items: center; margin: 2px 0; }
+.ood-map { color: var(--jp-ui-font-color1, #222); font: 16px/1.4 var(--jp-ui-font-family, sans-serif); max-width: 100%; }
+.ood-map .row { display: flex; flex-wrap: wrap; gap: 4px 18px; align-items: center; margin: 3px 0; }
 .ood-map label { display: inline-flex; gap: 6px; align-items: center; }
-.ood-map input[type=range] { width: 11em; } .ood-map output { min-width: 3.2em; }
-.ood-map button, .ood-map select { font: inherit; color: #111; background: #eee; border: 1px solid #888; border-radius: 3px; padding: 2px 8px; }
-.ood-map canvas { display: block; touch-action: none; outline-offset: -2px; cursor: crosshair; color: var(--ink); }
-.ood-map .key { display: flex; flex-wrap: wrap; gap: 0 12px; font-size: 90%; }
-.ood-map .key i { display: inline-block; width: 12px; height: 12px; border: 1px solid #777; margin-right: 4px; vertical-align: -1px; }
-.ood-map .here { min-height: 1.4em; font-variant-numeric: tabular-nums; font-size: 95%; }
-.ood-map .said { font-size: 110%; max-width: 56em; min-height: 2.8em; margin: 2px 0; }`;
+.ood-map input[type=range] { width: 10em; } .ood-map output { min-width: 3.2em; font-variant-numeric: tabular-nums; }
+.ood-map button, .ood-map select { font: inherit; color: inherit; background: var(--jp-layout-color2, #eee);
+  border: 1px solid #888; border-radius: 3px; padding: 1px 9px; cursor: pointer; }
+.ood-map button[aria-pressed=true] { outline: 3px solid #D55E00; }
+.ood-map canvas { display: block; cursor: crosshair; color: inherit; touch-action: pan-x pan-y; }
+.ood-map canvas:focus { touch-action: none; } .ood-map canvas:focus-visible { outline: 2px solid #D55E00; }
+.ood-map .side { flex: 1 1 240px; max-width: 360px; min-width: 0; } .ood-map .side img { max-width: 100%; }
+.ood-map i { display: inline-block; width: 13px; height: 13px; border: 1px solid #777; margin-right: 5px; vertical-align: -1px; }
+.ood-map .here { height: 2.8em; overflow: hidden; font-size: 94%; font-variant-numeric: tabular-nums; max-width: 60em; }
+.ood-map .said { font-size: 110%; max-width: 56em; min-height: 2.8em; margin: 4px 0; }`;
 
 const element = (tag, properties = {}, ...children) => {
   const made = Object.assign(document.createElement(tag), properties);
@@ -435,184 +501,321 @@ const element = (tag, properties = {}, ...children) => {
   return made;
 };
 
+/** Histograms of confidences, as SVG: `bars` = {low, series: [[name, colour, shares of the points], …]}; the first is filled. */
+function histogram({ low, series }) {
+  const [w, h, x0, y0] = [300, 190, 44, 10], n = series[0][2].length, top = Math.max(0.1, ...series.flatMap((s) => s[2]));
+  const px = (i) => x0 + (i / n) * w, py = (v) => y0 + h * (1 - v / top);
+  const path = (shares) => `M${px(0)} ${py(0)}` + shares.map((v, i) => `L${px(i)} ${py(v)}L${px(i + 1)} ${py(v)}`).join("") + `L${px(n)} ${py(0)}`;
+  const text = (x, y, anchor, t, more = "") => `<text x="${x}" y="${y}" text-anchor="${anchor}" fill="currentColor" ${more}>${t}</text>`;
+  const percent = (v) => `${Math.round(100 * v)} %`;
+  const curves = series.map(([, colour, shares], i) => `<path d="${path(shares)}" fill="${i ? "none" : colour}" fill-opacity=".75"
+    stroke="${i ? "currentColor" : colour}" stroke-width="${i ? 2.5 : 1}" ${i > 1 ? 'stroke-dasharray="6 4"' : ""}/>`);
+  const names = series.map(([name, colour], i) => `<rect x="${x0 + i * 150}" y="${y0 + h + 48}" width="14" height="14"
+    fill="${i ? "none" : colour}" stroke="${i ? "currentColor" : colour}" stroke-width="2.5"/>${text(x0 + 20 + i * 150, y0 + h + 60, "start", name)}`);
+  return `<svg viewBox="0 0 ${x0 + w + 12} ${y0 + h + 70}" width="100%" font-size="15" role="img" aria-label="histogram of confidences">
+    ${curves.join("")}<path d="M${x0} ${y0}V${y0 + h}H${x0 + w}" fill="none" stroke="currentColor"/>${names.join("")}
+    ${[low, (low + 1) / 2, 1].map((v, i) => text(x0 + (w * i) / 2, y0 + h + 18, "middle", v)).join("")}
+    ${[0, top].map((v) => text(x0 - 5, py(v) + 5, "end", percent(v))).join("")}
+    ${text(x0 + w / 2, y0 + h + 38, "middle", "confidence of the test points")}</svg>`;
+}
+
 /**
- * Draw the widget's state in `el`. The state (a widget model, or `still` below):
- * spec        what does not change: controls, presets, networks' shapes, look, discs, points, window, title
- * weights     bytes, float32: every network's numbers, one after another
- * position    the controls' places, one whole number each · window {x, y, half} · sentences {place: text}
+ * Draw the widget's state in `el`. The state (a widget's model, or that of `still`):
+ * spec      what does not change: controls, presets, the networks' shapes, look, discs, points, window, title
+ * weights   bytes: the networks' numbers, one after another; those that are missing come when asked for · rings, one per network
+ * position  the controls' places, a whole number each · window {x, y, half} · painted [[x, y, class or −1], …]
+ * notes     {position: {text, star, bars, points, picture}}; those that are missing come when asked for
  */
 function render({ model, el }) {
-  const spec = model.get("spec"), bytes = model.get("weights");
-  const numbers = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
-  const networks = spec.networks.map(() => null);
-  const network = (i) => {
-    const { sizes, leaks, at, count } = spec.networks[i];
-    return (networks[i] ??= unpack(sizes, leaks, numbers.subarray(at, at + count)));
+  const spec = model.get("spec"), notes = { ...model.get("notes") }, asked = new Set();
+  let networks = {}, rings = { ...model.get("rings") };
+  const numbersOf = (bytes) => {
+    const own = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
+    return spec.double ? new Float64Array(own) : new Float32Array(own);
   };
+  let numbers = numbersOf(model.get("weights"));
+  const network = (i) => { // unpacked when first shown; undefined while it is not here
+    const { sizes, leaks, at } = spec.networks[i] ?? { at: null };
+    if (!networks[i] && at !== null && numbers.length) networks[i] = unpack(sizes, leaks, numbers.subarray(at));
+    return networks[i];
+  };
+  const ask = (kind, what) => {
+    if (asked.has(kind + what)) return;
+    asked.add(kind + what);
+    model.send({ [kind]: what });
+  };
+
+  // what stands in the page
   const root = element("div", { className: "ood-map" });
+  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's keys are not meant here
   const canvas = element("canvas", { tabIndex: 0 });
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", spec.title);
-  const here = element("div", { className: "here" }), said = element("p", { className: "said" });
+  const here = element("div", { className: "here" }), said = element("p", { className: "said" }), chart = element("div");
+  for (const live of [here, said]) live.setAttribute("aria-live", "polite");
   said.setAttribute("role", "status");
-  said.setAttribute("aria-live", "polite");
-  const view = new View(canvas, spec, () => { model.set("window", view.window); model.save_changes(); });
-  view.window = { ...model.get("window") };
+  const view = new View(canvas, spec);
+  const button = (text, act, title = "") => {
+    const made = element("button", { type: "button", textContent: text, title });
+    made.addEventListener("click", act);
+    return made;
+  };
+  const put = (name, value) => { model.set(name, value); model.save_changes(); };
 
-  // controls
-  const setPosition = (position) => { model.set("position", position); model.save_changes(); };
-  const fieldsOf = spec.controls.map((control, i) => {
-    const many = control.kind === "slider";
-    const field = many
+  // controls: a place per control, a whole number
+  const fields = spec.controls.map((control, i) => {
+    const slides = control.kind === "slider", text = element("output");
+    const field = slides
       ? element("input", { type: "range", min: 0, max: control.options.length - 1, step: 1 })
-      : element("select", {}, ...control.options.map((text, v) => element("option", { value: v, textContent: text })));
-    const text = element("output");
+      : element("select", {}, ...control.options.map((name, v) => element("option", { value: v, textContent: name })));
     field.title = control.tooltip;
-    field.addEventListener(many ? "input" : "change", () => {
-      setPosition(model.get("position").map((old, j) => (j === i ? Number(field.value) : old)));
-    });
-    const row = element("label", {}, control.label, field, ...(many ? [text] : []));
-    return { row, set: (v) => { field.value = v; text.value = control.options[v]; field.setAttribute("aria-valuetext", control.options[v]); } };
+    field.addEventListener("input", () => put("position", model.get("position").map((old, j) => (j === i ? Number(field.value) : old))));
+    return {
+      row: element("label", {}, control.label, field, ...(slides ? [text] : [])),
+      set: (v) => { field.value = v; text.value = control.options[v]; field.setAttribute("aria-valuetext", control.options[v]); },
+    };
   });
-  const presets = spec.presets.map(({ name, position, window: to }) => {
-    const button = element("button", { type: "button", textContent: name });
-    button.addEventListener("click", () => {
-      view.ray = view.pointer = null;
-      if (to) view.move({ ...to });
-      setPosition([...position]);
-      view.soon();
-    });
-    return button;
-  });
+  const clear = () => { view.ray = view.pointer = null; };
+  const presets = spec.presets.map(({ name, position, window: to }) => button(name, () => {
+    clear();
+    put("position", [...position]);
+    view.move({ x: 0, y: 0, half: to });
+  }));
   const edges = element("input", { type: "checkbox" });
-  edges.addEventListener("change", () => { view.edges = edges.checked; view.draw(); });
-  const tools = element("label", {}, edges, "polytopes");
-  const key = element("div", { className: "key" }, ...spec.key.map(([color, name]) => {
+  edges.addEventListener("change", () => { view.edges = edges.checked; view.soon(); });
+  const key = element("div", { className: "row" }, ...spec.key.map(([colour, name]) => {
     const patch = element("i");
-    patch.style.background = color;
+    patch.style.background = colour;
     return element("span", {}, patch, name);
   }));
-  root.append(element("style", { textContent: STYLE }), element("div", { className: "row" }, ...fieldsOf.map((f) => f.row)),
-    element("div", { className: "row" }, ...presets, tools), canvas, key, here, said);
-  // JupyterLab takes keys for its cells, and the arrow keys of sliders with them
+  const painting = spec.paint ? paintTools(model, view, button, put) : null;
+  const extras = spec.networks.length ? [element("label", { title: "draw the borders between polytopes" }, edges, "polytopes")] : [];
+  root.append(element("style", { textContent: STYLE }), element("div", { className: "row" }, ...fields.map((f) => f.row)),
+    element("div", { className: "row" }, ...presets, ...extras), ...(painting ? [painting.row] : []),
+    element("div", { className: "row" }, canvas, element("div", { className: "side" }, chart)), key, here, said);
   root.addEventListener("keydown", (event) => event.stopPropagation());
 
-  // what stands there for the present state
-  const place = () => model.get("position").join(",");
+  // what is said of a point, and far along the ray
+  const short = (v) => String(Number(v.toPrecision(4))).replace("-", "−");
+  const named = (k) => (view.reject && k === view.network.outputs - 1 ? "reject" : `class ${k}`);
   const describe = () => {
-    said.textContent = model.get("sentences")[place()] ?? (spec.speaks ? "…" : "");
-    const ringed = view.pointer;
-    if (!ringed) { here.textContent = spec.hint; return; }
-    const logits = forward(view.network, ringed), p = softmax(logits), best = logits.indexOf(Math.max(...logits));
-    const short = (v) => String(Number(v.toPrecision(4))).replace("-", "−");
-    const far = view.ray ? farAway(view.network, view.ray) : null;
-    here.textContent = `(${ringed.map(short).join(", ")}): ${spec.names[best]}, confidence ${p[best].toFixed(4)}, logits ${logits.map(short).join(" · ")}`
-      + (!far ? "" : ` — far along the ray ${far.tie ? `a tie of ${far.leaders.map((k) => spec.names[k]).join(", ")}` : `k* = ${spec.names[far.winner]}`}, limit ${far.limit.toFixed(4)}`);
+    const point = view.pointer ?? view.hovered, lines = [];
+    if (view.network && point) {
+      const logits = forward(view.network, point), p = softmax(logits), best = logits.indexOf(Math.max(...logits));
+      lines.push(`(${point.map(short).join(", ")}): ${named(best)}, confidence ${p[best].toFixed(4)}, logits ${logits.map(short).join(" · ")}`);
+    }
+    if (view.network && view.ray) {
+      const far = farAway(view.network, view.ray), who = far.tie ? `tie of ${far.leaders.map(named).join(", ")}` : `k* = ${named(far.winner)}`;
+      lines.push(`Along the ray, at infinity: ${who}, limit of the confidence ${far.limit.toFixed(4)}`);
+    }
+    here.replaceChildren(...(lines.length ? lines : [spec.hint]).map((line) => element("div", { textContent: line })));
   };
+  const again = () => { view.decorate(); describe(); };
+  const againSoon = () => { view.again ??= requestAnimationFrame(() => { view.again = null; again(); }); };
+
+  // the present state: networks and notes that are not here yet are asked for, nearest first; the picture before stays so long
+  let zoomed = null;
   const update = () => {
-    model.get("position").forEach((v, i) => fieldsOf[i].set(v));
-    const i = spec.places[place()];
-    view.show(network(i), spec.rings[i]);
-    describe();
+    const position = model.get("position"), place = position.join(","), size = position[spec.zoomed];
+    position.forEach((v, i) => fields[i].set(v));
+    if (zoomed !== null && size !== zoomed) view.move({ x: 0, y: 0, half: spec.halves[size] });
+    zoomed = size ?? null;
+    const i = spec.places[position.filter((_, j) => j !== spec.zoomed).join(",")];
+    if (network(i)) view.show(network(i), rings[i], spec.networks[i].reject);
+    else if (spec.networks.length) ask("network", i);
+    const note = notes[place];
+    if (spec.speaks) ask("note", place); // also where it is here already: the kernel then prepares those around it
+    root.setAttribute("aria-busy", String(!network(i) && spec.networks.length > 0));
+    view.note = note ?? {};
+    said.textContent = note ? note.text : spec.speaks ? "…" : "";
+    if (note?.bars) chart.innerHTML = histogram(note.bars);
+    else if (note?.picture) chart.replaceChildren(element("img", { src: note.picture, alt: note.text }));
+    chart.style.opacity = spec.speaks && !note ? 0.35 : 1; // the chart of the position before
+    againSoon();
   };
 
-  // pointers: one drags or points, two pinch
+  // pointers: one points or drags, two pinch
   const down = new Map();
-  let moved = 0, pinch = null;
+  let travelled = 0, pinch = 0, grabbed = null;
   const at = (event) => {
     const box = canvas.getBoundingClientRect();
     return [(event.clientX - box.left) * view.scale, (event.clientY - box.top) * view.scale];
   };
-  const inMap = ([px, py]) => px >= view.left && py >= view.top && px < view.left + view.side && py < view.top + view.side;
-  const perPixel = () => (2 * view.window.half) / view.side;
+  const apart = ([a, b]) => Math.max(1, Math.hypot(a[0] - b[0], a[1] - b[1]));
   canvas.addEventListener("pointerdown", (event) => {
+    if (event.pointerType === "mouse") canvas.focus({ preventScroll: true });
     canvas.setPointerCapture(event.pointerId);
     down.set(event.pointerId, at(event));
-    moved = down.size > 1 ? 99 : 0;
-    const two = [...down.values()];
-    if (two.length === 2) pinch = Math.hypot(two[0][0] - two[1][0], two[0][1] - two[1][1]);
+    travelled = down.size > 1 ? 99 * view.scale : 0;
+    if (down.size === 2) pinch = apart([...down.values()]);
+    grabbed = painting && down.size === 1 ? painting.near(at(event)) : null;
   });
   canvas.addEventListener("pointermove", (event) => {
     const now = at(event), old = down.get(event.pointerId);
-    if (old) {
-      down.set(event.pointerId, now);
-      const two = [...down.values()];
-      if (two.length === 2) {
-        const apart = Math.hypot(two[0][0] - two[1][0], two[0][1] - two[1][1]);
-        view.zoom(pinch / Math.max(apart, 1), view.toPlane((two[0][0] + two[1][0]) / 2, (two[0][1] + two[1][1]) / 2));
-        pinch = Math.max(apart, 1);
-      } else {
-        moved += Math.hypot(now[0] - old[0], now[1] - old[1]);
-        if (moved > 3 * view.scale) view.pan(-(now[0] - old[0]) * perPixel(), (now[1] - old[1]) * perPixel());
-      }
+    if (!old) {
+      if (event.pointerType !== "mouse") return;
+      view.hovered = view.holds(now) ? view.toPlane(now) : null;
+      againSoon();
       return;
     }
-    if (!view.ray && event.pointerType === "mouse") {
-      view.pointer = inMap(now) ? view.toPlane(...now) : null;
-      view.decoratedSoon ??= requestAnimationFrame(() => { view.decoratedSoon = null; redecorate(); });
-      describe();
+    down.set(event.pointerId, now);
+    const both = [...down.values()], unit = (2 * view.window.half) / view.side;
+    travelled += Math.hypot(now[0] - old[0], now[1] - old[1]);
+    if (both.length === 2) {
+      view.zoom(pinch / apart(both), view.toPlane([0, 1].map((i) => (both[0][i] + both[1][i]) / 2)));
+      pinch = apart(both);
+    } else if (travelled > 3 * view.scale) {
+      if (grabbed !== null) painting.drag(grabbed, view.toPlane(now));
+      else view.pan((old[0] - now[0]) * unit, (now[1] - old[1]) * unit);
     }
   });
-  const redecorate = () => { view.context.putImageData(view.image, view.left, view.top); view.decorate(); };
   const cast = (point) => {
     view.pointer = point;
     view.ray = point && Math.hypot(...point) > 0 ? point : null;
-    redecorate();
-    describe();
+    again();
   };
   const up = (event) => {
     const there = down.get(event.pointerId);
-    down.delete(event.pointerId);
-    if (event.type === "pointerup" && there && moved <= 3 * view.scale) cast(inMap(there) && !view.ray ? view.toPlane(...there) : null);
+    if (!down.delete(event.pointerId) || event.type !== "pointerup") return;
+    if (travelled > 3 * view.scale) { if (grabbed !== null) painting.drop(); return; }
+    canvas.focus({ preventScroll: true });
+    if (!view.holds(there)) cast(null);
+    else if (painting) painting.act(view.toPlane(there), grabbed);
+    else cast(view.toPlane(there));
   };
   canvas.addEventListener("pointerup", up);
   canvas.addEventListener("pointercancel", up);
-  canvas.addEventListener("pointerleave", () => { if (!view.ray && view.pointer) { view.pointer = null; redecorate(); describe(); } });
+  canvas.addEventListener("pointerleave", () => { view.hovered = null; againSoon(); });
   // the page scrolls unless the map has been chosen, or Ctrl is held
   canvas.addEventListener("wheel", (event) => {
     if (document.activeElement !== canvas && !event.ctrlKey) return;
     event.preventDefault();
-    view.zoom(1.2 ** Math.sign(event.deltaY), view.toPlane(...at(event)));
+    view.zoom(1.2 ** Math.sign(event.deltaY), view.toPlane(at(event)));
   }, { passive: false });
-  const home = () => { view.ray = view.pointer = null; view.move({ ...spec.window }); describe(); };
-  canvas.addEventListener("dblclick", home);
+  const home = () => {
+    clear();
+    view.move(spec.zoomed === null ? spec.window : { x: 0, y: 0, half: spec.halves[model.get("position")[spec.zoomed]] });
+  };
+  canvas.addEventListener("dblclick", () => { if (!painting) home(); });
   canvas.addEventListener("keydown", (event) => {
-    const step = view.window.half / 8;
+    const step = view.window.half / (painting ? 20 : 8), { x, y } = view.window, middle = () => view.pointer ?? [x, y];
+    const go = (dx, dy) => {
+      if (painting) view.pointer = [middle()[0] + dx, middle()[1] + dy];
+      else { view.pan(dx, dy); view.pointer = [view.window.x, view.window.y]; }
+    };
     const act = {
-      ArrowLeft: () => view.pan(-step, 0), ArrowRight: () => view.pan(step, 0), ArrowUp: () => view.pan(0, step), ArrowDown: () => view.pan(0, -step),
+      ArrowLeft: () => go(-step, 0), ArrowRight: () => go(step, 0), ArrowUp: () => go(0, step), ArrowDown: () => go(0, -step),
       "+": () => view.zoom(1 / 1.25), "=": () => view.zoom(1 / 1.25), "-": () => view.zoom(1.25), Home: home,
-      Enter: () => cast(view.ray ? null : [view.window.x, view.window.y]), Escape: () => cast(null),
-    }[event.key];
+      Enter: () => (painting ? painting.act(middle(), painting.near(view.toCanvas(middle()))) : cast(middle())), Escape: clear,
+      ...(painting ? painting.keys(middle) : {}),
+    }[(event.ctrlKey ? "Ctrl+" : "") + event.key];
     if (!act) return;
     event.preventDefault();
     act();
+    again();
   });
 
-  model.on("change:position", update);
-  model.on("change:sentences", describe);
-  model.on("change:window", () => {
-    const to = model.get("window");
-    if (["x", "y", "half"].some((name) => to[name] !== view.window[name])) { view.window = { ...to }; view.soon(); }
-  });
+  // the kernel's part
+  let later = null;
+  view.moved = () => { // another view of the same map follows at once, the kernel when the hand rests
+    model.set("window", view.window);
+    clearTimeout(later);
+    later = setTimeout(() => model.save_changes(), 300);
+    againSoon();
+  };
+  const heard = {
+    "change:position": update,
+    "change:notes": () => { Object.assign(notes, model.get("notes")); update(); },
+    "change:weights": () => {
+      numbers = numbersOf(model.get("weights"));
+      [networks, rings] = [{}, { ...model.get("rings") }];
+      update();
+    },
+    "change:painted": () => { view.painted = model.get("painted"); againSoon(); },
+    "change:window": () => {
+      const to = model.get("window");
+      if (["x", "y", "half"].some((name) => to[name] !== view.window[name])) { view.window = { ...to }; view.soon(); }
+    },
+    "msg:custom": ({ note, place, sent, ring }, buffers) => {
+      if (note) notes[place] = note;
+      if (sent !== undefined) {
+        networks[sent] = unpack(spec.networks[sent].sizes, spec.networks[sent].leaks, numbersOf(buffers[0]));
+        rings[sent] = ring;
+      }
+      update();
+    },
+  };
+  for (const [event, act] of Object.entries(heard)) model.on(event, act);
+  view.painted = model.get("painted");
+  view.window = { ...model.get("window") };
   el.append(root);
-  let width = 0;
   const sized = new ResizeObserver(() => {
-    const now = Math.floor(root.clientWidth);
-    if (now && now !== width) { width = now; view.fit(width); update(); }
+    const width = Math.floor(root.clientWidth);
+    if (width && width !== view.cssWidth) { view.fit(width); describe(); }
   });
   sized.observe(root);
+  update();
   root.oodView = view; // for tests
-  return () => { sized.disconnect(); view.job++; };
+  return () => {
+    sized.disconnect();
+    view.job++;
+    for (const [event, act] of Object.entries(heard)) model.off(event, act);
+  };
 }
 
-/** A model for pages without a kernel: what `render` asks of a widget's. */
-function still(state) {
-  const listeners = {};
+/** What one paints with: a tool per class, OOD, erase; undo and clear. Points are [x, y, class], −1 for OOD. */
+function paintTools(model, view, button, put) {
+  const history = [], tools = [...Array(view.spec.paint).keys(), -1, null];
+  let tool = 0;
+  const points = () => model.get("painted");
+  const change = (to) => { history.push(points()); put("painted", to); };
+  const undo = () => { if (history.length) put("painted", history.pop()); };
+  const name = (k) => (k === null ? "erase" : k < 0 ? "OOD" : `class ${k}`);
+  const buttons = tools.map((k, i) => button(name(k), () => choose(i), k === null ? "key e" : k < 0 ? "key o" : `key ${k}`));
+  const choose = (i) => { tool = i; buttons.forEach((b, j) => b.setAttribute("aria-pressed", String(i === j))); };
+  const without = (i) => points().filter((_, j) => j !== i);
+  const near = (place) => { // the number of the point at a place of the canvas
+    const far = points().map((p) => { const [x, y] = view.toCanvas(p); return Math.hypot(x - place[0], y - place[1]); });
+    const best = far.indexOf(Math.min(...far));
+    return best >= 0 && far[best] < 9 * view.scale ? best : null;
+  };
+  let dragged = null;
+  choose(0);
   return {
-    get: (name) => state[name],
+    row: element("div", { className: "row" }, ...buttons, button("undo", undo, "Ctrl+Z"), button("clear", () => change([]))),
+    near,
+    act: (point, i) => {
+      const k = tools[tool];
+      if (k === null) { if (i !== null) change(without(i)); } else change([...points(), [...point, k]]);
+    },
+    drag: (i, point) => {
+      dragged ??= points();
+      view.painted = dragged.map((p, j) => (i === j ? [...point, p[2]] : p));
+      view.decorate();
+    },
+    drop: () => {
+      const moved = view.painted;
+      dragged = null;
+      change(moved);
+    },
+    keys: (middle) => ({
+      ...Object.fromEntries(tools.map((k, i) => [k === null ? "e" : k < 0 ? "o" : String(k), () => choose(i)])),
+      Delete: () => { const i = near(view.toCanvas(middle())); if (i !== null) change(without(i)); },
+      "Ctrl+z": undo,
+    }),
+  };
+}
+
+/** A model for pages without a kernel, from the state that `LivingMap.still` gives: what `render` asks of a widget's. */
+function still(state) {
+  const listeners = {}, bytes = new DataView(Uint8Array.from(atob(state.weights), (c) => c.charCodeAt(0)).buffer);
+  return {
+    get: (name) => (name === "weights" ? bytes : state[name]),
     set: (name, value) => { state[name] = value; (listeners[`change:${name}`] ?? []).forEach((f) => f()); },
     on: (name, f) => (listeners[name] ??= []).push(f),
+    off: () => {},
     save_changes: () => {},
+    send: () => {},
   };
 }
 
