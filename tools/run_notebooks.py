@@ -8,6 +8,7 @@ widget models (dead without their kernel), timing, and what the machine says of 
 """
 
 import argparse
+import re
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SECONDS_PER_CELL = 300
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+STANDS_FOR_A_WIDGET = r'<div class="ood-static[^>]*>\n\n(.*)\n\n</div>\n\n<style>.*</style>'  # see ood_helpers/widgets/page.py
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -90,22 +92,16 @@ def clean(notebook):
 
 
 def without_widget(output):
-    """The outputs that stand for `output` where no kernel runs: a list of none, one or two.
+    """The outputs that stand for `output` where no kernel runs: a list of none or one.
 
-    A widget's view goes. What is left of a demo, a picture and a sentence, becomes two outputs, since a page shows only one
-    form of each output. A widget that leaves no more than its `repr` (a progress bar) leaves nothing.
+    A widget's view goes, with the mark on the words that stand for it, and with what a finished progress bar leaves.
     """
     data = output.get("data", {})
-    if WIDGET_VIEW not in data:
-        return [output]
-    del data[WIDGET_VIEW]
-    if set(data) <= {"text/plain"}:
+    if WIDGET_VIEW in data or data == {"text/plain": ""}:
         return []
-    if not {"image/png", "text/markdown"} <= set(data):
-        return [output]
-    sentence = data.pop("text/markdown")
-    picture = nbformat.v4.new_output("display_data", data=data, metadata=output.metadata)
-    return [picture, nbformat.v4.new_output("display_data", data={"text/markdown": sentence})]
+    if words := re.fullmatch(STANDS_FOR_A_WIDGET, data.get("text/markdown", ""), re.DOTALL):
+        output.data = {"text/markdown": words[1]}
+    return [output]
 
 
 def write(notebook, path):

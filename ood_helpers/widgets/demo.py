@@ -11,10 +11,11 @@ import threading
 
 import ipywidgets
 import numpy as np
-from IPython.display import display
 from matplotlib.axis import Axis
 from matplotlib.legend import Legend
 from PIL import Image
+
+from .page import close, show
 
 
 class Picture:
@@ -76,10 +77,12 @@ class Picture:
         Image.fromarray(np.asarray(self.figure.canvas.buffer_rgba())[..., :3]).save(buffer, format, **options)
         return buffer.getvalue()
 
+    def close(self):
+        """Free what the page holds of it; a cell that is run again closes what it showed before."""
+        close(self)
+
     def _ipython_display_(self):
-        png = base64.b64encode(self._encoded("png")).decode()
-        static = {"image/png": png, "text/markdown": self._sentence, "text/plain": self._sentence}
-        display(self.box._repr_mimebundle_() | static, raw=True)
+        show(self, self._sentence, self._encoded("png"))
 
 
 class Demo(Picture):
@@ -137,6 +140,11 @@ class Demo(Picture):
                 options = [option[1] if isinstance(option, tuple) else option for option in options]
                 if value not in options:
                     raise ValueError(f"{name} must be one of {options}; got {value!r}")
+
+    def close(self):
+        for control in self.controls.values():
+            control.unobserve(self._moved, "value")  # another demo may use it
+        super().close()
 
     def refresh(self):
         """Draw the picture for the present values."""

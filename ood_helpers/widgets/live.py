@@ -46,6 +46,11 @@ class Live(Picture):
     def running(self):
         return Live._running is self
 
+    def close(self):
+        self.pause()
+        self.training.close() if hasattr(self.training, "close") else None
+        super().close()
+
     def reset(self):
         """Begin anew, with the `first` steps."""
         self.pause()
