@@ -14,9 +14,10 @@ from .demo import Picture
 class Live(Picture):
     """A training to watch: Train and Pause, one Step, Reset; the picture follows the training about ten times a second.
 
-    figure  a figure from `plotting.figure`, with all its artists
+    figure  a figure from `plotting.figure`, with all its artists; or a `LivingMap` of the network that is trained
     start   start() begins anew and returns an iterator that takes one training step each time it is asked (`train_steps`)
-    draw    draw(steps) changes the artists to what the training has reached after so many steps, and returns the sentence
+    draw    draw(steps) changes the artists to what the training has reached after so many steps, and returns the sentence; a map
+            follows by itself
     stop    the number of steps after which the training pauses for good
     first   steps taken at once, so that there is something to see
 

@@ -316,7 +316,7 @@ class View {
   }
 
   holds([px, py]) {
-    return px >= this.left && py >= this.top && px < this.left + this.side && py < this.top + this.side;
+    return px >= this.left && py >= this.top && px <= this.left + this.side && py <= this.top + this.side;
   }
 
   /** Show the picture as far as it is, and everything around and upon it: axes, the ring, discs, points, the ray. */
@@ -347,12 +347,13 @@ class View {
       const [u, v] = this.ray, [x, y] = this.toCanvas([0, 0]), far = 4 * (side + Math.hypot(x - left, y - top)) / Math.hypot(u, v);
       this.twice(() => { c.moveTo(x, y); c.lineTo(x + u * far, y - v * far); }, 2.5, this.spec.look.accent);
     }
-    if (this.note.star) this.drawStar(this.toCanvas(this.note.star), 10 * scale);
     if (this.pointer) {
       const [x, y] = this.toCanvas(this.pointer), s = 9 * scale;
       this.twice(() => { c.moveTo(x - s, y); c.lineTo(x + s, y); c.moveTo(x, y - s); c.lineTo(x, y + s); }, 1.5, "black");
     }
     c.restore();
+    const star = this.note.star && this.toCanvas(this.note.star);
+    if (star && this.holds(star)) this.drawStar(star, 10 * scale);
   }
 
   /** A path, white and wide below, in its colour above: seen on any ground. */
@@ -527,6 +528,13 @@ function histogram({ low, series }) {
  * notes     {position: {text, star, bars, points, picture}}; those that are missing come when asked for
  */
 function render({ model, el }) {
+  let end = draw({ model, el });
+  const anew = () => { end(); el.replaceChildren(); end = draw({ model, el }); }; // other networks than before
+  model.on("change:spec", anew);
+  return () => { model.off("change:spec", anew); end(); };
+}
+
+function draw({ model, el }) {
   const spec = model.get("spec"), notes = { ...model.get("notes") }, asked = new Set();
   let networks = {}, rings = { ...model.get("rings") };
   const numbersOf = (bytes) => {
@@ -586,8 +594,10 @@ function render({ model, el }) {
   const key = element("div", { className: "row" }, ...spec.key.map(([colour, name]) => {
     const patch = element("i");
     patch.style.background = colour;
-    return element("span", {}, patch, name);
+    return element("span", {}, ...(colour ? [patch] : []), name);
   }));
+  const starred = element("span", { textContent: "★ surest OOD point", hidden: true });
+  key.append(starred);
   const painting = spec.paint ? paintTools(model, view, button, put) : null;
   const extras = spec.networks.length ? [element("label", { title: "draw the borders between polytopes" }, edges, "polytopes")] : [];
   root.append(element("style", { textContent: STYLE }), element("div", { className: "row" }, ...fields.map((f) => f.row)),
@@ -628,6 +638,7 @@ function render({ model, el }) {
     root.setAttribute("aria-busy", String(!network(i) && spec.networks.length > 0));
     view.note = note ?? {};
     said.textContent = note ? note.text : spec.speaks ? "…" : "";
+    starred.hidden = !note?.star;
     if (note?.bars) chart.innerHTML = histogram(note.bars);
     else if (note?.picture) chart.replaceChildren(element("img", { src: note.picture, alt: note.text }));
     chart.style.opacity = spec.speaks && !note ? 0.35 : 1; // the chart of the position before
@@ -779,7 +790,12 @@ function paintTools(model, view, button, put) {
     const best = far.indexOf(Math.min(...far));
     return best >= 0 && far[best] < 9 * view.scale ? best : null;
   };
-  let dragged = null;
+  const drag = (i, point) => {
+    view.painted = points().map((p, j) => (i === j ? [...point, p[2]] : p));
+    view.decorate();
+  };
+  const drop = () => change(view.painted);
+  let held = null;
   choose(0);
   return {
     row: element("div", { className: "row" }, ...buttons, button("undo", undo, "Ctrl+Z"), button("clear", () => change([]))),
@@ -788,18 +804,14 @@ function paintTools(model, view, button, put) {
       const k = tools[tool];
       if (k === null) { if (i !== null) change(without(i)); } else change([...points(), [...point, k]]);
     },
-    drag: (i, point) => {
-      dragged ??= points();
-      view.painted = dragged.map((p, j) => (i === j ? [...point, p[2]] : p));
-      view.decorate();
-    },
-    drop: () => {
-      const moved = view.painted;
-      dragged = null;
-      change(moved);
-    },
+    drag,
+    drop,
     keys: (middle) => ({
       ...Object.fromEntries(tools.map((k, i) => [k === null ? "e" : k < 0 ? "o" : String(k), () => choose(i)])),
+      m: () => { // take hold of the point at the cross, or put it down
+        if (held === null) held = near(view.toCanvas(middle()));
+        else { drag(held, middle()); drop(); held = null; }
+      },
       Delete: () => { const i = near(view.toCanvas(middle())); if (i !== null) change(without(i)); },
       "Ctrl+z": undo,
     }),

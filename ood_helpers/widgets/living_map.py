@@ -6,11 +6,11 @@ which the network is affine, and draws each as it is: at any zoom, for any posit
 
 import asyncio
 import base64
-import functools
 import io
 import itertools
 import threading
 import time
+from numbers import Real
 from pathlib import Path
 
 import anywidget
@@ -23,6 +23,8 @@ from torch import nn
 
 from ood_helpers import plotting, polytopes
 from ood_helpers.arrays import float64
+
+from .page import show
 
 SIZE = 440  # pixels of the map's side, where the page is wide enough
 AT_ONCE = 2_000_000  # bytes of networks that are in the page from the start; others come when they are first wanted
@@ -79,32 +81,13 @@ class LivingMap(anywidget.AnyWidget):
         self.names, self.options, first, shapes = _controls(controls or {})
         halves = [_half(half) for half in (self.options[window] if window in self.names else [window])]
         self._zoomed = self.names.index(window) if window in self.names else None
-        self._say, self.world = sentence, world
-        self.networks = _sweep(networks, self.names, self.options, self._zoomed)
-        self._distinct = list({id(network): network for network in self.networks.values()}.values())
-        self._index = {id(network): i for i, network in enumerate(self._distinct)}
-        self._plane = functools.partial(_plane, axes=axes, origin=origin)
-        self._read = [self._plane(network) for network in self._distinct]
-        self._ring = lambda i: _ring(self._distinct[i], self._read[i], axes)
-        self._numbers = [_numbers(read) for read in self._read]
-        classes = world.n_classes if classes is None and world is not None else classes
-        if classes is None and len(outputs := {read.n_classes for read in self._read}) > 1:
-            raise ValueError(f"classes must say how many there are, where networks differ in their outputs: {sorted(outputs)}")
-        rejects = [_rejects(read, classes) for read in self._read]
         half = halves[first[self._zoomed] if self._zoomed is not None else 0]
-        at, double = self._at_once(first), any((numbers != numbers.astype("f4")).any() for numbers in self._numbers)
-        self._type = "<f8" if double else "<f4"
-        shapes_of = [
-            {"sizes": [2, *map(len, read.biases)], "leaks": list(read.leaks), "at": at[i], "reject": int(rejects[i])}
-            for i, read in enumerate(self._read)
-        ]
-        places = {",".join(map(str, place)): self._index[id(network)] for place, network in self.networks.items()}
-        spec = _look(self._read, rejects, colours) | {
+        self._say, self._axes, self._origin, self._colours = sentence, axes, origin, colours
+        self._classes = world.n_classes if classes is None and world is not None else classes
+        self._notes, self._wanted, self._ahead, self._working = {}, [], None, threading.Lock()
+        fixed = {
             "controls": shapes,
             "presets": self._presets(presets or {}, first, halves, half),
-            "places": places,
-            "networks": shapes_of,
-            "double": double,
             "zoomed": self._zoomed,
             "halves": halves,
             "discs": _discs(world),
@@ -115,13 +98,51 @@ class LivingMap(anywidget.AnyWidget):
             "size": SIZE,
             "title": title,
             "speaks": sentence is not None,
-            "hint": _hint(self._read),
+            "paint": 0,
         }
-        weights, rings = self._packed([i for i in at if at[i] is not None])
-        self._notes, self._wanted, self._ahead, self._working = {}, [], None, threading.Lock()
-        super().__init__(spec=spec, weights=weights, rings=rings, position=first, window=spec["window"])
+        sweep = self._sweep(networks)
+        super().__init__(position=first, window=fixed["window"], **self._drawn(sweep, first, fixed))
         self._loop = _running_loop()
         self.on_msg(self._asked)
+
+    def _sweep(self, networks):
+        return _sweep(networks, self.names, self.options, self._zoomed)
+
+    def _drawn(self, sweep, first, fixed):
+        """The state that shows other networks: place -> network."""
+        self.networks = sweep
+        self._distinct = list({id(network): network for network in sweep.values()}.values())
+        self._index = {id(network): i for i, network in enumerate(self._distinct)}
+        self._take()
+        if self._classes is None and len(outputs := {read.n_classes for read in self._read}) > 1:
+            raise ValueError(f"classes must say how many there are, where networks differ in their outputs: {sorted(outputs)}")
+        rejects = [_rejects(read, self._classes) for read in self._read]
+        at, double = self._at_once(first), any((own != own.astype("f4")).any() for own in self._numbers)
+        self._type = "<f8" if double else "<f4"
+        shapes = [
+            {"sizes": [2, *map(len, read.biases)], "leaks": list(read.leaks), "at": at[i], "reject": int(rejects[i])}
+            for i, read in enumerate(self._read)
+        ]
+        places = {_key(place): self._index[id(network)] for place, network in sweep.items()}
+        look = _look(self._read, rejects, self._colours, self._classes or 0)
+        spec = fixed | look | {"places": places, "networks": shapes, "double": double, "hint": self._hint()}
+        weights, rings = self._packed([i for i in at if at[i] is not None])
+        return {"spec": spec, "weights": weights, "rings": rings}
+
+    def _take(self):
+        """Read the networks' present weights."""
+        self._read = [_plane(network, self._axes, self._origin) for network in self._distinct]
+        self._numbers = [_numbers(read) for read in self._read]
+
+    def _hint(self):
+        hint = "Point at the map. Click: a ray to infinity. Drag, wheel, arrow keys, + and −: move and zoom. Double click: back."
+        smooth = " Sigmoids and tanh have no polytopes: they are sampled at every pixel."
+        return hint + smooth * any(_is_smooth(read) for read in self._read)
+
+    @property
+    def box(self):
+        """What is shown, for `page.show`."""
+        return self
 
     @property
     def values(self):
@@ -131,7 +152,7 @@ class LivingMap(anywidget.AnyWidget):
     @property
     def network(self):
         """The network that is shown."""
-        return self.networks[self._axes_of(self.position)]
+        return self.networks.get(self._axes_of(self.position))
 
     def set(self, **values):
         """Move controls. ValueError names a control, or a value, that does not exist."""
@@ -147,8 +168,9 @@ class LivingMap(anywidget.AnyWidget):
 
     def picture(self):
         """The bytes of a PNG of the present position, for readers without a kernel: the same numbers, in the first window."""
-        i = self._index[id(self.network)]
-        return _png(self, self._read[i], self.spec["networks"][i]["reject"], self._note(self.position) if self._say else {})
+        i = self._index.get(id(self.network))
+        drawn = None if i is None else (_as(self._type, self._read[i]), self.spec["networks"][i]["reject"])
+        return _png(self, drawn, self._note(self.position) if self._say else {})
 
     def still(self):
         """The state that `living_map.js` needs in a page without a kernel: a dict for JSON, its weights in base64."""
@@ -159,6 +181,18 @@ class LivingMap(anywidget.AnyWidget):
         notes = {_key(place): self._note(place) for place in every}
         state = {"spec": spec, "weights": base64.b64encode(weights).decode(), "rings": rings, "notes": notes, "painted": []}
         return state | {"position": self.position, "window": self.window}
+
+    def close(self):
+        """Free what the page holds of it; a cell that is run again closes what it showed before."""
+        if getattr(self, "_ahead", None):  # a map that was refused has none
+            self._ahead.cancel()
+        super().close()
+
+    def _repr_mimebundle_(self, **kwargs):
+        return super()._repr_mimebundle_(**kwargs)[0]
+
+    def _ipython_display_(self):
+        show(self, self.words() or self.spec["title"], self.picture())
 
     def _values(self, place):
         return {name: self.options[name][i] for name, i in zip(self.names, place, strict=True)}
@@ -195,13 +229,13 @@ class LivingMap(anywidget.AnyWidget):
 
     def _at_once(self, first):
         """Where each network stands in `weights`: network -> offset in numbers, None for one that is sent when it is wanted."""
-        start, bytes_, sent = np.array(self._axes_of(first)), 0, []
+        start, size, sent = np.array(self._axes_of(first)), 0, []
         for place in sorted(self.networks, key=lambda place: np.abs(np.array(place) - start).sum()):
             i = self._index[id(self.networks[place])]
             if i in sent:
                 continue
-            bytes_ += 4 * len(self._numbers[i])
-            if sent and bytes_ > AT_ONCE:
+            size += 4 * len(self._numbers[i])
+            if sent and size > AT_ONCE:
                 break
             sent.append(i)
         return dict.fromkeys(range(len(self._read))) | self._offsets(sorted(sent))
@@ -211,14 +245,13 @@ class LivingMap(anywidget.AnyWidget):
         return {i: int(end) for i, end in zip(sent, ends, strict=False)}
 
     def _packed(self, sent):
-        numbers = [self._numbers[i] for i in sent]
-        rings = {str(i): self._ring(i) for i in sent}
-        return np.concatenate([[], *numbers]).astype(self._type).tobytes(), rings
+        parts = [self._numbers[i] for i in sent]
+        rings = {str(i): _ring(self._distinct[i], self._read[i], self._axes) for i in sent}
+        return np.concatenate([[], *parts]).astype(self._type).tobytes(), rings
 
     def refresh(self):
         """Send the networks' present weights: after a training step, say. ValueError if they are no longer finite numbers."""
-        self._read = [self._plane(network) for network in self._distinct]
-        self._numbers = [_numbers(read) for read in self._read]
+        self._take()
         with self.hold_sync():
             self.weights, self.rings = self._packed(
                 [i for i, shape in enumerate(self.spec["networks"]) if shape["at"] is not None]
@@ -229,7 +262,10 @@ class LivingMap(anywidget.AnyWidget):
     def _asked(self, _widget, content, _buffers):
         """The page wants a network, at once, or a sentence, as soon as the kernel has nothing else to do."""
         if (i := content.get("network")) is not None:
-            self.send({"sent": i, "ring": self._ring(i)}, [self._numbers[i].astype(self._type).tobytes()])
+            self.send(
+                {"sent": i, "ring": _ring(self._distinct[i], self._read[i], self._axes)},
+                [self._numbers[i].astype(self._type).tobytes()],
+            )
         if place := content.get("note"):
             self._wanted.append(tuple(map(int, place.split(","))))
             if self._loop is None or self._loop.is_closed():
@@ -314,7 +350,7 @@ def _cell_ended(_result):
 
 
 def _half(half):
-    if isinstance(half, bool) or not isinstance(half, int | float) or not 0.01 <= half <= 1e6:
+    if isinstance(half, bool) or not isinstance(half, Real) or not 0.01 <= half <= 1e6:
         raise ValueError(f"window must be a half width from 0.01 to 1e6, or the name of the control that says it; got {half!r}")
     return float(half)
 
@@ -338,6 +374,8 @@ def _sweep(networks, names, options, zoomed):
         if axes:
             raise ValueError(f"networks must be a function or a dict of the controls {axes}, not one network")
         return {(): networks}
+    if not isinstance(networks, dict) and not callable(networks):
+        raise ValueError(f"networks must be a network, or a function or a dict that gives one; got {type(networks).__name__}")
     if not callable(networks):
         found = {key if isinstance(key, tuple) else (key,): network for key, network in networks.items()}
     sweep = {}
@@ -371,8 +409,15 @@ def _plane(network, axes, origin):
     )
 
 
+def _as(dtype, read):
+    """The same network with numbers of another type; float32 is several times faster where a network is wide."""
+    weights, biases = ([part.astype(dtype) for part in parts] for parts in (read.weights, read.biases))
+    return polytopes.network.Network(weights, biases, read.leaks)
+
+
 def _answers(read, x):
     """Logits [n, K] of points x [n, 2], also of a network with smooth layers."""
+    x = x.astype(read.weights[0].dtype)
     for weight, bias, leak in zip(read.weights, read.biases, [*read.leaks, 1.0], strict=True):
         z = x @ weight.T + bias
         x = BEND[leak](z) if leak in BEND else np.where(z > 0, z, leak * z)
@@ -415,14 +460,9 @@ def _smooth_ring(read):
     return start, _answers(read, far).argmax(axis=1)
 
 
-def _hint(read):
-    hint = "Point at the map. Click: a ray to infinity. Drag, wheel, arrow keys, + and −: move and zoom. Double click: back."
-    return hint + " Sigmoids and tanh have no polytopes: they are sampled at every pixel." * any(_is_smooth(r) for r in read)
-
-
-def _look(read, rejects, colours):
+def _look(read, rejects, colours, classes):
     """Colours, and what they mean; reject is the last of `pale` and `full`."""
-    outputs = max((r.n_classes - reject for r, reject in zip(read, rejects, strict=True)), default=0)
+    outputs = max([classes, *(r.n_classes - reject for r, reject in zip(read, rejects, strict=True))])
     cycle = [plotting.CLASSES[k % len(plotting.CLASSES)][0] for k in range(outputs)]
     names, reject = [f"class {k}" for k in range(outputs)] + ["reject"] * any(rejects), matplotlib.colors.to_hex(plotting.REJECT)
     full = cycle + [reject] * any(rejects)
@@ -430,10 +470,11 @@ def _look(read, rejects, colours):
     pale += [matplotlib.colors.to_hex(plotting.REJECT_PALE)] * any(rejects)
     if colours == "bands":
         key = [*zip(plotting.BAND_COLORS, plotting.BAND_NAMES, strict=True), *[(reject, "rejected")] * any(rejects)]
+        key += [("", "frame, far away:"), *zip(full, names, strict=True), ("black", "tie")]
     else:
-        key = list(zip(pale if colours == "classes" else full, names, strict=True))
+        key = [*zip(pale if colours == "classes" else full, names, strict=True), ("black", "tie (frame)")]
     look = {"kind": colours, "bands": plotting.BAND_COLORS, "limits": plotting.BANDS[1:3], "pale": pale, "full": full}
-    return {"look": look | {"rejected": reject, "accent": plotting.ACCENT}, "key": [*key, ("black", "frame: tie")]}
+    return {"look": look | {"rejected": reject, "accent": plotting.ACCENT}, "key": key}
 
 
 def _discs(world):
@@ -513,7 +554,7 @@ def _extra(name, value):
 # ---- the picture for readers without a kernel ----
 
 
-def _png(living, read, reject, note):
+def _png(living, drawn, note):
     """Bytes of a PNG of the map as it is at first: the same colours at the same pixel centres, axes, classes, star and key."""
     spec, half = living.spec, living.window["half"]
     beside = note.get("bars")
@@ -521,19 +562,22 @@ def _png(living, read, reject, note):
     ax = axes[0] if beside else axes
     plotting.plane_axes(ax, half)
     ax.set(xlabel=spec["axes"][0], ylabel=spec["axes"][1])
-    ax.imshow(_colours(read, reject, spec["look"], half), extent=(-half, half, -half, half), interpolation="nearest", zorder=0)
+    if drawn:
+        image = _colours(*drawn, spec["look"], half)
+        ax.imshow(image, extent=(-half, half, -half, half), interpolation="nearest", zorder=0)
     for k, (x, y, radius) in enumerate(spec["discs"]):
         for color, width in [("white", 5), (spec["look"]["full"][k], 2.5)]:
             ax.add_patch(Circle((x, y), radius, fill=False, ec=color, lw=width))
     for k, path in spec["outlines"]:
         ax.plot(*np.array(path).T, color=spec["look"]["full"][k], lw=2.5)
-    marked = np.array([*spec["points"], *note.get("points", [])]).reshape(-1, 3)
+    marked = np.array([*spec["points"], *note.get("points", []), *living.painted]).reshape(-1, 3)
     for k in np.unique(marked[:, 2]).astype(int):
         color, marker = plotting.CLASSES[k % 4] if k >= 0 else plotting.OOD
         ax.scatter(*marked[marked[:, 2] == k, :2].T, s=9, c=color, marker=marker)
     if star := note.get("star"):
         ax.plot(*star, "*", ms=18, color=plotting.ACCENT, mec="white", clip_on=False)
-    handles = [Patch(fc=color, ec="0.4", label=name) for color, name in spec["key"][:-1]]
+    names = itertools.takewhile(lambda entry: "frame" not in entry[1], spec["key"])  # the picture has no frame
+    handles = [Patch(fc=color, ec="0.4", label=name) for color, name in names]
     ax.legend(handles=handles, ncols=len(handles), **plotting.BELOW | {"handlelength": 1.0})
     if beside:
         axes[1].set(xlim=(beside["low"], 1), xlabel="confidence", ylabel="share of the points", title="test points")
@@ -547,26 +591,26 @@ def _png(living, read, reject, note):
 
 
 def _colours(read, reject, look, half, side=SIZE):
-    """RGB [side, side, 3] of the window's pixels: every fourth of every fourth row, then those whose neighbours differ."""
-    step = 2 * half / side
-    centres = step * (np.arange(side) + 0.5) - half
-    image = np.zeros((side, side, 3))
-    known = np.zeros((side, side), bool)
+    """RGB [side, side, 3] at the window's pixel centres: a coarse grid, then, grid by finer grid, where neighbours differ."""
+    centres = 2 * half / side * (np.arange(side) + 0.5) - half
 
-    def fill(rows, columns):
-        for part in np.array_split(np.arange(len(rows)), len(rows) // 20_000 + 1):  # not too many points in the memory at once
-            r, c = rows[part], columns[part]
-            image[r, c] = _shade(_answers(read, np.stack([centres[c], -centres[r]], axis=1)), reject, look)
-        known[rows, columns] = True
+    def colour(rows, columns, stride):
+        points = np.stack([centres[stride * columns], -centres[stride * rows]], axis=1)
+        parts = np.array_split(points, len(points) // 20_000 + 1)  # not too many points in the memory at once
+        return np.concatenate([_shade(_answers(read, part), reject, look) for part in parts])
 
-    grid = np.arange(0, side, 4)
-    fill(*(part.ravel() for part in np.meshgrid(grid, grid, indexing="ij")))
-    coarse = image[::4, ::4]
-    padded = np.pad(coarse, ((1, 1), (1, 1), (0, 0)), mode="edge")
-    around = [padded[1 + i : 1 + i + len(coarse), 1 + j : 1 + j + len(coarse)] for i in (-1, 0, 1) for j in (-1, 0, 1)]
-    even = np.all([(near == coarse).all(axis=2) for near in around], axis=0).repeat(4, 0).repeat(4, 1)[:side, :side]
-    image[even] = coarse.repeat(4, 0).repeat(4, 1)[:side, :side][even]
-    fill(*np.nonzero(~even & ~known))
+    stride = 8
+    rows, columns = (part.ravel() for part in np.indices((side // stride, side // stride)))
+    image = colour(rows, columns, stride).reshape(side // stride, side // stride, 3)
+    while stride > 1:
+        n, stride = len(image), stride // 2
+        padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
+        around = [padded[1 + i : 1 + i + n, 1 + j : 1 + j + n] for i in (-1, 0, 1) for j in (-1, 0, 1)]
+        even = np.all([np.abs(near - image).max(axis=2) < 0.01 for near in around], axis=0)
+        image, known = image.repeat(2, 0).repeat(2, 1), even.repeat(2, 0).repeat(2, 1)
+        known[::2, ::2] = True
+        rows, columns = np.nonzero(~known)
+        image[rows, columns] = colour(rows, columns, stride)
     return image
 
 
