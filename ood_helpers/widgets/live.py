@@ -26,7 +26,7 @@ class Live(Picture):
     place of the sentence, and the picture stays.
     """
 
-    SLICE = 0.05  # seconds of training between two pictures
+    SLICE, SLICE_OF_MAP = 0.05, 0.03  # seconds of training between two pictures
     _running = None
 
     def __init__(self, figure, start, draw, stop=3000, first=0):
@@ -91,7 +91,7 @@ class Live(Picture):
 
     def _slice(self):
         if self.running:  # still, now that nothing else can happen
-            self._advance(self.stop, self.SLICE)
+            self._advance(self.stop, self.SLICE_OF_MAP if self._maps else self.SLICE)
 
     def _guarded(self, act):
         try:

@@ -94,7 +94,7 @@ class Rows {
 
   row(x0, dx, y, logits, pattern) {
     if (this.network.smooth) {
-      for (let t = 0; t < this.width; t++) logits.set(forward(this.network, [x0 + dx * t, y]), t * this.network.outputs);
+      this.sampled(x0, dx, y, logits);
       return;
     }
     const { m, weight, bias } = this.network.layers[0];
@@ -103,6 +103,24 @@ class Rows {
       this.offset[0][j] = weight[2 * j] * x0 + weight[2 * j + 1] * y + bias[j];
     }
     this.piece(0, 0, this.width, 0, logits, pattern);
+  }
+
+  /** The same by a forward pass for each pixel: smooth neurons have no pieces. */
+  sampled(x0, dx, y, logits) {
+    const { layers, outputs } = this.network;
+    for (let t = 0; t < this.width; t++) {
+      let h = [x0 + dx * t, y];
+      layers.forEach(({ n, m, weight, bias, leak }, l) => {
+        const z = this.slope[l], bend = SMOOTH[leak];
+        for (let j = 0, at = 0; j < m; j++) {
+          let sum = bias[j];
+          for (let i = 0; i < n; i++) sum += weight[at++] * h[i];
+          z[j] = bend ? bend(sum) : sum < 0 ? sum * leak : sum;
+        }
+        h = z;
+      });
+      logits.set(h, t * outputs);
+    }
   }
 
   /** Pixels from … to − 1, on which layer l's pre-activations are slope·t + offset. */
@@ -240,7 +258,10 @@ class View {
   }
 
   show(network, ring, reject) {
-    if (this.network !== network) this.rows = null;
+    if (this.network !== network) { // the picture of the other one is not finished
+      this.rows = null;
+      this.job++;
+    }
     Object.assign(this, { network, ring, reject });
     this.soon();
   }
@@ -560,6 +581,7 @@ function draw({ model, el }) {
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", spec.title);
   const here = element("div", { className: "here" }), said = element("p", { className: "said" }), chart = element("div");
+  said.hidden = !spec.speaks;
   for (const live of [here, said]) live.setAttribute("aria-live", "polite");
   said.setAttribute("role", "status");
   const view = new View(canvas, spec);

@@ -212,7 +212,7 @@ class LivingMap(anywidget.AnyWidget):
         return place
 
     def _presets(self, presets, first, halves, half):
-        made = [{"name": "Reset", "position": first, "window": half}]
+        made = [{"name": "Reset", "position": first, "window": half}] if self.names or presets else []
         for name, values in presets.items():
             if name == "Reset":
                 raise ValueError("a preset may not be called 'Reset': that button is there already")
