@@ -512,9 +512,10 @@ const STYLE = `
 .ood-map button[aria-pressed=true] { outline: 3px solid #D55E00; }
 .ood-map canvas { display: block; cursor: crosshair; color: inherit; touch-action: pan-x pan-y; }
 .ood-map canvas:focus { touch-action: none; } .ood-map canvas:focus-visible { outline: 2px solid #D55E00; }
+.ood-map .map { max-width: 100%; } .ood-map .key { width: 0; min-width: 100%; font-size: 94%; gap: 0 14px; }
 .ood-map .side { flex: 1 1 240px; max-width: 360px; min-width: 0; } .ood-map .side img { max-width: 100%; }
 .ood-map i { display: inline-block; width: 13px; height: 13px; border: 1px solid #777; margin-right: 5px; vertical-align: -1px; }
-.ood-map .here { height: 2.8em; overflow: hidden; font-size: 94%; font-variant-numeric: tabular-nums; max-width: 60em; }
+.ood-map .here { height: 2.8em; overflow: auto; font-size: 94%; font-variant-numeric: tabular-nums; max-width: 60em; }
 .ood-map .said { font-size: 110%; max-width: 56em; min-height: 2.8em; margin: 4px 0; }`;
 
 const element = (tag, properties = {}, ...children) => {
@@ -613,7 +614,7 @@ function draw({ model, el }) {
   }));
   const edges = element("input", { type: "checkbox" });
   edges.addEventListener("change", () => { view.edges = edges.checked; view.soon(); });
-  const key = element("div", { className: "row" }, ...spec.key.map(([colour, name]) => {
+  const key = element("div", { className: "row key" }, ...spec.key.map(([colour, name]) => {
     const patch = element("i");
     patch.style.background = colour;
     return element("span", {}, ...(colour ? [patch] : []), name);
@@ -624,7 +625,8 @@ function draw({ model, el }) {
   const extras = spec.networks.length ? [element("label", { title: "draw the borders between polytopes" }, edges, "polytopes")] : [];
   root.append(element("style", { textContent: STYLE }), element("div", { className: "row" }, ...fields.map((f) => f.row)),
     element("div", { className: "row" }, ...presets, ...extras), ...(painting ? [painting.row] : []),
-    element("div", { className: "row" }, canvas, element("div", { className: "side" }, chart)), key, here, said);
+    element("div", { className: "row" }, element("div", { className: "map" }, canvas, key), element("div", { className: "side" }, chart)),
+    here, said);
   root.addEventListener("keydown", (event) => event.stopPropagation());
 
   // what is said of a point, and far along the ray
@@ -842,12 +844,14 @@ function paintTools(model, view, button, put) {
 
 /** A model for pages without a kernel, from the state that `LivingMap.still` gives: what `render` asks of a widget's. */
 function still(state) {
-  const listeners = {}, bytes = new DataView(Uint8Array.from(atob(state.weights), (c) => c.charCodeAt(0)).buffer);
+  const listeners = {}, hear = (event, ...what) => (listeners[event] ?? []).slice().forEach((f) => f(...what));
+  const bytes = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
   return {
-    get: (name) => (name === "weights" ? bytes : state[name]),
-    set: (name, value) => { state[name] = value; (listeners[`change:${name}`] ?? []).forEach((f) => f()); },
-    on: (name, f) => (listeners[name] ??= []).push(f),
-    off: () => {},
+    hear,
+    get: (name) => (name === "weights" ? bytes(state[name]) : state[name]),
+    set: (name, value) => { state[name] = value; hear(`change:${name}`); },
+    on: (event, f) => (listeners[event] ??= []).push(f),
+    off: (event, f) => { listeners[event] = listeners[event].filter((g) => g !== f); },
     save_changes: () => {},
     send: () => {},
   };

@@ -179,7 +179,13 @@ class LivingMap(anywidget.AnyWidget):
         weights, rings = self._packed(range(len(self._read)))
         every = itertools.product(*(range(len(self.options[name])) for name in self.names)) if self._say else []
         notes = {_key(place): self._note(place) for place in every}
-        state = {"spec": spec, "weights": base64.b64encode(weights).decode(), "rings": rings, "notes": notes, "painted": []}
+        state = {
+            "spec": spec,
+            "weights": base64.b64encode(weights).decode(),
+            "rings": rings,
+            "notes": notes,
+            "painted": self.painted,
+        }
         return state | {"position": self.position, "window": self.window}
 
     def close(self):
