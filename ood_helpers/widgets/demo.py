@@ -15,17 +15,17 @@ from matplotlib.axis import Axis
 from matplotlib.legend import Legend
 from PIL import Image
 
+from .living_map import LivingMap
 from .page import close, show
 
 
 class Picture:
-    """A figure as an image widget with a sentence below it, and as a static picture for readers without a kernel."""
+    """A figure, or a living map, with a sentence below it, and as a static picture for readers without a kernel."""
 
     def __init__(self, figure, rows):
         self.figure, self._sentence, self.error = figure, "", None
-        # shown pixel for pixel, smaller only where the page, less 4 px of margins, is narrower; otherwise the page stretches it
-        layout = {"width": f"{figure.bbox.width:.0f}px", "max_width": "calc(100% - 4px)", "align_self": "flex-start"}
-        self.image = ipywidgets.Image(format="url", layout=layout)
+        self._maps = isinstance(figure, LivingMap)
+        self.image = figure if self._maps else self._image(figure)
         self.text = ipywidgets.HTML()
         self.text.add_class("ood-sentence")
         wrap = ipywidgets.Layout(flex_flow="row wrap")
@@ -33,6 +33,11 @@ class Picture:
         self.box.add_class("ood-demo")
         self._frame, self._background = None, None
         self._lock = threading.RLock()  # the kernel may serve a widget and a cell, or two widgets, in different threads
+
+    def _image(self, figure):
+        # shown pixel for pixel, smaller only where the page, less 4 px of margins, is narrower; otherwise the page stretches it
+        layout = {"width": f"{figure.bbox.width:.0f}px", "max_width": "calc(100% - 4px)", "align_self": "flex-start"}
+        return ipywidgets.Image(format="url", layout=layout)
 
     @property
     def sentence(self):
@@ -44,10 +49,13 @@ class Picture:
         if not isinstance(sentence, str):
             raise TypeError(f"update, or draw, must return the sentence below the picture, a text; it returned {sentence!r}")
         self._sentence, self.error = sentence, None
-        self._draw()
-        # a data address spares the page a fetch, and a JPEG of this quality takes a third of the time of a PNG
-        jpeg = self._encoded("jpeg", quality=92, subsampling=0)
-        self.image.value = b"data:image/jpeg;base64," + base64.b64encode(jpeg)
+        if self._maps:
+            self.figure.refresh()
+        else:
+            self._draw()
+            # a data address spares the page a fetch, and a JPEG of this quality takes a third of the time of a PNG
+            jpeg = self._encoded("jpeg", quality=92, subsampling=0)
+            self.image.value = b"data:image/jpeg;base64," + base64.b64encode(jpeg)
         self.text.value = (
             f'<p role="status" style="font-size:115%;line-height:1.4;max-width:56em">{html.escape(self._sentence)}</p>'
         )
@@ -82,7 +90,7 @@ class Picture:
         close(self)
 
     def _ipython_display_(self):
-        show(self, self._sentence, self._encoded("png"))
+        show(self, self._sentence, self.figure.picture() if self._maps else self._encoded("png"))
 
 
 class Demo(Picture):
