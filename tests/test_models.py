@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from torch import nn
 from torch.nn.utils import prune
 
+from ood_helpers import models
 from ood_helpers.models import ACTIVATIONS, Stack, discriminator, generator, mlp
 
 
