@@ -96,6 +96,11 @@ def test_the_last_biases_are_not_trained():
         assert torch.equal(model.layers[-1].bias, before)
 
 
+def test_the_centre_is_the_mean_of_the_points():
+    torch.testing.assert_close(small(d=3).centre, points(3).mean(0))
+    assert [name for name, _ in small().named_buffers()] == ["centre"]
+
+
 def test_about_half_of_the_neurons_see_a_point_at_the_start_whatever_the_scale():
     for scale in (1e-2, 1.0, 1e3):
         for depth in (2, 4):

@@ -183,6 +183,47 @@ def test_a_ball_by_hand():
     assert (model(x) == torch.tensor([0.5, 0.25])).all(1).tolist() == [True, False]  # here the ball is as small as it can be
 
 
+@pytest.mark.parametrize("shift", [0.0, 3.0, -7.0])
+def test_a_ball_by_hand_that_is_not_along_the_axes(shift):
+    """z = 1 − |x + y − shift| − |x − y|: the certificate's ball has the corner ((1 + shift)/2, (1 + shift)/2) on it."""
+    axes = [[1, 1], [-1, -1], [1, -1], [-1, 1]]
+    model = build([axes, [[-1, -1, -1, -1]], [[1], [2]]], [[-shift, shift, 0, 0], [1], [3, 4]])
+    centre, radius, logits = horizon_radius(model)
+    assert centre.tolist() == [0, 0] and logits.tolist() == [3, 4]
+    assert 1 + abs(shift) <= radius < (1 + abs(shift)) * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("rise, proved", [(-0.5, True), (0.0, True), (0.5, False)])
+def test_a_neuron_that_is_off_at_the_centre_and_wakes_up_later(rise, proved):
+    axes = [[1], [-1]]
+    model = build([axes, [[-1, -1], [rise, -1]], [[1, 1]]], [[0, 0], [1, -1], [0]])
+    if proved:
+        assert horizon_radius(model).radius == pytest.approx(1)
+    else:
+        with pytest.raises(ArithmeticError):
+            horizon_radius(model)
+
+
+def test_a_lower_bound_does_not_survive_what_is_subtracted():
+    """Hidden layer 2: relu(|x| − 2 relu(x)), which is 0 for x > 0, and relu(x) / 2; layer 3: 1 − the first + the second."""
+    model = build([[[1], [-1]], [[-1, 1], [0.5, 0]], [[-1, 1]], [[1]]], [[0, 0], [0, 0], [1], [0]])
+    with pytest.raises(ArithmeticError):
+        horizon_radius(model)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_rounding_is_never_in_favour_of_the_proof(seed):
+    """Slopes of 0.1 of a step between floats, up and down: as sums of floats they cannot be told apart."""
+    rng = np.random.default_rng(seed)
+    a, w = rng.random((50, 1)), rng.random((1, 50))
+    exact = sum(Fraction(x) * Fraction(y) for x, y in zip(a[:, 0].tolist(), w[0].tolist(), strict=True))
+    below = float(exact)
+    below = below if Fraction(below) < exact else np.nextafter(below, -1)
+    model = build([np.vstack([a, [[1], [-1]]]), np.hstack([w, [[-below, -below]]]), [[1]]], [np.zeros(52), [1], [0]])
+    with pytest.raises(ArithmeticError):
+        horizon_radius(model)
+
+
 def test_an_earlier_layer_may_fall_silent_and_constant_or_unused_neurons_do_not_matter():
     """Hidden layer 2 of 3 is off far away, but for a neuron without weights and one that nobody looks at."""
     axes = [[1], [-1], [0.25]]

@@ -113,8 +113,9 @@ def _along_the_axes(network, centre):
         size = push @ above + pull @ np.abs(below) + np.abs(bias)
         most = push @ above - pull @ below + bias + noise * size + TINY
         slope = -rise.max(axis=1)
-        needed = np.where((most <= 0) & (slope >= 0), 0.0, np.where(slope > 0, most / slope * (1 + 4 * EPS), math.inf))
-        needed[~weight.any(axis=1) | ~after.any(axis=0)] = 0  # constant, or of no consequence
+        needed = np.where(slope > 0, np.maximum(most, 0) / slope * (1 + 4 * EPS), math.inf)
+        off = ~push.any(axis=1) & (bias <= 0)
+        needed[off | ~weight.any(axis=1) | ~after.any(axis=0)] = 0  # off everywhere, constant, or of no consequence
         best = min(best, (float(needed.max()), layer))
         if layer + 1 == len(network.leaks):
             return best
