@@ -208,8 +208,10 @@ def measure(setting, network):
 
 
 def climb(network, world, x, steps=CLIMB_STEPS, size=0.15):
-    """The highest log-odds [n] of a digit that gradient ascent finds from images x [n, d], in the box and at least `LEAST` reaches
-    from every training digit: the search of notebook 06, with more steps."""
+    """The highest log-odds [n] of a digit that gradient ascent finds from images x [n, d]: the search of notebook 06, longer.
+
+    In the box, and at least `LEAST` times `reach` from every training digit.
+    """
     highest = torch.full((len(x),), -math.inf, dtype=torch.float64)
     for _ in range(steps):
         x = _away(world, x)
