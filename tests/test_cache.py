@@ -23,7 +23,7 @@ from ood_helpers.horizon import far_field_loss, silent_horizon_loss
 from ood_helpers.images import Digits
 from ood_helpers.lab.samples import Pools
 from ood_helpers.losses import acet_penalty, ceda_loss, confidence_loss, reject_loss
-from ood_helpers.models import mlp
+from ood_helpers.models import closed_mlp, mlp
 
 WORLD = TwoGaussians()
 LOSS = functools.partial(confidence_loss, beta=1.0)
@@ -488,3 +488,25 @@ def test_a_loaded_run_is_like_a_trained_one(trainings):
             assert model[0].weight.dtype == torch.float64 and torch.equal(model[0].weight, network()[0].weight)
             assert not torch.equal(model[2].weight, network()[2].weight)
     assert len(trainings) == 2 and first.loss.shape == (3, 1)
+
+
+def test_closed_networks_are_kept_and_their_start_is_in_the_key(trainings):
+    def of(points, steepness=0.5):
+        start = {"points": points, "steepness": steepness, "generator": torch.Generator().manual_seed(0)}
+        models = [closed_mlp(2, 8, 2, **start) for _ in range(2)]
+        cache.cached_train(models, WORLD, LOSS, steps=3)
+        return torch.cat([*(p.detach().flatten() for p in models[1].parameters()), models[1].centre])
+
+    points = WORLD.sample(20, generator=torch.Generator().manual_seed(0))[0]
+    assert torch.equal(of(points), of(points)) and len(trainings) == 1
+    of(points, steepness=1.0)
+    assert len(trainings) == 2
+    of(points + 1.0)  # another centre: the weights at the start are the same, up to rounding
+    assert len(trainings) == 3
+
+
+def test_the_centre_of_a_closed_network_is_in_the_key():
+    models = [closed_mlp(2, 4, 2, points=[[0.0, 0.0]], generator=torch.Generator().manual_seed(0)) for _ in range(2)]
+    models[1].centre += 1
+    keys = {cache._key(model, WORLD, LOSS, None, {}) for model in models}
+    assert len(keys) == 2
