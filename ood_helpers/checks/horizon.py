@@ -2,9 +2,10 @@
 
 import math
 
-from ood_helpers import horizon
-from ood_helpers.checks.answers import function, near, value
-from ood_helpers.checks.polytopes import bias_free, networks
+import torch
+
+from ood_helpers.arrays import float64
+from ood_helpers.checks.answers import OPEN, WRONG, Range, Verdict, function, near, unanswered, value
 
 
 def half_circle(answer):
@@ -16,114 +17,136 @@ def half_circle(answer):
         (lambda x: any(abs(float(x) - turn) < 0.01 for turn in (180, math.pi)), "That is an angle; what share of a turn is it?"),
     ]
     why = "w·u > 0 is half a turn. Neurons with equal directions share it; any other one silences less."
-    return value(answer, 0.5, why, wrong, tolerance=1e-6, back="section 3")
+    return value(answer, 0.5, why, wrong, tolerance=1e-6, back="section 1")
 
 
-def reject_hinge(answer):
-    def others(logits):
-        return logits[:, :-1].amax(1)
-
-    def hinge(rivals=others, network=horizon.f0):
-        """The loss, measured against what `rivals` makes of the logits."""
-
-        def loss(model, u, margin):
-            logits = network(model, u)
-            return (margin - (logits[:, -1] - rivals(logits))).relu().mean()
-
-        return loss
-
-    def lead(model, u):
-        return horizon.f0(model, u)[:, -1] - others(horizon.f0(model, u))
+def pull(answer):
+    def right(a, w, s):
+        return s + w.relu() @ a.abs()
 
     wrong = [
         (
-            hinge(network=lambda model, u: model(u)),
-            "The biases are still in the network: this is the lead at a distance of 1, not at infinity.",
-        ),
-        (lambda model, u, margin: (-lead(model, u)).relu().mean(), "The margin is missing: a lead of a hair costs nothing here."),
-        (
-            lambda model, u, margin: (margin + lead(model, u)).relu().mean(),
-            "The sign: a lead makes this greater, so that descent would make reject lose.",
+            lambda a, w, s: w.relu() @ a.abs(),
+            "The steepness s is missing: the pull only equals the push, and the layer may stay at 0.",
         ),
         (
-            lambda model, u, margin: (lead(model, u) - margin).relu().mean(),
-            "The sign: this costs where the lead is large enough.",
+            lambda a, w, s: s + w @ a.abs(),
+            "Negative weights count here as if they always pulled. Where their neuron is off they do not: leave them out.",
         ),
         (
-            lambda model, u, margin: (margin - lead(model, u).mean()).relu(),
-            "The mean is taken too early: directions that are won by far pay for those that are lost.",
+            lambda a, w, s: s + w.abs() @ a.abs(),
+            "Silent, but pulled harder than needed: a negative weight pushes nothing up.",
         ),
         (
-            lambda model, u, margin: (margin - lead(model, u)).mean(),
-            "Without relu directions that are won by far pay for those that are lost.",
+            lambda a, w, s: s + (w.relu() @ a).abs(),
+            "The absolute value is taken of the sum. Pushes in opposite directions cancel in the sum, not in the network.",
         ),
-        (hinge(lambda logits: logits.amax(1)), "Reject is among its own rivals here: its lead never gets above 0."),
-        (hinge(lambda logits: logits[:, :-1].mean(1)), "Reject has to beat the best class, not the average class."),
-        (hinge(lambda logits: logits[:, :-1].amin(1)), "Reject has to beat the best class; this is the worst one."),
         (
-            lambda model, u, margin: (lead(model, u) < margin).float().mean(),
-            "This counts directions. A count has the gradient 0: nothing can be learnt from it.",
+            lambda a, w, s: s + w.relu() @ a,
+            "A neuron with a negative a rises in the other direction: the push along an axis is |a|, whichever way one goes.",
         ),
-        (lambda model, u, margin: (margin - lead(model, u)).relu().sum(), "A sum over the directions where a mean is meant."),
-        (lambda model, u, margin: (margin - lead(model, u)).relu(), "One cost for each direction; the loss is their mean."),
         (
-            lambda model, u, margin: horizon.far_field_loss(model, u),
-            "That is the cross-entropy of section 2, which never lets go.",
+            lambda a, w, s: s + w.relu() @ a.relu(),
+            "A neuron with a negative a rises in the other direction: it pushes there as much as relu(a) would here.",
+        ),
+        (
+            lambda a, w, s: s + (w.relu() @ a.abs()).amax(1, keepdim=True),
+            "Silent, but the largest push is taken for every axis; each axis needs its own only.",
+        ),
+        (
+            lambda a, w, s: (s + w.relu() @ a.abs()).T,
+            "These are the right numbers with axes exchanged: one row for each neuron j.",
         ),
     ]
-    why = "0 exactly where reject leads by the margin in all these directions: the strict inequality itself, as a loss."
-    cases = [(model, u, margin) for model, u in networks() for margin in (0.1, 0.5)]
-    for model, _, _ in cases[::2]:
-        model[-1].weight.mul_(10)  # leads on both sides of either margin
-    return function(answer, hinge(), cases, why, wrong, tolerance=1e-4, back="section 2")
+    why = "No training can break it: whatever a, w and s > 0 become, the pull is computed from them."
+    return function(answer, right, _layers(steepness=True), why, wrong, back="section 4")
 
 
-def spread(answer):
-    def zero(model, u):
-        return bias_free(model)(u)
+def break_it(answer):
+    if unanswered(answer):
+        return Verdict(OPEN, "Not answered yet: put your direction in place of `...` and run the cell again.")
+    a, w, q = (3.0, -4.0), 2.0, (7.0, 7.5)
+    try:
+        u = float64(answer, "the direction").reshape(-1)
+        size = math.hypot(*u)
+        u = u / size
+        z = w * max(a[0] * u[0] + a[1] * u[1], 0.0) - q[0] * abs(u[0]) - q[1] * abs(u[1])
+    except Exception:
+        u, z = (), math.nan
+    if len(u) != 2 or not math.isfinite(z):
+        return Verdict(WRONG, "The direction should be two numbers, not both 0, such as [1.0, 0.0]. See section 4.")
+    said = f"There z₀ = {z:.3g} at length 1, which is not above 0. "
+    along = (a[0] * u[0] + a[1] * u[1]) / 5
+    wrong = [
+        (lambda _: along <= 0, said + "The free neuron is off there and pushes nothing."),
+        (lambda _: along > 0.999, said + "Here the free neuron pushes most, but both pulls act at once. Where does only one?"),
+        (lambda _: abs(u[0]) > 0.98, said + "Compare push and pull on this axis, 2·3 and 7; the other axis is the weak one."),
+        (lambda _: True, said + "Pull and push are compared axis by axis: go along a single axis."),
+    ]
+    why = "2·4 = 8 exceeds 7.5 on that axis alone, and there it grows for ever. One violated entry of q is enough."
+    return value(float(z), Range(1e-9, math.inf), why, wrong, back="section 4")
+
+
+def radius(answer):
+    def parts(a, b, w, beta, q, c):
+        return beta + w.relu() @ (a @ c + b).relu(), q - w.relu() @ a.abs()
+
+    def right(*numbers):
+        high, slope = parts(*numbers)
+        return (high / slope.amin(1)).amax()
+
+    def other(high=None, slope=None):
+        def wrong(*numbers):
+            own = parts(*numbers)
+            top = own[0] if high is None else high(*numbers)
+            return (top / (own[1] if slope is None else slope(*numbers)).amin(1)).amax()
+
+        return wrong
 
     wrong = [
-        (lambda model, u: model(u).var(1, correction=0).mean(), "The biases are still in the network."),
-        (lambda model, u: zero(model, u).var(1).mean(), "Divide by K, not by K − 1: all classes are there, they are no sample."),
         (
-            lambda model, u: zero(model, u).var(0, correction=0).mean(),
-            "This is the variance over the directions (axis 0), not over the classes.",
+            other(slope=lambda a, b, w, beta, q, c: q),
+            "The free neurons push back: what is left of the pull is q − Σ relu(w)|a|, the steepness s.",
         ),
-        (lambda model, u: zero(model, u).std(1, correction=0).mean(), "The standard deviation; the variance is asked for."),
-        (lambda model, u: zero(model, u).var(1, correction=0).sum(), "A sum over the directions where a mean is meant."),
         (
-            lambda model, u: zero(model, u).square().mean(),
-            "The mean of the classes is not taken off: equal slopes are a tie, they need not be 0.",
+            other(high=lambda a, b, w, beta, q, c: beta + w.relu() @ b.relu()),
+            "B is what the free neurons give at the centre c, and c is not 0 here: relu(a·c + b).",
+        ),
+        (
+            other(high=lambda a, b, w, beta, q, c: w.relu() @ (a @ c + b).relu()),
+            "The neuron's own bias β is missing.",
+        ),
+        (
+            other(high=lambda a, b, w, beta, q, c: beta + w @ (a @ c + b).relu()),
+            "A neuron with negative weight pulls at the centre, but it may be off further out: do not count on it.",
+        ),
+        (
+            other(high=lambda a, b, w, beta, q, c: beta + w.relu() @ (a @ c + b)),
+            "The ReLU of the free neurons is missing: below 0 they give 0.",
+        ),
+        (
+            lambda *numbers: (parts(*numbers)[0] / parts(*numbers)[1].amax(1)).amax(),
+            "The point may go along the axis with the *least* steepness; that one decides.",
+        ),
+        (
+            lambda *numbers: (parts(*numbers)[0] / parts(*numbers)[1].mean(1)).amax(),
+            "The point may go along the axis with the *least* steepness; the mean hides it.",
+        ),
+        (
+            lambda *numbers: (parts(*numbers)[0] / parts(*numbers)[1].amin(1)).amin(),
+            "That is where the *first* neuron is off for good. All of them have to be.",
+        ),
+        (
+            lambda *numbers: parts(*numbers)[0] / parts(*numbers)[1].amin(1),
+            "One radius for each neuron; the ball needs the largest of them.",
+        ),
+        (
+            lambda *numbers: parts(*numbers)[0].amax() / parts(*numbers)[1].amin(),
+            "True, but larger than needed: the highest and the flattest neuron may be two. Divide neuron by neuron.",
         ),
     ]
-    why = "0 only where all classes tie. Section 3 shows what descent makes of it: small slopes, never equal ones."
-    return function(answer, horizon.slope_spread_loss, networks(), why, wrong, tolerance=1e-4, back="section 3")
-
-
-def reserve(answer):
-    def hidden(model, u):
-        return bias_free(model)[:-2](u)
-
-    wrong = [
-        (lambda model, u: -model[:-2](u).max(), "The biases are still in the network."),
-        (
-            lambda model, u: -bias_free(model)[:-1](u).max(),
-            "This is after the ReLU, where a resting neuron is 0 and its reserve is gone. Stop before it.",
-        ),
-        (
-            lambda model, u: -hidden(model, u).min(),
-            "That is the neuron that rests most deeply; the reserve is that of the one nearest to waking.",
-        ),
-        (lambda model, u: hidden(model, u).max(), "The sign: a reserve is positive where all neurons rest."),
-        (lambda model, u: -hidden(model, u).mean(), "A mean hides the one neuron that is awake in one direction."),
-        (lambda model, u: -hidden(model, u).max(1).values, "One number for each direction; the reserve is the least of them."),
-        (lambda model, u: -bias_free(model)(u).max(), "These are the logits. Silence is decided one layer earlier."),
-    ]
-    why = "Positive: silent in all these directions, and so it stays under changes that move no z₀ by more. Section 5 shakes it."
-    cases = networks() + networks()
-    for model, _ in cases[: len(cases) // 2]:
-        model[-3].weight.copy_(-model[-3].weight.abs())  # nothing pushes up: silent, if the layer before is awake
-    return function(answer, lambda model, u: -hidden(model, u).max(), cases, why, wrong, tolerance=1e-4, back="section 3")
+    why = "Beyond it every neuron is off: only the last biases are left. `polytopes.horizon_radius` does this, rounded outwards."
+    return function(answer, right, _layers(), why, wrong, back="section 4")
 
 
 def rule_of_three(answer):
@@ -135,5 +158,17 @@ def rule_of_three(answer):
         (near(0.05 / 20_000, 1e-7), "With so small a share one nearly always sees none: that excludes nothing."),
         (near(100 * right, 1e-3), "That is in percent."),
     ]
-    why = "(1 − s)²⁰⁰⁰⁰ = 0.05 gives s ≈ 3 / 20,000. In ten dimensions there is much room for that; the certificate leaves none."
-    return value(answer, right, why, wrong, tolerance=2e-6, back="section 6")
+    why = "(1 − s)²⁰⁰⁰⁰ = 0.05 gives s ≈ 3 / 20,000. In ten dimensions there is much room for that; a proof leaves none."
+    return value(answer, right, why, wrong, tolerance=2e-6, back="section 3")
+
+
+def _layers(steepness=False):
+    """Cases (a [m, d], b [m], w [n, m], beta [n], q [n, d], c [d]) that keep the inequality, or (a, w, s) of such."""
+    cases = []
+    for seed, (d, m, n) in enumerate([(2, 4, 3), (3, 6, 5)]):
+        random = torch.Generator().manual_seed(seed)
+        a, b, w, c = (torch.randn(*size, generator=random, dtype=torch.float64) for size in ((m, d), (m,), (n, m), (d,)))
+        s = 0.2 + torch.rand(n, d, generator=random, dtype=torch.float64)
+        beta = 1 + torch.rand(n, generator=random, dtype=torch.float64)
+        cases.append((a, w, s) if steepness else (a, b, w, beta, s + w.relu() @ a.abs(), c))
+    return cases
