@@ -112,7 +112,7 @@ class Stack:
         for e, shape in enumerate(shapes):
             if shape != shapes[0]:
                 raise ValueError(f"models must all have the same shape; network 0 is {shapes[0]} but network {e} is {shape}")
-        layers = list(zip(*map(_layers, self.models), strict=True))
+        layers = list(zip(*map(free_layers, self.models), strict=True))
         self.activations = [group[0] for group in layers[1::2]]
         with torch.no_grad():
             self.weights = [torch.stack([layer.weight.T for layer in group]).contiguous() for group in layers[::2]]
@@ -194,14 +194,14 @@ def _train_only(parameter, trained):
         parameter.register_hook(lambda gradient: gradient.masked_fill(frozen, 0))
 
 
-def _layers(model):
+def free_layers(model):
     """The nn.Sequential of a network, or of a closed one its free layers."""
     return model.layers if isinstance(model, closed.Closed) else model
 
 
 def _shape(model):
     """A network's shape in words, e.g. '2-500-500-2 ReLU() ReLU()'."""
-    layers = _layers(model)
+    layers = free_layers(model)
     weights = [layer.weight for layer in layers[::2]]
     sizes = "-".join(str(n) for n in [weights[0].shape[1], *map(len, weights)])
     dtype = [] if weights[0].dtype == torch.float32 else [str(weights[0].dtype)]
@@ -233,7 +233,7 @@ def check_plain(networks):
     spans = [
         (*_span(parameter), f"{name}, layer {i} ({type(layer).__name__}), {part}")
         for name, model in networks.items()
-        for i, layer in enumerate(_layers(model))
+        for i, layer in enumerate(free_layers(model))
         for part, parameter in layer.named_parameters()
     ]
     spans += [(*_span(model.raw), f"{name}, raw") for name, model in networks.items() if isinstance(model, closed.Closed)]
