@@ -52,10 +52,10 @@ def never_raises(check):
     """
 
     @functools.wraps(check)
-    def judged(*args, **kwargs):
+    def judged(answer, *rest, **named):
         try:
             with torch.device("cpu"), torch.enable_grad(), np.errstate(all="ignore"):
-                return check(*args, **kwargs)
+                return check(answer, *rest, **named)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit, GeneratorExit: a reader's code may raise anything
@@ -98,8 +98,12 @@ def value(answer, right, why, wrong=(), tolerance=0.0, back=""):
     for test, diagnosis in wrong:
         if test(plain) if callable(test) else _agrees(plain, test, tolerance):
             return Verdict(WRONG, _see(diagnosis, back))
-    if isinstance(plain, float) and _agrees(plain, right, tolerance + _precision(answer) * abs(plain)):
-        return Verdict(WRONG, _see(TOO_COARSE, back))
+    if isinstance(plain, float):
+        rounding = _precision(answer) * abs(plain)  # of a right number that was stored in this type it is at most half of that
+        if _agrees(plain, right, tolerance + rounding / 2):
+            return Verdict(RIGHT, why)
+        if _agrees(plain, right, tolerance + 8 * rounding):
+            return Verdict(WRONG, _see(TOO_COARSE, back))
     return Verdict(WRONG, _see(f"{_told(plain)} is not it.", back))
 
 
@@ -195,16 +199,23 @@ def function(answer, right, cases, why, wrong=(), tolerance=1e-5, back="", part=
             return Verdict(WRONG, _see(problem + _pair(result), back))
         precision = max(precision, _precision(result))
 
-    def equal(results, tolerance=tolerance):
-        return all(_close(_fitted(g, r, any_order), r, tolerance).all() for g, r in zip(got, results, strict=True))
+    def equal(results, absolute=tolerance, relative=tolerance):
+        pairs = zip(got, results, strict=True)
+        return bool(results) and all(_close(_fitted(g, r, any_order), r, absolute, relative).all() for g, r in pairs)
 
     if equal(expected):
         return Verdict(RIGHT, why)
-    for variant, diagnosis in wrong:
-        results = _results(variant, cases)
-        if results and equal(results):
-            return Verdict(WRONG, _see(diagnosis, back))
-    if equal(expected, max(tolerance, 8 * precision * max(1.0, *(np.abs(e.high).max(initial=0.0) for e in expected)))):
+    known = [(_results(variant, cases), diagnosis) for variant, diagnosis in wrong]
+    rounded = tolerance + precision / 2  # as far as a number can be away that was stored in this type
+    right_one = equal(expected, relative=rounded)
+    for relative in (tolerance, rounded):
+        found = next((diagnosis for results, diagnosis in known if equal(results, relative=relative)), None)
+        if found:
+            return Verdict(WRONG, _see(TOO_COARSE if right_one and relative == rounded else found, back))
+    if right_one:
+        return Verdict(RIGHT, why)
+    size = max(1.0, *(np.abs(e.high).max(initial=0.0) for e in expected))
+    if equal(expected, absolute=max(tolerance, 8 * precision * size)):  # computed in this type
         return Verdict(WRONG, _see(TOO_COARSE, back))
     fitted = [_fitted(g, e, any_order) for g, e in zip(got, expected, strict=True)]
     return Verdict(WRONG, _see(_difference(fitted, expected, cases, tolerance) + _pair(result), back))
@@ -251,11 +262,11 @@ def _fitted(got, wanted, any_order):
     return got
 
 
-def _close(got, wanted, tolerance):
-    """Where `got` is in its range, or at most the tolerance outside; False if the shapes differ."""
+def _close(got, wanted, absolute, relative):
+    """Where `got` is in its range, or at most the tolerances outside; False if the shapes differ."""
     if got.shape != wanted.low.shape:
         return np.False_
-    return np.isclose(got, _nearest(got, wanted), rtol=tolerance, atol=tolerance, equal_nan=True)
+    return np.isclose(got, _nearest(got, wanted), rtol=relative, atol=absolute, equal_nan=True)
 
 
 def _nearest(got, wanted):
@@ -273,14 +284,14 @@ def _same(a, b):
 def _difference(got, expected, cases, tolerance):
     """The first difference in words."""
     for g, e, case in zip(got, expected, cases, strict=True):
-        close, right = _close(g, e, tolerance), e.low
+        close, right = _close(g, e, tolerance, tolerance), e.low
         if close.all():
             continue
         if g.shape != right.shape:
             words = (
                 f"The result should have the shape {list(right.shape)}; it has {list(g.shape)} (called with {_described(case)})."
             )
-            if g.squeeze().shape == right.squeeze().shape and _close(g.squeeze(), Range(*map(np.squeeze, e)), tolerance).all():
+            if _close(g.squeeze(), Range(*map(np.squeeze, e)), tolerance, tolerance).all():
                 words += " The numbers are right: take the axis of length 1 away, with `squeeze`."
             return words
         place = np.unravel_index(np.argmax(~close), right.shape)

@@ -289,9 +289,9 @@ def limits(answer):
 def _networks():
     """Pairs (sigmoid network, directions [60, 2]): one to three hidden layers, biases that count.
 
-    The first weights of the fourth are so small, those of the fifth so large, that no distance is far enough for the one and within
-    float32 for the other. The last has weights along the axes and all directions along the axes, so that w·u is exactly 0 for
-    half of its neurons.
+    The first weights of the fourth are so small, those of the fifth so large, that no distance is far enough for the one and
+    within float32 for the other. The last has weights along the axes and all directions along the axes, so that w·u is exactly 0
+    for half of its neurons.
     """
     cases = []
     angle = torch.linspace(0, 2 * math.pi, 61)[:-1] + 0.01
