@@ -274,9 +274,9 @@ def test_what_a_stack_cannot_hold_is_refused_by_name_and_left_as_it_is(name):
     flags = [p.requires_grad for p in model.parameters()]
     places = [p.data_ptr() for p in model.parameters() if p.layout == torch.strided and not nn.parameter.is_lazy(p)]
     modes = [module.training for module in model.modules()]
-    for models in ([model], [small(1), model]):
-        with pytest.raises(ValueError, match=says.replace("network 0", f"network {len(models) - 1}")):
-            Stack(models)
+    for networks in ([model], [small(1), model]):
+        with pytest.raises(ValueError, match=says.replace("network 0", f"network {len(networks) - 1}")):
+            Stack(networks)
     assert [p.requires_grad for p in model.parameters()] == flags
     assert [p.data_ptr() for p in model.parameters() if p.layout == torch.strided and not nn.parameter.is_lazy(p)] == places
     assert [module.training for module in model.modules()] == modes
