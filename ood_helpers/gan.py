@@ -19,12 +19,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn.functional import logsigmoid
-from tqdm.auto import tqdm
 
 from ood_helpers import data
 from ood_helpers.arrays import whole
 from ood_helpers.losses import cross_entropy, kl_to_uniform
 from ood_helpers.models import Stack, check_plain
+from ood_helpers.progress import progress
 from ood_helpers.training import keep_last_good, restore, seeds_for
 
 CHUNK = 64  # batches whose points and noise are drawn in one call
@@ -77,7 +77,7 @@ def train_gan(
 
     taken, record = {0: pictures()} if 0 in snapshots else {}, []
     with contextlib.closing(run):
-        for step, losses in enumerate(tqdm(run, "training", steps, unit="step", leave=False, delay=1, mininterval=0.5)):
+        for step, losses in enumerate(progress(run, steps, "training")):
             record.append(losses)
             if step + 1 in snapshots:
                 taken[step + 1] = pictures()

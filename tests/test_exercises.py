@@ -444,6 +444,8 @@ x = 1
 
 ## One
 
+Minutes: 7
+
 How much?
 
 ```python stub
@@ -482,23 +484,21 @@ def test_a_source_is_read_part_by_part():
     assert make_exercises.judged(setup, exercise.solution, exercise.check) is True
 
 
-@pytest.mark.parametrize("part", ["Hint: More than none.", "Why: Because.", "How much?", "```python stub\ny = ...\n```"])
+@pytest.mark.parametrize(
+    "part", ["Minutes: 7", "Hint: More than none.", "Why: Because.", "How much?", "```python stub\ny = ...\n```"]
+)
 def test_a_missing_part_is_named(part):
-    with pytest.raises(ValueError, match=r"'One' has no (hints|why|question|stub)"):
+    with pytest.raises(ValueError, match=r"'One' has no (minutes|hints|why|question|stub)"):
         make_exercises.parse(GOOD.replace(part, ""))
 
 
-def test_exercises_stand_before_the_summary_and_are_replaced_not_repeated():
-    cells = make_exercises.exercise_cells(*make_exercises.parse(GOOD), "01_x")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# T\n\nlast words\n\n## Summary\n\n- one")])
-    for _ in range(2):
-        notebook.cells = make_exercises.with_exercises(notebook, cells)
-        assert [cell.source.split("\n")[0] for cell in notebook.cells] == [
-            "# T",
-            "## Exercises",
-            "x = 1",
-            "### Exercise 1: One",
-            "y = ...",
-            "## Summary",
-        ]
-        assert notebook.cells[0].source == "# T\n\nlast words" and notebook.cells[-1].source == "## Summary\n\n- one"
+def test_a_sheet_opens_with_its_minutes_and_folds_its_hints():
+    opening, setup, question, stub = make_exercises.sheet(*make_exercises.parse(GOOD), "01_x", "X: why?").cells
+    assert opening.source.startswith("# Exercises: X: why?") and "about 7 minutes" in opening.source
+    assert (setup.source, stub.source) == ("x = 1", "y = ...\n\ny == x")
+    assert "*7 minutes.* How much?" in question.source and "<details><summary>Hint</summary>" in question.source
+
+
+def test_every_notebook_leads_to_its_exercises():
+    for path in SOURCES:
+        assert f"](exercises/{path.stem}.ipynb)" in text_of(make_exercises.NOTEBOOKS / f"{path.stem}.ipynb")

@@ -2,13 +2,19 @@
 
 import asyncio
 import base64
+import gc
 import io
+import re
 import time
+import types
+import weakref
 
 import ipywidgets
 import numpy as np
 import pytest
+import run_notebooks
 import torch
+from ipywidgets.widgets.widget import _instances as instances
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -90,14 +96,95 @@ def test_an_error_is_shown_and_the_picture_stays():
     assert "RuntimeError" not in demo.text.value
 
 
-def test_a_reader_without_a_kernel_gets_picture_and_sentence(monkeypatch):
-    shown = []
-    monkeypatch.setattr("ood_helpers.widgets.demo.display", lambda bundle, raw: shown.append((bundle, raw)))
+@pytest.fixture
+def displayed(monkeypatch):
+    """The bundles that a cell has displayed, as they come."""
+    bundles = []
+    monkeypatch.setattr("ood_helpers.widgets.page.display", lambda bundle, **_: bundles.append(bundle))
+    return bundles
+
+
+def test_a_reader_without_a_kernel_gets_picture_and_sentence(displayed):
     demo, _ = make()
     demo._ipython_display_()
-    ((bundle, raw),) = shown
-    assert raw and {"application/vnd.jupyter.widget-view+json", "image/png", "text/markdown", "text/plain"} <= set(bundle)
-    assert bundle["text/markdown"] == demo.sentence
+    picture, words, widget = displayed  # an output each: JupyterLab does not fall back from one form to another
+    assert set(picture) == {"image/png", "text/plain"} and picture["text/plain"] == demo.sentence
+    assert re.fullmatch(run_notebooks.STANDS_FOR_A_WIDGET, words["text/markdown"], re.DOTALL)[1] == demo.sentence
+    assert widget["application/vnd.jupyter.widget-view+json"]["model_id"] == demo.box.model_id
+
+
+class Shell:
+    """What IPython is to a cell: which cell and which run it is, and the memory of results."""
+
+    def __init__(self):
+        self.user_ns, self.user_ns_hidden = {}, {}
+        self.history_manager = types.SimpleNamespace(output_hist={})
+        self.displayhook = types.SimpleNamespace(_=None, __=None, ___=None)
+        self.cell, self.run = None, 0
+
+    def get_parent(self):
+        return {"metadata": {"cellId": self.cell}, "header": {"msg_id": self.run}}
+
+    def show(self, cell, *items):
+        """Run a cell that ends in the last of `items`, as IPython does."""
+        self.cell, self.run = cell, self.run + 1
+        for item in items:
+            item._ipython_display_()
+        self.history_manager.output_hist[self.run] = self.user_ns[f"_{self.run}"] = items[-1]
+        self.user_ns_hidden["_"] = self.displayhook._ = items[-1]
+
+
+@pytest.fixture
+def shell(monkeypatch, displayed):
+    monkeypatch.setattr("ood_helpers.widgets.page._shown", {})
+    shell = Shell()
+    monkeypatch.setattr("ood_helpers.widgets.page.get_ipython", lambda: shell)
+    return shell
+
+
+def question():
+    return widgets.Question("Which?", {"one": "No.", "two": "Yes."}, "two")
+
+
+def training():
+    figure, _ = plotting.figure()
+    return widgets.Live(figure, lambda: iter(range(9)), lambda steps: f"{steps} steps.", stop=9)
+
+
+@pytest.mark.parametrize("kind", [lambda: make()[0], question, training], ids=["demo", "question", "training"])
+def test_a_cell_that_is_run_again_closes_what_it_showed_before(shell, kind):
+    shell.show("other", kept := kind())
+    shell.show("cell", kind())
+    alive = len(instances)
+    old = [weakref.ref(shell.user_ns["_2"])]
+    for _ in range(3):
+        shell.show("cell", kind())
+        old.append(weakref.ref(shell.displayhook._))
+        assert len(instances) == alive
+    gc.collect()
+    assert [was() is None for was in old] == [True, True, True, False]
+    assert kept.box.comm is not None
+
+
+def test_one_run_may_show_two_demos_and_one_demo_twice(shell):
+    (first, _), (second, _) = make(), make()
+    shell.show("cell", first, second, first)
+    shell.show("below", second)
+    shell.show("cell", first)
+    assert first.box.comm is not None and second.box.comm is not None
+    shell.show("cell", make()[0])
+    assert first.box.comm is None and second.box.comm is not None
+
+
+def test_controls_of_another_cell_stay_alive_and_no_longer_move_the_demo_before(shell):
+    controls = {"height": widgets.slider("height", [1, 2, 3], 1, "")}
+    figure, _ = plotting.figure()
+    moved = []
+    for name in "ab":
+        shell.show("cell", widgets.Demo(figure, lambda height, name=name: moved.append(name) or f"It is {height}.", controls))
+    moved.clear()
+    controls["height"].value = 2
+    assert moved == ["b"] and controls["height"].comm is not None
 
 
 @pytest.mark.parametrize(
@@ -386,13 +473,11 @@ def test_a_question_says_whether_a_choice_is_right_and_why():
     assert "✓" in question.text.value and "Because it is." in question.text.value
 
 
-def test_a_question_without_a_kernel_folds_its_answer(monkeypatch):
-    shown = []
-    monkeypatch.setattr("ood_helpers.widgets.question.display", lambda bundle, raw: shown.append((bundle, raw)))
+def test_a_question_without_a_kernel_folds_its_answer(displayed):
     widgets.Question("Which?", ANSWERS, "two")._ipython_display_()
-    ((bundle, raw),) = shown
-    asked, folded = bundle["text/markdown"].split("<details>")
-    assert raw and "application/vnd.jupyter.widget-view+json" in bundle
+    words, widget = displayed
+    asked, folded = words["text/markdown"].split("<details>")
+    assert "application/vnd.jupyter.widget-view+json" in widget
     assert "Which?" in asked and "- two" in asked and "Because" not in asked
     assert folded.index("**two.** Because it is.") < folded.index("*a <b>?* No `x`") < folded.index("</details>")
 

@@ -11,24 +11,25 @@ import threading
 
 import ipywidgets
 import numpy as np
-from IPython.display import display
 from matplotlib.axis import Axis
 from matplotlib.legend import Legend
 from PIL import Image
 
 from . import given
 from .controls import pairs_of
+from .living_map import LivingMap
+from .page import close, show
 
 
 class Picture:
-    """A figure as an image widget with a sentence below it, and as a static picture for readers without a kernel."""
+    """A figure, or a living map, with a sentence below it, and as a static picture for readers without a kernel."""
 
     def __init__(self, figure, rows):
-        given.figure(figure)
+        self._maps = isinstance(figure, LivingMap)
+        if not self._maps:
+            given.figure(figure)
         self.figure, self._sentence, self.error = figure, "", None
-        # shown pixel for pixel, smaller only where the page, less 4 px of margins, is narrower; otherwise the page stretches it
-        layout = {"width": f"{figure.bbox.width:.0f}px", "max_width": "calc(100% - 4px)", "align_self": "flex-start"}
-        self.image = ipywidgets.Image(format="url", layout=layout)
+        self.image = figure if self._maps else self._image(figure)
         self.text = ipywidgets.HTML()
         self.text.add_class("ood-sentence")
         wrap = ipywidgets.Layout(flex_flow="row wrap")
@@ -36,6 +37,11 @@ class Picture:
         self.box.add_class("ood-demo")
         self._frame, self._background = None, None
         self._lock = threading.RLock()  # the kernel may serve a widget and a cell, or two widgets, in different threads
+
+    def _image(self, figure):
+        # shown pixel for pixel, smaller only where the page, less 4 px of margins, is narrower; otherwise the page stretches it
+        layout = {"width": f"{figure.bbox.width:.0f}px", "max_width": "calc(100% - 4px)", "align_self": "flex-start"}
+        return ipywidgets.Image(format="url", layout=layout)
 
     @property
     def sentence(self):
@@ -47,10 +53,13 @@ class Picture:
         if not isinstance(sentence, str):
             raise TypeError(f"update, or draw, must return the sentence below the picture, a text; it returned {sentence!r}")
         self._sentence, self.error = sentence, None
-        self._draw()
-        # a data address spares the page a fetch, and a JPEG of this quality takes a third of the time of a PNG
-        jpeg = self._encoded("jpeg", quality=92, subsampling=0)
-        self.image.value = b"data:image/jpeg;base64," + base64.b64encode(jpeg)
+        if self._maps:
+            self.figure.refresh()
+        else:
+            self._draw()
+            # a data address spares the page a fetch, and a JPEG of this quality takes a third of the time of a PNG
+            jpeg = self._encoded("jpeg", quality=92, subsampling=0)
+            self.image.value = b"data:image/jpeg;base64," + base64.b64encode(jpeg)
         self.text.value = (
             f'<p role="status" style="font-size:115%;line-height:1.4;max-width:56em">{html.escape(self._sentence)}</p>'
         )
@@ -80,10 +89,12 @@ class Picture:
         Image.fromarray(np.asarray(self.figure.canvas.buffer_rgba())[..., :3]).save(buffer, format, **options)
         return buffer.getvalue()
 
+    def close(self):
+        """Free what the page holds of it; a cell that is run again closes what it showed before."""
+        close(self)
+
     def _ipython_display_(self):
-        png = base64.b64encode(self._encoded("png")).decode()
-        static = {"image/png": png, "text/markdown": self._sentence, "text/plain": self._sentence}
-        display(self.box._repr_mimebundle_() | static, raw=True)
+        show(self, self._sentence, self.figure.picture() if self._maps else self._encoded("png"))
 
 
 class Demo(Picture):
@@ -151,6 +162,11 @@ class Demo(Picture):
             options = [option for _, option in pairs_of(name, self.controls[name].options)]
             if not given.among(value, options):
                 raise ValueError(f"{name} must be one of {options}; got {value!r}")
+
+    def close(self):
+        for control in self.controls.values():
+            control.unobserve(self._moved, "value")  # another demo may use it
+        super().close()
 
     def refresh(self):
         """Draw the picture for the present values."""

@@ -15,9 +15,10 @@ from .demo import Picture
 class Live(Picture):
     """A training to watch: Train and Pause, one Step, Reset; the picture follows the training about ten times a second.
 
-    figure  a figure from `plotting.figure`, with all its artists
+    figure  a figure from `plotting.figure`, with all its artists; or a `LivingMap` of the network that is trained
     start   start() begins anew and returns an iterator that takes one training step each time it is asked (`train_steps`)
-    draw    draw(steps) changes the artists to what the training has reached after so many steps, and returns the sentence
+    draw    draw(steps) changes the artists to what the training has reached after so many steps, and returns the sentence; a map
+            follows by itself
     stop    the number of steps after which the training pauses for good
     first   steps taken at once, so that there is something to see
 
@@ -26,7 +27,7 @@ class Live(Picture):
     place of the sentence, and the picture stays. ValueError or TypeError for arguments that cannot be right.
     """
 
-    SLICE = 0.05  # seconds of training between two pictures
+    SLICE, SLICE_OF_MAP = 0.05, 0.03  # seconds of training between two pictures
     _running = None
 
     def __init__(self, figure, start, draw, stop=3000, first=0):
@@ -48,6 +49,11 @@ class Live(Picture):
     @property
     def running(self):
         return Live._running is self
+
+    def close(self):
+        self.pause()
+        self.training.close() if hasattr(self.training, "close") else None
+        super().close()
 
     def reset(self):
         """Begin anew, with the `first` steps."""
@@ -93,7 +99,7 @@ class Live(Picture):
 
     def _slice(self):
         if self.running:  # still, now that nothing else can happen
-            self._advance(self.stop, self.SLICE)
+            self._advance(self.stop, self.SLICE_OF_MAP if self._maps else self.SLICE)
 
     def _guarded(self, act):
         try:

@@ -4,9 +4,9 @@ import html
 import re
 
 import ipywidgets
-from IPython.display import display
 
 from . import given
+from .page import close, show
 
 
 class Question:
@@ -53,7 +53,11 @@ class Question:
         others = " ".join(f"*{choice}?* {why}" for choice, why in self.answers.items() if choice != self.right)
         answer = f"**{self.right}.** {self.answers[self.right]} {others}"
         markdown = f"**Question.** {self.question}\n\n{choices}\n\n<details><summary>Answer</summary>\n\n{answer}\n\n</details>"
-        display(self.box._repr_mimebundle_() | {"text/markdown": markdown, "text/plain": self.question}, raw=True)
+        show(self, markdown)
+
+    def close(self):
+        """Free what the page holds of it; a cell that is run again closes what it showed before."""
+        close(self)
 
 
 def _inline(text):
