@@ -212,6 +212,13 @@ WRONG_TOO = {
     ],
     "02-1": [("price = 0.22 + 2 * 0.93", "Rounded too early")],
     "02-2": [("reach = 46", "not it"), ("reach = 49", "not it"), ("reach = 48.5", "not it")],
+    "02-5": [
+        (
+            "def sure_share(t, gap):\n    length = checks.confident.exact_share(t, gap) * (t[-1] - t[0])\n"
+            "    return length / t[-1]",
+            "should be",
+        )
+    ],
     "03-5": [("share = 0.04", "Rounded too far")],
     "04-2": [
         (
@@ -220,6 +227,13 @@ WRONG_TOO = {
         )
     ],
     "04-3": [("def covered(away):\n    return 0.5", "should be")],
+    "04-4": [
+        (
+            "from scipy.stats import entropy\ndef effective(counts):\n    p = counts[counts > 0] / 500\n"
+            "    return (-p * p.log()).sum().exp()",
+            "should be",
+        ),
+    ],
     "05-5": [
         (f"def limits(model, u):\n    return scores.max_softmax(model({alpha} * u))", "")
         for alpha in ("1e10", "1e20", "1e30", "1e38")
@@ -323,6 +337,30 @@ def test_numbers_may_come_in_any_container_and_in_any_precision_that_holds_them(
         assert check([None]).mark == check((...,)).mark == OPEN
 
 
+def one_changed(x):
+    """The last number greater by 1."""
+    x = x.clone().reshape(-1)
+    x[-1] += 1
+    return x
+
+
+NEAR_MISSES = {
+    "a little more": lambda x: x + 5e-3,
+    "a little greater": lambda x: 1.005 * x,
+    "one entry": lambda x: one_changed(x).reshape(x.shape),
+    "one too few": lambda x: x[:-1] if x.ndim else x + 1,
+    "one too many": lambda x: torch.cat([x, x[-1:]]) if x.ndim else x - 1,
+}
+
+
+@pytest.mark.parametrize("path, setup, exercise", [p for p in EXERCISES if p.values[2].stub.startswith("def")])
+def test_near_misses_are_no_hits(path, setup, exercise):
+    check, answer = solved(setup, exercise)
+    for name, change in NEAR_MISSES.items():
+        verdict = check(lambda *case, change=change: change(tensor(answer(*case)).double()))
+        assert verdict.mark == WRONG, (name, verdict)
+
+
 @pytest.mark.parametrize("path, setup, exercise", EXERCISES)
 def test_an_axis_too_many_is_told_in_words_or_harmless(path, setup, exercise):
     check, answer = solved(setup, exercise)
@@ -384,7 +422,8 @@ def test_what_a_notebook_has_set_does_not_count(path, setup, exercise):
         torch.set_default_device("meta")
         torch.set_grad_enabled(False)
         np.seterr(all="raise")
-        verdict = check(answer)
+        with torch.inference_mode():
+            verdict = check(answer)
     finally:
         torch.set_default_device(None)
         torch.set_grad_enabled(True)

@@ -100,7 +100,10 @@ def spread(answer):
         ),
     ]
     why = "0 only where all classes tie. Section 3 shows what descent makes of it: small slopes, never equal ones."
-    return function(answer, horizon.slope_spread_loss, networks(), why, wrong, back="section 3")
+    cases = networks()
+    for model, _ in cases:
+        model[-1].weight.mul_(30)  # slopes of the size that the tolerance is made for
+    return function(answer, horizon.slope_spread_loss, cases, why, wrong, back="section 3")
 
 
 @never_raises
@@ -127,6 +130,8 @@ def reserve(answer):
     cases = networks() + networks()
     for model, _ in cases[: len(cases) // 2]:
         model[-3].weight.copy_(-model[-3].weight.abs())  # nothing pushes up: silent, if the layer before is awake
+    for model, _ in cases:
+        model[0].weight.mul_(30)  # slopes of the size that the tolerance is made for
     return function(answer, lambda model, u: -hidden(model, u).max(), cases, why, wrong, back="section 3")
 
 

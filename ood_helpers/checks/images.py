@@ -92,7 +92,7 @@ def log_odds(answer):
     why = "Same highest point, no plateau: a search that follows it finds what a search on p walks past."
     generator = torch.Generator().manual_seed(1)
     cases = [(size * torch.randn(8, k, generator=generator), n) for size, k, n in SIZES]
-    return function(answer, scores.max_softmax_log_odds, cases, why, wrong, tolerance=1e-4, back="section 6")
+    return function(answer, scores.max_softmax_log_odds, cases, why, wrong, back="section 6")
 
 
 @never_raises
@@ -132,4 +132,4 @@ def interval(answer):
     for d, n in [(2, 3), (5, 4), (64, 10)]:
         w, b, x = (torch.randn(*shape, generator=generator) for shape in [(n, d), (n,), (d,)])
         cases.append((w, b, x - torch.rand(d, generator=generator), x + 2 * torch.rand(d, generator=generator)))
-    return function(answer, right, cases, why, wrong, tolerance=1e-4, back="section 7")
+    return function(answer, right, cases, why, wrong, back="section 7")

@@ -147,13 +147,13 @@ def without_ties(cases):
 
 
 def networks(widths=(5,), seeds=2):
-    """Pairs (network, directions [60, 2]): two and three hidden layers, two to four classes, biases that matter."""
+    """Pairs (network, directions [n, 2]): one to three hidden layers, two to four classes, biases that matter."""
     cases = []
-    angle = torch.linspace(0, 2 * math.pi, 61)[:-1]
-    u = torch.stack([angle.cos(), angle.sin()], 1)
     for seed in range(seeds):
         for width in widths:
             for depth, n_classes in [(1, 4), (2, 3), (3, 2)]:
+                angle = torch.linspace(0, 2 * math.pi, 41 + 10 * depth)[:-1]
+                u = torch.stack([angle.cos(), angle.sin()], 1)
                 generator = torch.Generator().manual_seed(seed)
                 model = models.mlp(width=width, depth=depth, n_classes=n_classes, generator=generator)
                 for layer in model[::2]:
