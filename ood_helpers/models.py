@@ -1,5 +1,6 @@
 """Networks as ordinary torch modules, and `Stack`: many networks of one shape computed as one."""
 
+import copy
 import itertools
 import math
 
@@ -62,6 +63,20 @@ def closed_mlp(in_dim, width, n_classes, depth=2, *, points, steepness=0.5, far=
     if far is not None:
         bias[-1] = math.log((n_classes - 1) * far / (1 - far))
         bias[-1] += 1e-6 * (1 + bias[-1].abs())  # rounding of float32 must not take it below
+    return model
+
+
+def mlps(seeds, **settings):
+    """One `mlp` of these settings for each seed, from a random start of its own: a list, to be trained as one."""
+    return [mlp(**settings, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+
+
+def shaken(model, size, generator=None):
+    """A copy of the network in float64, with normal noise of standard deviation `size` on every weight and bias."""
+    model = copy.deepcopy(model).double()
+    with torch.no_grad():
+        for p in model.parameters():
+            p += size * torch.randn(p.shape, generator=generator, dtype=p.dtype)
     return model
 
 

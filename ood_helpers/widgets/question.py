@@ -4,7 +4,9 @@ import html
 import re
 
 import ipywidgets
-from IPython.display import display
+
+from . import given
+from .page import close, show
 
 
 class Question:
@@ -15,9 +17,15 @@ class Question:
     right     the right choice
 
     A cell that ends in a question shows it. A notebook read without a kernel shows the choices, and the answer folded away.
+    ValueError or TypeError for an empty text, and where the right choice is not among at least two.
     """
 
     def __init__(self, question, answers, right):
+        given.text("question", question)
+        given.table("answers", answers)
+        for choice, reason in answers.items():
+            given.text(f"what is said of {choice!r}", reason)
+        given.text("right", right)
         if right not in answers or len(answers) < 2:
             raise ValueError(f"right must be one of at least two answers {list(answers)}; got {right!r}")
         self.question, self.answers, self.right = question, answers, right
@@ -45,7 +53,11 @@ class Question:
         others = " ".join(f"*{choice}?* {why}" for choice, why in self.answers.items() if choice != self.right)
         answer = f"**{self.right}.** {self.answers[self.right]} {others}"
         markdown = f"**Question.** {self.question}\n\n{choices}\n\n<details><summary>Answer</summary>\n\n{answer}\n\n</details>"
-        display(self.box._repr_mimebundle_() | {"text/markdown": markdown, "text/plain": self.question}, raw=True)
+        show(self, markdown)
+
+    def close(self):
+        """Free what the page holds of it; a cell that is run again closes what it showed before."""
+        close(self)
 
 
 def _inline(text):
