@@ -42,20 +42,6 @@ def mlp(in_dim=2, width=500, n_classes=2, depth=2, activation="relu", *, slope=0
     return nn.Sequential(*layers[:-1])
 
 
-def mlps(seeds, **settings):
-    """One `mlp` of these settings for each seed, from a random start of its own: a list, to be trained as one."""
-    return [mlp(**settings, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-
-
-def shaken(model, size, generator=None):
-    """A copy of the network in float64, with normal noise of standard deviation `size` on every weight and bias."""
-    model = copy.deepcopy(model).double()
-    with torch.no_grad():
-        for p in model.parameters():
-            p += size * torch.randn(p.shape, generator=generator, dtype=p.dtype)
-    return model
-
-
 def closed_mlp(in_dim, width, n_classes, depth=2, *, points, steepness=0.5, far=None, generator=None):
     """A `closed.Closed` network: a ReLU network that gives one constant answer outside a ball, whatever it is trained on.
 
@@ -77,6 +63,20 @@ def closed_mlp(in_dim, width, n_classes, depth=2, *, points, steepness=0.5, far=
     if far is not None:
         bias[-1] = math.log((n_classes - 1) * far / (1 - far))
         bias[-1] += 1e-6 * (1 + bias[-1].abs())  # rounding of float32 must not take it below
+    return model
+
+
+def mlps(seeds, **settings):
+    """One `mlp` of these settings for each seed, from a random start of its own: a list, to be trained as one."""
+    return [mlp(**settings, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+
+
+def shaken(model, size, generator=None):
+    """A copy of the network in float64, with normal noise of standard deviation `size` on every weight and bias."""
+    model = copy.deepcopy(model).double()
+    with torch.no_grad():
+        for p in model.parameters():
+            p += size * torch.randn(p.shape, generator=generator, dtype=p.dtype)
     return model
 
 
@@ -127,7 +127,7 @@ class Stack:
         for e, shape in enumerate(shapes):
             if shape != shapes[0]:
                 raise ValueError(f"models must all have the same shape; network 0 is {shapes[0]} but network {e} is {shape}")
-        layers = list(zip(*map(_layers, self.models), strict=True))
+        layers = list(zip(*map(free_layers, self.models), strict=True))
         self.activations = [group[0] for group in layers[1::2]]
         with torch.no_grad():
             self.weights = [torch.stack([layer.weight.T for layer in group]).contiguous() for group in layers[::2]]
@@ -209,14 +209,14 @@ def _train_only(parameter, trained):
         parameter.register_hook(lambda gradient: gradient.masked_fill(frozen, 0))
 
 
-def _layers(model):
+def free_layers(model):
     """The nn.Sequential of a network, or of a closed one its free layers."""
     return model.layers if isinstance(model, closed.Closed) else model
 
 
 def _shape(model):
     """A network's shape in words, e.g. '2-500-500-2 ReLU() ReLU()'."""
-    layers = _layers(model)
+    layers = free_layers(model)
     weights = [layer.weight for layer in layers[::2]]
     sizes = "-".join(str(n) for n in [weights[0].shape[1], *map(len, weights)])
     dtype = [] if weights[0].dtype == torch.float32 else [str(weights[0].dtype)]
@@ -248,7 +248,7 @@ def check_plain(networks):
     spans = [
         (*_span(parameter), f"{name}, layer {i} ({type(layer).__name__}), {part}")
         for name, model in networks.items()
-        for i, layer in enumerate(_layers(model))
+        for i, layer in enumerate(free_layers(model))
         for part, parameter in layer.named_parameters()
     ]
     spans += [(*_span(model.raw), f"{name}, raw") for name, model in networks.items() if isinstance(model, closed.Closed)]

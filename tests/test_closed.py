@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from torch import nn
 
 from ood_helpers import closed, data, horizon, polytopes
+from ood_helpers.cache import cached_train
+from ood_helpers.gan import train_gan
 from ood_helpers.losses import confidence_loss, reject_loss
-from ood_helpers.models import Stack, closed_mlp, mlp
+from ood_helpers.models import Stack, closed_mlp, discriminator, generator, mlp
 from ood_helpers.training import train
 
 WORLD = data.TwoGaussians()
@@ -253,6 +255,36 @@ def test_a_network_that_was_changed_meanwhile_is_named():
     models[1].raw.data = models[1].raw.data + 1  # now it is no longer a view
     with pytest.raises(ValueError, match="network 1 was changed while it was trained"):
         stack.release()
+
+
+def test_a_cached_run_knows_closed_networks_by_all_that_matters(tmp_path, monkeypatch):
+    monkeypatch.setenv("OOD_CACHE", str(tmp_path))
+
+    def cached(change=lambda model: None, **how):
+        models = [of_world(s) for s in range(2)]
+        change(models[1])
+        cached_train(models, WORLD, LOSS, steps=3, **how)
+        return models
+
+    ours, theirs = cached(), cached()
+    assert len(list(tmp_path.iterdir())) == 1
+    assert all(torch.equal(a, b) for a, b in zip(ours[1].state_dict().values(), theirs[1].state_dict().values(), strict=True))
+    cached(lambda model: model.centre.add_(1e-3))
+    cached(lambda model: model.raw.data.add_(1e-3))
+    cached(lambda model: model.layers[-1].bias.requires_grad_(True))
+    cached(penalty=horizon.radius_loss, penalty_weight=0.1)
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_a_closed_classifier_can_be_trained_together_with_a_gan():
+    classifiers = [of_world(s) for s in range(2)]
+    generators = [generator(3, 4, 1, 2, generator=seeded(s)) for s in range(2)]
+    discriminators = [discriminator(2, 4, 1, generator=seeded(s)) for s in range(2)]
+    before = classifiers[1].raw.clone()
+    train_gan(generators, discriminators, classifiers, WORLD, steps=3)
+    assert not torch.equal(classifiers[1].raw, before)
+    with pytest.raises(ValueError, match="classifiers must have 2 inputs"):
+        train_gan(generators, discriminators, [small(d=3), small(d=3)], WORLD, steps=3)
 
 
 # ---- the price ----

@@ -114,6 +114,21 @@ def test_a_climb_finds_what_there_is_and_stays_away_from_the_digits():
     assert (found > 0.8 * scores.max_softmax_log_odds(network(torch.ones(1, 64)), 10)).all()
 
 
+def test_images_near_a_digit_are_pushed_off():
+    world = images.Digits()
+    near = world.boundary(30, generator=torch.Generator().manual_seed(0))
+    x = closed._away(world, near)
+    assert (world.distance(near) < closed.LEAST * world.reach).all() and (world.distance(x) >= closed.LEAST * world.reach).all()
+    assert x.min() >= 0 and x.max() <= 1 and torch.equal(closed._away(world, x), x)
+
+
+def test_a_climb_gets_away_from_where_it_does_not_count():
+    """As sure everywhere: from test digits, too close at first, most searches reach images that count."""
+    network = build([[[0.0] * 64], [[0.0]], [[0.0]] * 10], [[0.0], [0.0], [3.0] + [0.0] * 9]).float()
+    found = climb(network, images.Digits(), images.Digits().x_test[:20], steps=20)
+    assert found.isfinite().double().mean() > 0.7
+
+
 def test_a_climb_does_not_count_images_near_a_digit():
     """Sure only within a tenth of one training digit: no search may come back with that."""
     world = images.Digits()

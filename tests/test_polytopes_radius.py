@@ -76,6 +76,17 @@ def test_the_inequality_holds_exactly_in_the_plain_weights_and_agrees_with_the_v
         horizon_radius(model)
 
 
+@pytest.mark.parametrize("depth", [2, 3])
+def test_the_inequality_holds_exactly_after_training(depth):
+    world = data.TwoGaussians()
+    x, _ = world.sample(200, generator=seeded())
+    models = [closed_mlp(2, 12, 2, depth, points=x, generator=seeded(s)) for s in range(4)]
+    train(models, world, functools.partial(confidence_loss, beta=1.0), steps=300, lr=1e-2, seed=[0, 1, 2, 3])
+    for model in models:
+        assert not torch.equal(model.raw, model.raw[0, 0].expand(2, 12))
+        assert least_slope(model.plain(), 2) > 0 and horizon_radius(model.plain()).radius < 1000
+
+
 def test_an_equation_is_no_inequality():
     """z = relu(x) − |x| is 0 for every x > 0, so that the network is not constant far away where something else depends on x."""
     pairs = [[1, 0], [-1, 0], [0, 1], [0, -1], [1, 0]]

@@ -38,10 +38,16 @@ from run_notebooks import NOTEBOOKS, NotebookFailed, execute
 HERE = Path(__file__).parent / "site"
 SITE = NOTEBOOKS.parent / "site"
 MARK = "application/x-demo-number"
+LIVING_MAP = NOTEBOOKS.parent / "ood_helpers" / "widgets" / "living_map.js"
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
 ElementTree.register_namespace("", MATHML[1:-1])
 ASSETS = ("style.css", "page.js")
-KINDS = {"": "Notebook", "exercises": "Exercises", "solutions": "Solutions"}  # folder -> what a link to its pages says
+KINDS = {
+    "": "Notebook",
+    "exercises": "Exercises",
+    "solutions": "Solutions",
+    "further": "Further",
+}  # folder -> what a link to its pages says
 
 
 @dataclass
@@ -236,16 +242,17 @@ def as_html(output, text, pictures, name, caption):
 
 def dress_widget(cell, number, text, demo):
     """Put what the page can do itself in place of the outputs of a cell that shows a widget."""
-    call = re.search(r"widgets\.(Demo|Live|Question)\(", cell.source)
+    call = re.search(r"widgets\.(Demo|Live|Question|LivingMap|Painting)\(", cell.source)
     if call is None:
         return
     if call[1] == "Question" and (asked := question(cell.source)):
         cell.outputs = [new_output("display_data", data={"text/html": question_html(number, *asked, text, cell.outputs)})]
         cell.metadata.page["hide_code"] = True  # it holds the answers
-    elif call[1] == "Demo" and demo:
+    elif call[1] in ("Demo", "LivingMap") and demo:
         cell.outputs = [new_output("display_data", data={"text/html": demo_html(number, demo)})]
     elif cell.outputs:
-        what = "a training that runs while you watch" if call[1] == "Live" else "live: its controls move this picture"
+        said = {"Live": "a training that runs while you watch", "Painting": "a map to paint in"}
+        what = said.get(call[1], "live: its controls move this picture")
         note = f'<p class="note">In the notebook this is {what}.</p>'
         cell.outputs.append(new_output("display_data", data={"text/html": note}))
 
@@ -270,7 +277,9 @@ def question_html(number, asked, answers, right, text, stored):
 
 
 def demo_html(number, demo):
-    """A demo as `demo_pictures` has drawn and described it, at its first position."""
+    """A demo as `demo_pictures` has drawn and described it, at its first position; or a living map, which the page draws."""
+    if "map" in demo:
+        return part("map", **demo)
     first = demo["presets"]["Reset"]
     controls = [control | {"at": at} for control, at in zip(demo["controls"], first, strict=True)]
     file, sentence = demo["positions"]["-".join(map(str, first))]
@@ -299,7 +308,7 @@ def draw_demos(page, folder):
     Raises NotebookFailed when a cell fails, as `run_notebooks` does.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    if not any("widgets.Demo(" in cell.source for cell in page.notebook.cells):
+    if not any(re.search(r"widgets\.(Demo|LivingMap)\(", cell.source) for cell in page.notebook.cells):
         return
     notebook = copy.deepcopy(page.notebook)
     begin = (
@@ -370,7 +379,7 @@ def navigation(page, pages):
 def short(page):
     """A page's number and the words of its title before the colon."""
     number = re.match(r"\d+", page.name)
-    words = re.sub(r"^(Exercises|Solutions): ", "", page.title).partition(":")[0]
+    words = re.sub(r"^(Exercises|Solutions|Further): ", "", page.title).partition(":")[0]
     return f"{number[0]} {words}" if number else words
 
 
@@ -428,6 +437,8 @@ def write_assets(out):
     out.mkdir(parents=True, exist_ok=True)
     for name in ASSETS:
         shutil.copyfile(HERE / name, out / name)
+    module = LIVING_MAP.read_text(encoding="utf-8").replace("export default {", "window.oodMap = {")  # a file may load no module
+    (out / "living_map.js").write_text(f"(() => {{\n{module}\n}})();\n", encoding="utf-8")
     light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("friendly", "github-dark"))
     (out / "code.css").write_text(f"{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n", encoding="utf-8")
 

@@ -5,9 +5,10 @@ import math
 import torch
 
 from ood_helpers.arrays import float64
-from ood_helpers.checks.answers import OPEN, WRONG, Range, Verdict, function, near, unanswered, value
+from ood_helpers.checks.answers import OPEN, WRONG, Range, Verdict, function, near, never_raises, unanswered, value
 
 
+@never_raises
 def half_circle(answer):
     wrong = [
         (0.0, "Not in *every* direction, says the proof. In some it can: where each neuron points away."),
@@ -20,6 +21,7 @@ def half_circle(answer):
     return value(answer, 0.5, why, wrong, tolerance=1e-6, back="section 1")
 
 
+@never_raises
 def pull(answer):
     def right(a, w, s):
         return s + w.relu() @ a.abs()
@@ -62,6 +64,7 @@ def pull(answer):
     return function(answer, right, _layers(steepness=True), why, wrong, back="section 4")
 
 
+@never_raises
 def break_it(answer):
     if unanswered(answer):
         return Verdict(OPEN, "Not answered yet: put your direction in place of `...` and run the cell again.")
@@ -87,6 +90,7 @@ def break_it(answer):
     return value(float(z), Range(1e-9, math.inf), why, wrong, back="section 4")
 
 
+@never_raises
 def radius(answer):
     def parts(a, b, w, beta, q, c):
         return beta + w.relu() @ (a @ c + b).relu(), q - w.relu() @ a.abs()
@@ -149,6 +153,7 @@ def radius(answer):
     return function(answer, right, _layers(), why, wrong, back="section 4")
 
 
+@never_raises
 def rule_of_three(answer):
     right = -math.log(0.05) / 20_000
     wrong = [

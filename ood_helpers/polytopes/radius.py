@@ -70,7 +70,7 @@ def horizon_radius(model):
     for weight, bias in zip(network.weights[layer + 1 :], network.biases[layer + 1 :], strict=True):
         z = weight @ h + bias
         h = np.maximum(z, 0)
-    return Horizon(centre, radius, z)
+    return Horizon(centre, float(radius), z)
 
 
 def _single(weight):
