@@ -569,10 +569,12 @@ function draw({ model, el }) {
     if (!networks[i] && at !== null && numbers.length) networks[i] = unpack(sizes, leaks, numbers.subarray(at));
     return networks[i];
   };
+  let alone = false; // once the kernel has gone the map goes on without it
+  const tell = (act) => { try { act(); } catch { alone = true; } };
   const ask = (kind, what) => {
     if (asked.has(kind + what)) return;
     asked.add(kind + what);
-    model.send({ [kind]: what });
+    tell(() => model.send({ [kind]: what }));
   };
 
   // what stands in the page
@@ -591,7 +593,7 @@ function draw({ model, el }) {
     made.addEventListener("click", act);
     return made;
   };
-  const put = (name, value) => { model.set(name, value); model.save_changes(); };
+  const put = (name, value) => { model.set(name, value); tell(() => model.save_changes()); };
 
   // controls: a place per control, a whole number
   const fields = spec.controls.map((control, i) => {
@@ -661,7 +663,7 @@ function draw({ model, el }) {
     if (spec.speaks) ask("note", place); // also where it is here already: the kernel then prepares those around it
     root.setAttribute("aria-busy", String(!network(i) && spec.networks.length > 0));
     view.note = note ?? {};
-    said.textContent = note ? note.text : spec.speaks ? "…" : "";
+    said.textContent = note ? note.text : !spec.speaks ? "" : alone ? "The numbers of this position need a running kernel." : "…";
     starred.hidden = !note?.star;
     if (note?.bars) chart.innerHTML = histogram(note.bars);
     else if (note?.picture) chart.replaceChildren(element("img", { src: note.picture, alt: note.text }));
@@ -755,7 +757,7 @@ function draw({ model, el }) {
   view.moved = () => { // another view of the same map follows at once, the kernel when the hand rests
     model.set("window", view.window);
     clearTimeout(later);
-    later = setTimeout(() => model.save_changes(), 300);
+    later = setTimeout(() => tell(() => model.save_changes()), 300);
     againSoon();
   };
   const heard = {
