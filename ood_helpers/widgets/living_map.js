@@ -43,6 +43,15 @@ function forward(network, point) {
   return Array.from(h);
 }
 
+/** The same network with K − 1 outputs, its logits less the last one: all that a picture needs. */
+function differences(network) {
+  const layers = [...network.layers], { n, m, weight, bias } = layers.pop();
+  const less = (values, size) => values.subarray(0, (m - 1) * size).map((v, i) => v - values[(m - 1) * size + (i % size)]);
+  const numbers = Float64Array.from([...less(weight, n), ...less(bias, 1)]);
+  const last = unpack([n, m - 1], [], numbers).layers[0];
+  return { ...network, layers: [...layers, last], sizes: [...network.sizes.slice(0, -1), m - 1], outputs: m - 1 };
+}
+
 const softmax = (logits) => {
   const top = Math.max(...logits), e = logits.map((f) => Math.exp(f - top)), sum = e.reduce((a, b) => a + b);
   return e.map((v) => v / sum);
@@ -88,6 +97,8 @@ class Rows {
     this.first = hidden.map(() => new Int32Array(width).fill(-1)); // the first neuron that changes at a pixel …
     this.next = hidden.map((n) => new Int32Array(n)); // … and the one after it
     this.on = hidden.map((n) => new Uint8Array(n));
+    this.out = new Float64Array(Math.max(...network.sizes));
+    this.code = 0; // of the last hidden layer's neurons that are on
     let key = 0x9e3779b9; // a random number per neuron: the xor of the active ones names a polytope
     this.keys = hidden.map((n) => Int32Array.from({ length: n }, () => (key = Math.imul(key ^ (key >>> 15), 0x2c1b3c6d) + 0x85ebca6b | 0)));
   }
@@ -132,6 +143,10 @@ class Rows {
       if (pattern) pattern.fill(code, from, to);
       return;
     }
+    if (l === layers.length - 2 && layers[l + 1].m === 1) {
+      this.lastPiece(l, from, to, code, logits, pattern);
+      return;
+    }
     const { columns, bias, m } = layers[l + 1], leak = layers[l].leak;
     const slope2 = this.slope[l + 1], offset2 = this.offset[l + 1];
     const first = this.first[l], next = this.next[l], on = this.on[l], keys = this.keys[l];
@@ -143,10 +158,8 @@ class Rows {
       if (active) code ^= keys[j];
       const gain = active ? 1 : leak;
       if (gain !== 0) add(slope2, offset2, columns, j * m, m, gain * a, gain * c);
-      if (active !== later) { // it changes at one pixel between: the first at which the new sign holds
-        let t = Math.min(Math.max(Math.ceil(-c / a), from + 1), to - 1);
-        while (t > from + 1 && (a * (t - 1) + c > 0) === later) t--;
-        while (t < to - 1 && (a * t + c > 0) !== later) t++;
+      if (active !== later) {
+        const t = turn(a, c, from, to, later);
         next[j] = first[t];
         first[t] = j;
       }
@@ -156,8 +169,8 @@ class Rows {
       if (first[t] < 0) continue;
       this.piece(l + 1, begin, t, code, logits, pattern);
       for (let j = first[t]; j >= 0; j = next[j]) {
-        const turn = on[j] ? leak - 1 : 1 - leak;
-        add(slope2, offset2, columns, j * m, m, turn * slope[j], turn * offset[j]);
+        const gain = on[j] ? leak - 1 : 1 - leak;
+        add(slope2, offset2, columns, j * m, m, gain * slope[j], gain * offset[j]);
         code ^= keys[j];
       }
       first[t] = -1;
@@ -165,6 +178,54 @@ class Rows {
     }
     this.piece(l + 1, begin, to, code, logits, pattern);
   }
+
+  /**
+   * The same where the next layer is the last and has a single output. Most of the time goes here. From one piece to the next few
+   * neurons change, so each one's state is kept, and its weight towards the output, or `leak` times that while it is off.
+   */
+  lastPiece(l, from, to, code, logits, pattern) {
+    const n = this.network.layers[l].m, last = to - 1, { out } = this;
+    const slope = this.slope[l], offset = this.offset[l], first = this.first[l], next = this.next[l], on = this.on[l];
+    let sum = 0, rest = this.network.layers[l + 1].bias[0], changes = false;
+    for (let j = 0; j < n; j++) {
+      const a = slope[j], c = offset[j], active = a * from + c > 0 ? 1 : 0;
+      if (from === 0 || active !== on[j]) this.switch(l, j, active);
+      if ((a * last + c > 0 ? 1 : 0) !== active) {
+        const t = turn(a, c, from, to, !active);
+        next[j] = first[t];
+        first[t] = j;
+        changes = true;
+      }
+      sum += out[j] * a;
+      rest += out[j] * c;
+    }
+    for (let t = from; t < to; t++) {
+      if (changes && first[t] >= 0) {
+        for (let j = first[t]; j >= 0; j = next[j]) {
+          const gain = -out[j] + this.switch(l, j, 1 - on[j]);
+          sum += gain * slope[j];
+          rest += gain * offset[j];
+        }
+        first[t] = -1;
+      }
+      logits[t] = sum * t + rest;
+      if (pattern) pattern[t] = code ^ this.code;
+    }
+  }
+
+  switch(l, j, active) {
+    if (active !== this.on[l][j]) this.code ^= this.keys[l][j];
+    this.on[l][j] = active;
+    return (this.out[j] = (active ? 1 : this.network.layers[l].leak) * this.network.layers[l + 1].columns[j]);
+  }
+}
+
+/** A neuron changes at one pixel from from + 1 to to − 1: the first at which its new sign, `later`, holds. */
+function turn(a, c, from, to, later) {
+  let t = Math.min(Math.max(Math.ceil(-c / a), from + 1), to - 1);
+  while (t > from + 1 && (a * (t - 1) + c > 0) === later) t--;
+  while (t < to - 1 && (a * t + c > 0) !== later) t++;
+  return t;
 }
 
 function add(slope, offset, columns, at, m, a, c) {
@@ -192,7 +253,7 @@ const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 const pixel = ([r, g, b]) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
 
 /**
- * A function from the logits at place i of an array to a pixel.
+ * A function from K − 1 `differences` at place i of an array to a pixel.
  * kind "bands": the winner's confidence in three bands, reject in its own colour · "classes": the winner, pale ·
  * "shades": the winner, the paler the less sure.
  */
@@ -200,30 +261,25 @@ function painter({ kind, bands, limits, pale, full, rejected }, outputs, reject)
   const inside = outputs - reject, [low, high] = limits, band = bands.map((c) => pixel(rgb(c))), grey = pixel(rgb(rejected));
   const own = (colours) => Array.from({ length: outputs }, (_, k) => rgb(colours[k < inside ? k : colours.length - 1]));
   const flat = own(pale).map(pixel), deep = own(full);
-  const winner = (f, i) => {
-    let best = 0;
-    for (let k = 1; k < outputs; k++) if (f[i + k] > f[i + best]) best = k;
-    return best;
+  let best, parts; // who wins, and the confidence is one of so many parts
+  const look = (f, i) => {
+    let top = 0;
+    best = outputs - 1;
+    for (let k = outputs - 2; k >= 0; k--) if (f[i + k] >= top) { top = f[i + k]; best = k; }
+    if (kind === "classes") return;
+    parts = Math.exp(-top);
+    for (let k = 0; k < outputs - 1; k++) parts += Math.exp(f[i + k] - top);
   };
-  const parts = (f, i, best) => { // the confidence is one of so many
-    let sum = 0;
-    for (let k = 0; k < outputs; k++) sum += Math.exp(f[i + k] - f[i + best]);
-    return sum;
-  };
-  if (kind === "classes") return (f, i) => flat[winner(f, i)];
-  if (kind === "shades") {
-    return (f, i) => {
-      const best = winner(f, i), sure = outputs < 2 ? 1 : (1 / parts(f, i, best) - 1 / outputs) / (1 - 1 / outputs);
-      return pixel(deep[best].map((v) => Math.round(255 - (0.12 + 0.88 * sure) * (255 - v))));
-    };
-  }
-  if (outputs === 2 && !reject) { // the same, without an exponential per pixel
+  if (kind === "bands" && outputs === 2 && !reject) { // the same, without an exponential per pixel
     const [a, b] = limits.map((p) => Math.log(p / (1 - p)));
-    return (f, i) => { const lead = Math.abs(f[i] - f[i + 1]); return band[lead > b ? 2 : lead > a ? 1 : 0]; };
+    return (f, i) => { const lead = Math.abs(f[i]); return band[lead > b ? 2 : lead > a ? 1 : 0]; };
   }
   return (f, i) => {
-    const best = winner(f, i), sum = parts(f, i, best);
-    return best >= inside ? grey : band[sum * high < 1 ? 2 : sum * low < 1 ? 1 : 0];
+    look(f, i);
+    if (kind === "classes") return flat[best];
+    if (kind === "bands") return best >= inside ? grey : band[parts * high < 1 ? 2 : parts * low < 1 ? 1 : 0];
+    const sure = outputs < 2 ? 1 : (1 / parts - 1 / outputs) / (1 - 1 / outputs);
+    return pixel(deep[best].map((v) => Math.round(255 - (0.12 + 0.88 * sure) * (255 - v))));
   };
 }
 
@@ -260,6 +316,7 @@ class View {
   show(network, ring, reject) {
     if (this.network !== network) { // the picture of the other one is not finished
       this.rows = null;
+      this.drawn = differences(network);
       this.job++;
     }
     Object.assign(this, { network, ring, reject });
@@ -271,7 +328,7 @@ class View {
     this.waiting ??= requestAnimationFrame(() => { this.waiting = null; this.draw(); });
   }
 
-  /** Paint every fourth row at once, then the rows between while there is time, a slice per frame. */
+  /** Paint every eighth row at once, then the rows between while there is time, a slice per frame. */
   draw() {
     if (!this.side) return;
     if (this.scale !== (window.devicePixelRatio || 1)) { this.fit(this.cssWidth); return; }
@@ -281,11 +338,12 @@ class View {
       this.finish(job);
       return;
     }
-    const k = network.outputs, logits = new Float64Array(side * k), paint = painter(this.spec.look, k, this.reject);
+    const k = this.drawn.outputs, logits = new Float64Array(side * k), paint = painter(this.spec.look, k + 1, this.reject);
     const codes = new Int32Array(this.edges ? side * side : side), order = [];
-    this.rows ??= new Rows(network, side);
-    for (let r = 0; r < side; r += 4) order.push([r, 4]);
-    for (let r = 0; r < side; r++) if (r % 4) order.push([r, 1]);
+    this.rows ??= new Rows(this.drawn, side);
+    for (const [start, step, height] of [[0, 8, 8], [4, 8, 4], [2, 4, 2], [1, 2, 1]]) {
+      for (let r = start; r < side; r += step) order.push([r, height]);
+    }
     const { x, y, half } = this.window, step = (2 * half) / side;
     const oneRow = (r, height) => {
       const { pixels } = this, own = this.edges ? codes.subarray(r * side, (r + 1) * side) : codes;
@@ -297,7 +355,7 @@ class View {
     const slice = (budget) => {
       if (job !== this.job) return;
       const end = performance.now() + budget;
-      while (next < order.length && (next < side / 4 && !network.smooth || performance.now() < end)) oneRow(...order[next++]);
+      while (next < order.length && (next < side / 8 && !network.smooth || performance.now() < end)) oneRow(...order[next++]);
       if (next < order.length) {
         this.decorate();
         requestAnimationFrame(() => slice(24));
@@ -859,4 +917,4 @@ function still(state) {
   };
 }
 
-export default { render, still, unpack, forward, farAway, fields };
+export default { render, still, unpack, forward, farAway, fields, differences };
