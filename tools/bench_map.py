@@ -98,14 +98,14 @@ box
 """,
 }
 
-# Like bench_latency.START_CLOCK, for a map: the first frame of the other network (every fourth row at least), and the whole picture.
+# Like bench_latency.START_CLOCK, for a map: the first frame of the other network (every eighth row at least), and all of it
 START_CLOCK = """root => {
     const view = root.oodView, before = view.network, decorate = view.decorate, finish = view.finish;
-    const painted = () => new Promise(done => requestAnimationFrame(() => {
+    const painted = () => new Promise(done => { // a map draws in a frame's callback
         const channel = new MessageChannel();
         channel.port1.onmessage = () => done(performance.now() - start);
         channel.port2.postMessage(null);
-    }));
+    });
     let start, first;
     window.addEventListener('keydown', () => { start = performance.now(); }, {capture: true, once: true});
     window.latency = new Promise(done => {
@@ -196,7 +196,7 @@ def measure():
 
 
 def measure_class():
-    """Milliseconds to the first frame of the maps of width 100 in a class, as `bench_latency.measure_class` has it for pictures."""
+    """Milliseconds to the first frame of the maps of width 100 in a class: see `bench_latency.measure_class`."""
     open_ = {"1 open": (1, 1), f"{CLASS} open, 1 moved": (CLASS, 1), f"{CLASS} open, {MOVING} moved in turns": (CLASS, MOVING)}
     taken = {}
     with tempfile.TemporaryDirectory() as folder, harness.chromium() as browser, harness.Lab(folder) as lab:

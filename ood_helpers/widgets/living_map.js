@@ -104,10 +104,7 @@ class Rows {
   }
 
   row(x0, dx, y, logits, pattern) {
-    if (this.network.smooth) {
-      this.sampled(x0, dx, y, logits);
-      return;
-    }
+    if (this.network.smooth) return this.sampled(x0, dx, y, logits);
     const { m, weight, bias } = this.network.layers[0];
     for (let j = 0; j < m; j++) {
       this.slope[0][j] = weight[2 * j] * dx;
@@ -143,10 +140,7 @@ class Rows {
       if (pattern) pattern.fill(code, from, to);
       return;
     }
-    if (l === layers.length - 2 && layers[l + 1].m === 1) {
-      this.lastPiece(l, from, to, code, logits, pattern);
-      return;
-    }
+    if (l === layers.length - 2 && layers[l + 1].m === 1) return this.lastPiece(l, from, to, code, logits, pattern);
     const { columns, bias, m } = layers[l + 1], leak = layers[l].leak;
     const slope2 = this.slope[l + 1], offset2 = this.offset[l + 1];
     const first = this.first[l], next = this.next[l], on = this.on[l], keys = this.keys[l];
@@ -266,7 +260,6 @@ function painter({ kind, bands, limits, pale, full, rejected }, outputs, reject)
     let top = 0;
     best = outputs - 1;
     for (let k = outputs - 2; k >= 0; k--) if (f[i + k] >= top) { top = f[i + k]; best = k; }
-    if (kind === "classes") return;
     parts = Math.exp(-top);
     for (let k = 0; k < outputs - 1; k++) parts += Math.exp(f[i + k] - top);
   };
@@ -333,11 +326,7 @@ class View {
     if (!this.side) return;
     if (this.scale !== (window.devicePixelRatio || 1)) { this.fit(this.cssWidth); return; }
     const job = ++this.job, { side, network } = this;
-    if (!network) { // a plane to paint on
-      this.pixels.fill(0xffffffff);
-      this.finish(job);
-      return;
-    }
+    if (!network) { this.pixels.fill(0xffffffff); this.finish(job); return; } // a plane to paint on
     const k = this.drawn.outputs, logits = new Float64Array(side * k), paint = painter(this.spec.look, k + 1, this.reject);
     const codes = new Int32Array(this.edges ? side * side : side), order = [];
     this.rows ??= new Rows(this.drawn, side);
@@ -356,13 +345,9 @@ class View {
       if (job !== this.job) return;
       const end = performance.now() + budget;
       while (next < order.length && (next < side / 8 && !network.smooth || performance.now() < end)) oneRow(...order[next++]);
-      if (next < order.length) {
-        this.decorate();
-        requestAnimationFrame(() => slice(24));
-      } else {
-        if (this.edges && !network.smooth) this.drawEdges(codes);
-        this.finish(job);
-      }
+      if (next < order.length) { this.decorate(); requestAnimationFrame(() => slice(24)); return; }
+      if (this.edges && !network.smooth) this.drawEdges(codes);
+      this.finish(job);
     };
     slice(12);
   }
@@ -499,9 +484,8 @@ class View {
     Object.assign(c, { textAlign: "center", textBaseline: "bottom" });
     c.fillText(this.spec.axes[0], left + side / 2, this.canvas.height);
     c.save();
-    c.translate(0, top + side / 2);
+    c.translate(16 * scale, top + side / 2);
     c.rotate(-Math.PI / 2);
-    c.textBaseline = "top";
     c.fillText(this.spec.axes[1], 0, 0);
     c.restore();
   }
@@ -509,10 +493,8 @@ class View {
   /** A point [x, y, k] with the marker of its class: colour and shape; k < 0 is OOD, a cross. */
   marker([px, py, k]) {
     const c = this.context, [x, y] = this.toCanvas([px, py]), s = (this.spec.paint ? 5 : 3.2) * this.scale;
-    if (k < 0) {
-      this.twice(() => { c.moveTo(x - s, y - s); c.lineTo(x + s, y + s); c.moveTo(x - s, y + s); c.lineTo(x + s, y - s); }, 1.2, "black");
-      return;
-    }
+    const cross = () => { c.moveTo(x - s, y - s); c.lineTo(x + s, y + s); c.moveTo(x - s, y + s); c.lineTo(x + s, y - s); };
+    if (k < 0) return this.twice(cross, 1.2, "black");
     c.beginPath();
     if (k % 4 === 0) c.arc(x, y, s, 0, 7);
     if (k % 4 === 1) c.rect(x - s, y - s, 2 * s, 2 * s);
@@ -674,11 +656,8 @@ function draw({ model, el }) {
   }));
   const edges = element("input", { type: "checkbox" });
   edges.addEventListener("change", () => { view.edges = edges.checked; view.soon(); });
-  const key = element("div", { className: "row key" }, ...spec.key.map(([colour, name]) => {
-    const patch = element("i");
-    patch.style.background = colour;
-    return element("span", {}, ...(colour ? [patch] : []), name);
-  }));
+  const patch = (colour) => (colour ? [element("i", { style: `background: ${colour}` })] : []);
+  const key = element("div", { className: "row key" }, ...spec.key.map(([colour, name]) => element("span", {}, ...patch(colour), name)));
   const starred = element("span", { textContent: "★ surest OOD point", hidden: true });
   key.append(starred);
   const painting = spec.paint ? paintTools(model, view, button, put) : null;
@@ -778,8 +757,7 @@ function draw({ model, el }) {
     else if (painting) painting.act(view.toPlane(there), grabbed);
     else cast(view.toPlane(there));
   };
-  canvas.addEventListener("pointerup", up);
-  canvas.addEventListener("pointercancel", up);
+  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, up);
   canvas.addEventListener("pointerleave", () => { view.hovered = null; againSoon(); });
   // the page scrolls unless the map has been chosen, or Ctrl is held
   canvas.addEventListener("wheel", (event) => {
