@@ -1,5 +1,6 @@
 """Networks as ordinary torch modules, and `Stack`: many networks of one shape computed as one."""
 
+import copy
 import itertools
 
 import torch
@@ -37,6 +38,20 @@ def mlp(in_dim=2, width=500, n_classes=2, depth=2, activation="relu", *, slope=0
         bend = nn.LeakyReLU(slope) if activation == "leaky_relu" else ACTIVATIONS[activation]()
         layers += [_linear(inputs, outputs, init, generator), bend]
     return nn.Sequential(*layers[:-1])
+
+
+def mlps(seeds, **settings):
+    """One `mlp` of these settings for each seed, from a random start of its own: a list, to be trained as one."""
+    return [mlp(**settings, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+
+
+def shaken(model, size, generator=None):
+    """A copy of the network in float64, with normal noise of standard deviation `size` on every weight and bias."""
+    model = copy.deepcopy(model).double()
+    with torch.no_grad():
+        for p in model.parameters():
+            p += size * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+    return model
 
 
 def generator(noise_dim=100, width=256, depth=3, out_dim=2, *, init="torch", generator=None):

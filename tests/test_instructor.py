@@ -76,12 +76,12 @@ def check_notebooks(text):
 
 
 def check_exercises(text):
-    """Every exercise of a notebook is on its page, by number and title."""
+    """Every exercise of a notebook is on its page, with its number, title and minutes."""
     for path in sorted(make_exercises.SOURCES.glob("*.md")):
         _, exercises = make_exercises.parse(path.read_text(encoding="utf-8"))
-        wanted = [f"{n} {exercise.title}".replace("\\", "") for n, exercise in enumerate(exercises, 1)]
-        found = re.findall(r"^\| (\d .*?) \| (?:predict|compute|code) \| \d+ \|", page_of(text, path.stem[:2]), flags=re.M)
-        if [title.replace("\\", "") for title in found] != wanted:
+        wanted = [(f"{n} {e.title}".replace("\\", ""), str(e.minutes)) for n, e in enumerate(exercises, 1)]
+        found = re.findall(r"^\| (\d .*?) \| (?:predict|compute|code) \| (\d+) \|", page_of(text, path.stem[:2]), flags=re.M)
+        if [(title.replace("\\", ""), minutes) for title, minutes in found] != wanted:
             yield f"notebook {path.stem[:2]}: exercises {found}, not {wanted}"
 
 

@@ -26,7 +26,7 @@ def counted(outline):
 
 
 def test_every_notebook_has_a_talk():
-    assert list(OUTLINES) == [page.name for page in make_site.pages_of(make_site.course()) if not page.is_solution]
+    assert list(OUTLINES) == [page.name for page in make_site.pages_of(make_site.course()) if not page.kind]
 
 
 @pytest.mark.parametrize("name", OUTLINES)

@@ -1,6 +1,6 @@
 """Run notebooks from a clean start and store their outputs, so that a reader without a kernel sees what a run shows.
 
-    python tools/run_notebooks.py [notebook ...]        without arguments: every notebook of the course
+    python tools/run_notebooks.py [notebook ...]        without arguments: the course, its exercises, its solutions
 
 A notebook is written only when every cell ran and none of them wrote to stderr; otherwise the file stays as it was, the message
 names the cell, and the exit code is 1. Before writing, everything that differs from run to run without a reason is taken out:
@@ -127,7 +127,9 @@ def main(arguments=None):
     """Run the notebooks named in `arguments`; returns the exit code: 1 when at least one failed."""
     parser = argparse.ArgumentParser(description="Run notebooks from a clean start and store their outputs.")
     parser.add_argument("paths", nargs="*", type=Path, help="default: all in notebooks/")
-    paths = parser.parse_args(arguments).paths or sorted(NOTEBOOKS.glob("*.ipynb"))
+    paths = parser.parse_args(arguments).paths or [
+        path for folder in ("", "exercises", "solutions") for path in sorted((NOTEBOOKS / folder).glob("*.ipynb"))
+    ]
     failed = 0
     for path in paths:
         start = time.perf_counter()

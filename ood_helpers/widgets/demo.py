@@ -15,6 +15,8 @@ from matplotlib.axis import Axis
 from matplotlib.legend import Legend
 from PIL import Image
 
+from . import given
+from .controls import pairs_of
 from .living_map import LivingMap
 from .page import close, show
 
@@ -23,8 +25,10 @@ class Picture:
     """A figure, or a living map, with a sentence below it, and as a static picture for readers without a kernel."""
 
     def __init__(self, figure, rows):
-        self.figure, self._sentence, self.error = figure, "", None
         self._maps = isinstance(figure, LivingMap)
+        if not self._maps:
+            given.figure(figure)
+        self.figure, self._sentence, self.error = figure, "", None
         self.image = figure if self._maps else self._image(figure)
         self.text = ipywidgets.HTML()
         self.text.add_class("ood-sentence")
@@ -102,21 +106,33 @@ class Demo(Picture):
     presets   name -> values, one button each; "Reset" is added and goes back to the controls' first values
 
     A cell that ends in a demo shows it. A notebook read without a kernel shows the first picture and sentence instead.
-    An error in `update` appears in place of the sentence, and the picture stays. ValueError names a preset with a control, or a
-    value of a control, that does not exist.
+    An error in `update` appears in place of the sentence, and the picture stays. All that is given is checked first: ValueError
+    or TypeError names an `update` that does not take the controls' names, and a preset with a control, or a value of a control,
+    that does not exist.
     """
 
     def __init__(self, figure, update, controls, presets=None):
+        given.table("controls", controls)
+        given.function("update", update, f"the controls {', '.join(controls)}", **controls)
         self.update, self.controls = update, controls
-        for name, values in (presets or {}).items():
+        for name, control in controls.items():
+            if not (hasattr(control, "options") and hasattr(control, "value")):
+                raise TypeError(f"control {name!r} must be made by `slider` or `choice`; got {type(control).__name__}")
+            self._check({name: control.value})
+        presets = {} if presets is None else presets
+        given.table("presets", presets)
+        for name, values in presets.items():
             if name == "Reset":
                 raise ValueError("a preset may not be called 'Reset': that button is there already")
+            given.table(f"preset {name!r}", values)
+            if not values:
+                raise ValueError(f"preset {name!r} must set at least one control; it would do nothing")
             try:
                 self._check(values)
             except ValueError as error:
                 raise ValueError(f"preset {name!r}: {error}") from None
         first = {name: control.value for name, control in controls.items()}
-        buttons = [self._preset(name, values) for name, values in {"Reset": first, **(presets or {})}.items()]
+        buttons = [self._preset(name, values) for name, values in {"Reset": first, **presets}.items()]
         super().__init__(figure, [list(controls.values()), buttons])
         for control in controls.values():
             control.observe(self._moved, "value")
@@ -143,11 +159,9 @@ class Demo(Picture):
         for name, value in values.items():
             if name not in self.controls:
                 raise ValueError(f"there is no control {name!r}; there are {', '.join(self.controls)}")
-            options = getattr(self.controls[name], "options", None)
-            if options is not None:
-                options = [option[1] if isinstance(option, tuple) else option for option in options]
-                if value not in options:
-                    raise ValueError(f"{name} must be one of {options}; got {value!r}")
+            options = [option for _, option in pairs_of(name, self.controls[name].options)]
+            if not given.among(value, options):
+                raise ValueError(f"{name} must be one of {options}; got {value!r}")
 
     def close(self):
         for control in self.controls.values():

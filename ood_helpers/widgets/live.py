@@ -8,6 +8,7 @@ import numpy as np
 
 from ood_helpers.arrays import whole
 
+from . import given
 from .demo import Picture
 
 
@@ -23,13 +24,15 @@ class Live(Picture):
 
     Training is a task of the kernel's own event loop that lets others have their turn between two pictures: other cells can be
     run meanwhile, and Pause works at once. Only one training runs at a time; starting another pauses it. An error appears in
-    place of the sentence, and the picture stays.
+    place of the sentence, and the picture stays. ValueError or TypeError for arguments that cannot be right.
     """
 
     SLICE, SLICE_OF_MAP = 0.05, 0.03  # seconds of training between two pictures
     _running = None
 
     def __init__(self, figure, start, draw, stop=3000, first=0):
+        given.function("start", start, "nothing")
+        given.function("draw", draw, "the number of steps", 0)
         stop, first = whole("stop", stop, 0), whole("first", first, 0)
         if first > stop:
             raise ValueError(f"stop and first must satisfy 0 <= first <= stop; got stop {stop}, first {first}")
@@ -87,7 +90,12 @@ class Live(Picture):
             await asyncio.sleep(0.01)  # the event loop's turn: buttons, other cells
 
     def _begin(self):
-        self.training, self.steps = iter(self.start()), 0
+        training = self.start()
+        try:
+            self.training, self.steps = iter(training), 0
+        except TypeError:
+            problem = f"start must return an iterator that takes one training step each time; it returned {training!r}"
+            raise TypeError(problem) from None
 
     def _slice(self):
         if self.running:  # still, now that nothing else can happen

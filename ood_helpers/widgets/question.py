@@ -5,6 +5,7 @@ import re
 
 import ipywidgets
 
+from . import given
 from .page import close, show
 
 
@@ -16,9 +17,15 @@ class Question:
     right     the right choice
 
     A cell that ends in a question shows it. A notebook read without a kernel shows the choices, and the answer folded away.
+    ValueError or TypeError for an empty text, and where the right choice is not among at least two.
     """
 
     def __init__(self, question, answers, right):
+        given.text("question", question)
+        given.table("answers", answers)
+        for choice, reason in answers.items():
+            given.text(f"what is said of {choice!r}", reason)
+        given.text("right", right)
         if right not in answers or len(answers) < 2:
             raise ValueError(f"right must be one of at least two answers {list(answers)}; got {right!r}")
         self.question, self.answers, self.right = question, answers, right
