@@ -7,12 +7,14 @@ from .infinity import directions, infinity
 from .line import line, ray
 from .network import read
 from .plane import plane
+from .radius import horizon_radius
 from .silence import silent_certificate
 
 __all__ = [
     "confidence_bound",
     "directions",
     "escape",
+    "horizon_radius",
     "infinity",
     "line",
     "measures",
