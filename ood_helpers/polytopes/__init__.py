@@ -5,7 +5,7 @@ from .bound import confidence_bound
 from .escape import escape
 from .infinity import directions, infinity
 from .line import line, ray
-from .network import read
+from .network import read, without_softmax
 from .plane import plane
 from .silence import silent_certificate
 
@@ -20,4 +20,5 @@ __all__ = [
     "ray",
     "read",
     "silent_certificate",
+    "without_softmax",
 ]

@@ -11,7 +11,7 @@ import numpy as np
 from ood_helpers.arrays import float64
 
 from .fan import sweep
-from .network import read, vector
+from .network import read, shape_of, vector
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,8 +75,8 @@ def line(model, start, end):
 
     Raises ValueError for a model that `read` refuses, for points that are not d finite numbers, and where start equals end.
     """
-    network = read(model)
-    start, end = vector(start, "start", network.in_dim), vector(end, "end", network.in_dim)
+    network = read(model, shape_of(start))
+    start, end = vector(start, "start", network), vector(end, "end", network)
     if (start == end).all():
         raise ValueError("end must differ from start; a line needs two points")
     with np.errstate(over="ignore"):  # `sweep` refuses what exceeds float64
@@ -94,8 +94,8 @@ def ray(model, start, direction):
 
     Raises ValueError for a model that `read` refuses, for vectors that are not d finite numbers, and for a zero direction.
     """
-    network = read(model)
-    start, direction = vector(start, "start", network.in_dim), vector(direction, "direction", network.in_dim)
+    network = read(model, shape_of(start))
+    start, direction = vector(start, "start", network), vector(direction, "direction", network)
     if not direction.any():
         raise ValueError("direction must not be the zero vector")
     t, slopes, offsets = _pieces(network, start, direction, [1.0, 0.0])

@@ -20,7 +20,7 @@ from . import careful
 from .crossings import BATCH
 from .maps import activity, affine_maps, dual_tree, layers_of, patterns, unpacked
 from .mesh import Degenerate, first_neurons, measure, sizes, subdivide
-from .network import plane_of, read, vector
+from .network import plane_of, read, shape_of, vector
 from .polygons import cross, next_corner
 
 DRIFT = 1e-14  # relative rounding of sums of many maps
@@ -42,7 +42,7 @@ def plane(model, lo=-50.0, hi=50.0, origin=None, axes=None):
     Raises ValueError for a model that `read` refuses, an empty rectangle, or inputs that do not make a plane, and
     ArithmeticError if an internal check fails: no answer is better than a wrong one.
     """
-    network, box = _flat(read(model), origin, axes), _box(lo, hi)
+    network, box = _flat(read(model, shape_of(axes, 1)), origin, axes), _box(lo, hi)
     square = _in_square(network, box)
     try:
         return Plane(network, box, subdivide(square))
@@ -229,8 +229,8 @@ def _flat(network, origin, axes):
     dim = network.in_dim
     if axes is None and origin is not None:
         raise ValueError("origin is only used together with axes [2, d]")
-    axes = plane_of(axes, dim)
-    origin = np.zeros(dim) if origin is None else vector(origin, "origin", dim)
+    axes = plane_of(axes, network)
+    origin = np.zeros(dim) if origin is None else vector(origin, "origin", network)
     return network.restricted(origin, axes)
 
 
