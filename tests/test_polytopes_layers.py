@@ -147,7 +147,9 @@ def test_models_are_left_as_they_were_and_training_on_changes_nothing():
     before = copy.deepcopy(model.state_dict())
     network, x = read(model, (2, 6, 6)), points((2, 6, 6), 5)
     first = network(x)
-    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(before.values(), model.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(before.values(), model.state_dict().values(), strict=True)
+    )
     for parameter in model.parameters():
         parameter.data += 1
     assert (network(x) == first).all() and model.a.weight.requires_grad
@@ -190,7 +192,9 @@ def test_pairs_and_state_dicts_are_networks_with_relu():
     pairs = [(layer.weight, layer.bias) for layer in model[::2]]
     for given in (pairs, [(w.tolist(), b.tolist()) for w, b in pairs], model.state_dict(), nn.DataParallel(model).state_dict()):
         got = read(given)
-        assert all((a == b).all() for a, b in zip(got.weights + got.biases, read(model).weights + read(model).biases, strict=True))
+        assert all(
+            (a == b).all() for a, b in zip(got.weights + got.biases, read(model).weights + read(model).biases, strict=True)
+        )
         assert got.leaks == [0.0, 0.0]
     assert (read([(np.eye(2), None)]).biases[0] == 0).all()
 

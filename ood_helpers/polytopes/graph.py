@@ -122,6 +122,21 @@ class Graph:
             found.append(margin <= ROUNDING * (np.take_along_axis(size, best, axis=1) + size))
         return np.concatenate(found) if found else np.zeros((0, self.n_classes), bool)
 
+    def with_outputs(self, matrix):
+        """The graph with the outputs matrix [m, K] @ logits, summed as one step with the last affine one."""
+        matrix, last = torch.from_numpy(np.asarray(matrix, dtype=np.float64)), self.steps[-1]
+        known = isinstance(last, Affine)
+
+        def outputs(inner, matrix):
+            return lambda *xs: (inner(*xs) if known else xs[0]).flatten(1)[:, None] @ matrix.T
+
+        constant = last.constant.reshape(1, -1) @ matrix.T if known and last.constant is not None else None
+        linear, sized = (outputs(getattr(last, part, None), m) for part, m in (("linear", matrix), ("sized", matrix.abs())))
+        sources = last.sources if known else (len(self.steps) - 1,)
+        reach = (last.reach if known else 0) + sum(matrix.shape)
+        step = Affine("the logits", sources, (1, len(matrix)), linear, sized, constant, reach)
+        return Graph([*self.steps[: -1 if known else None], step], self.shape)
+
     def matrices(self):
         """(weights, biases, leaks) of the network that computes the same by matrices, or None where it is no chain or too large.
 

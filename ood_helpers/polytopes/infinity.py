@@ -12,7 +12,9 @@ import numpy as np
 
 from ood_helpers.arrays import float64
 
-from .fan import cut, sweep
+from .along import swept
+from .fan import cut
+from .graph import Graph
 from .network import Network, flat_rows, plane_of, read, shape_of
 
 DIAMOND = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0], [1.0, 0.0]])
@@ -79,7 +81,7 @@ def infinity(model, axes=None):
     """
     network = read(model, shape_of(axes, 1))
     inputs = np.vstack([plane_of(axes, network), np.zeros(network.in_dim)])
-    edges, maps, real = sweep(_with_differences(network), DIAMOND, inputs, slack=1)
+    edges, maps, real = swept(_with_differences(network), DIAMOND, inputs, slack=1)
     k = network.n_classes
     duels = cut(edges, maps[:, :, k:], slack=1)  # the winner may change inside a sector: cut it where two classes draw
     leaders = _leaders(duels.signs(np.arange(len(duels.old))), k)
@@ -109,6 +111,9 @@ def directions(model, u):
 def _with_differences(network):
     """The network with one more output for each pair k < l: logit k - logit l. Its sign is a duel, its exact 0 a tie."""
     k, l = np.triu_indices(network.n_classes, 1)  # noqa: E741
+    if isinstance(network, Graph):
+        one = np.eye(network.n_classes)
+        return network.with_outputs(np.concatenate([one, one[k] - one[l]]))
     weight, bias = network.weights[-1], network.biases[-1]
     weights = [*network.weights[:-1], np.concatenate([weight, weight[k] - weight[l]])]
     return Network(weights, [*network.biases[:-1], np.append(bias, bias[k] - bias[l])], network.leaks)

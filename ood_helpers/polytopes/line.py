@@ -10,7 +10,7 @@ import numpy as np
 
 from ood_helpers.arrays import float64
 
-from .fan import sweep
+from .along import swept
 from .network import read, shape_of, vector
 
 
@@ -104,5 +104,5 @@ def ray(model, start, direction):
 
 def _pieces(network, start, direction, last_edge):
     """Breakpoints, slopes and offsets: the constant is u_y = 1 times the offset, so (direction, start) are the input's maps."""
-    edges, maps, _ = sweep(network, np.array([[0.0, 1.0], last_edge]), np.stack([direction, start]), slack=0)
+    edges, maps, _ = swept(network, np.array([[0.0, 1.0], last_edge]), np.stack([direction, start]), slack=0)
     return edges[:-1, 0] / edges[:-1, 1], maps[:, 0], maps[:, 1]
