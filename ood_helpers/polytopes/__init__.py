@@ -6,6 +6,7 @@ from .escape import escape
 from .infinity import directions, infinity
 from .line import line, ray
 from .network import read, without_softmax
+from .onnx_file import onnx
 from .plane import plane
 from .silence import silent_certificate
 
@@ -16,6 +17,7 @@ __all__ = [
     "infinity",
     "line",
     "measures",
+    "onnx",
     "plane",
     "ray",
     "read",
