@@ -9,7 +9,7 @@ from random_graphs import RandomGraph, answers
 from small_networks import coarse_networks, build
 from torch import nn
 
-from ood_helpers.polytopes import directions, infinity, line, ray, read
+from ood_helpers.polytopes import directions, infinity, line, measures, plane, ray, read
 from ood_helpers.polytopes.graph import Graph, traced
 
 seeds = st.integers(0, 2**32 - 1)
@@ -98,6 +98,43 @@ def test_infinity_of_a_random_graph_agrees_with_its_rays(seed):
     x = 1e9 * u @ axes.reshape(2, -1)
     growth = np.einsum("skj,sj->sk", far.slopes, u)
     np.testing.assert_allclose((answers(model, x) / 1e9)[wide], growth[wide], atol=1e-6 * max(1, np.abs(growth).max()))
+
+
+@given(seeds, st.booleans(), st.sampled_from([(2, 4, 4), (3,)]))
+@settings(max_examples=60, deadline=None)
+def test_a_slice_of_a_random_graph_is_what_the_model_computes(seed, coarse, shape):
+    model, rng = RandomGraph(seed, shape, steps=5, coarse=coarse), np.random.default_rng(seed)
+    dim = int(np.prod(shape))
+    origin, axes = rng.normal(size=dim), rng.normal(size=(2, dim))
+    cells = plane(read(model, shape), [-1, -0.5], [1, 2], origin=origin, axes=axes)
+    assert cells.areas.min() > 0 and cells.areas.sum() == pytest.approx(5)
+    x = np.concatenate([rng.uniform([-1, -0.5], [1, 2], (500, 2)), cells.centroids])
+    at = cells.locate(x)
+    assert (at[500:] == np.arange(len(cells))).mean() > 0.999  # smaller than rounding, a centroid may lie beside its polytope
+    wanted = answers(model, origin + x @ axes)
+    got = np.einsum("nkj,nj->nk", cells.slopes[at], x) + cells.offsets[at]
+    np.testing.assert_allclose(got, wanted, atol=1e-9 * max(1, np.abs(wanted).max()))
+
+
+@given(coarse_networks(2))
+@settings(max_examples=60, deadline=None)
+def test_a_chain_has_the_same_polytopes_as_steps(network):
+    weights, biases, leak = network
+    model = build(weights, biases, float(leak))
+    one, two = plane(steps_of(model, 2), -2, 3), plane(model, -2, 3)
+    assert len(one) == len(two)
+    np.testing.assert_allclose(np.sort(one.areas), np.sort(two.areas), atol=1e-12)
+    np.testing.assert_array_equal(one.edge_layers() < 0, two.edge_layers() < 0) if len(one) == 1 else None
+
+
+def test_measures_take_the_slices_of_graphs():
+    model = RandomGraph(6, (3,), kinds=["affine", "kink", "skip"])
+    cells = plane(read(model, (3,)), -2, 2, axes=[[1, 0, 0], [0, 1, 1]])
+    x = np.random.default_rng(0).uniform(-2, 2, (20000, 2))
+    logits = answers(model, x @ np.array([[1, 0, 0], [0, 1, 1.0]]))
+    share = (torch.from_numpy(logits).softmax(-1).amax(-1) > 0.6).double().mean().item()
+    area = measures.confident_area(cells, tau=0.6)
+    assert area.low / 16 - 0.02 < share < area.high / 16 + 0.02
 
 
 def test_a_max_pool_selects_and_does_not_add():

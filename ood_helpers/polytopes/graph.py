@@ -57,6 +57,11 @@ class Graph:
         return [i for i, step in enumerate(self.steps) if isinstance(step, Bend | Most)]
 
     @property
+    def chooses(self):
+        """Whether the greatest of several numbers is taken somewhere."""
+        return any(isinstance(step, Most) for step in self.steps[1:])
+
+    @property
     def widest(self):
         """How many numbers the largest value holds."""
         return max(self.in_dim, *(math.prod(step.shape) * (step.index.shape[1] if isinstance(step, Most) else 1)
@@ -145,9 +150,7 @@ class Graph:
         weights, biases, leaks = [], [], []
         carried, at, pending, room = {}, 0, None, CHAIN
         sizes = [self.in_dim, *(math.prod(self.steps[i].shape) for i in self.kinks), self.n_classes]
-        if sum(m * n for m, n in zip(sizes, sizes[1:], strict=False)) > room or any(
-            isinstance(step, Most) for step in self.steps[1:]
-        ):
+        if sum(m * n for m, n in zip(sizes, sizes[1:], strict=False)) > room or self.chooses:
             return None
         for stop in [*self.kinks, len(self.steps)]:
             target = self.steps[stop].sources[0] if stop < len(self.steps) else len(self.steps) - 1

@@ -42,6 +42,11 @@ class Network:
     def n_classes(self):
         return self.weights[-1].shape[0]
 
+    @property
+    def widths(self):
+        """How many neurons each hidden layer has."""
+        return [len(bias) for bias in self.biases[:-1]]
+
     def __call__(self, x):
         """Logits [..., K] of points x [..., d]."""
         h = float64(x, "x")
