@@ -112,9 +112,7 @@ def one(path):
 
 def row(path, seconds):
     """The facts of a file as far as they were found in the time."""
-    run = subprocess.Popen(
-        [sys.executable, __file__, "--one", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    run = subprocess.Popen([sys.executable, __file__, "--one", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         out, problem = run.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:

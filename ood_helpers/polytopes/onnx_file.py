@@ -41,9 +41,7 @@ def onnx(path, shape=None):
         with torch.no_grad():
             got = model(torch.from_numpy(x).reshape(1, *model.input_shape)).numpy().ravel()
         if got.shape != wanted.shape or not np.allclose(got, wanted, rtol=1e-3, atol=1e-4 * max(1, np.abs(wanted).max())):
-            raise ValueError(
-                f"{path}: what was read is not what the file computes; its operators are used in a way not known here"
-            )
+            raise ValueError(f"{path}: what was read is not what the file computes; its operators are used in a way not known here")
     return model
 
 
@@ -187,9 +185,7 @@ def _conv_transpose(node, x, weight, bias=None):
     run = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
     more = tuple(node.get("output_padding", [0] * dims))
     pad = tuple(before for before, _ in pads)
-    return run(
-        x, weight, bias, tuple(node.get("strides", ones)), pad, more, node.get("group", 1), tuple(node.get("dilations", ones))
-    )
+    return run(x, weight, bias, tuple(node.get("strides", ones)), pad, more, node.get("group", 1), tuple(node.get("dilations", ones)))
 
 
 def _max_pool(node, x):
