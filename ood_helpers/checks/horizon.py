@@ -4,8 +4,7 @@ import math
 
 import torch
 
-from ood_helpers.arrays import float64
-from ood_helpers.checks.answers import OPEN, WRONG, Range, Verdict, function, near, never_raises, unanswered, value
+from ood_helpers.checks.answers import function, near, never_raises, value
 
 
 @never_raises
@@ -66,28 +65,19 @@ def pull(answer):
 
 @never_raises
 def break_it(answer):
-    if unanswered(answer):
-        return Verdict(OPEN, "Not answered yet: put your direction in place of `...` and run the cell again.")
-    a, w, q = (3.0, -4.0), 2.0, (7.0, 7.5)
-    try:
-        u = float64(answer, "the direction").reshape(-1)
-        size = math.hypot(*u)
-        u = u / size
-        z = w * max(a[0] * u[0] + a[1] * u[1], 0.0) - q[0] * abs(u[0]) - q[1] * abs(u[1])
-    except Exception:
-        u, z = (), math.nan
-    if len(u) != 2 or not math.isfinite(z):
-        return Verdict(WRONG, "The direction should be two numbers, not both 0, such as [1.0, 0.0]. See section 4.")
-    said = f"There z₀ = {z:.3g} at length 1, which is not above 0. "
-    along = (a[0] * u[0] + a[1] * u[1]) / 5
     wrong = [
-        (lambda _: along <= 0, said + "The free neuron is off there and pushes nothing."),
-        (lambda _: along > 0.999, said + "Here the free neuron pushes most, but both pulls act at once. Where does only one?"),
-        (lambda _: abs(u[0]) > 0.98, said + "Compare push and pull on this axis, 2·3 and 7; the other axis is the weak one."),
-        (lambda _: True, said + "Pull and push are compared axis by axis: go along a single axis."),
+        (near(7 / 3, 5e-3), "That breaks the first axis. The second one, 7.5 against w·4, breaks earlier."),
+        (
+            near(2.04, 5e-3),
+            "That breaks the direction (3, −4), where the free neuron pushes most. There both pulls act; where does only one?",
+        ),
+        (near(14.5 / 7, 5e-3), "That compares all of the pull with all of the push: one axis can fail while the sum is kept."),
+        (near(2.5, 5e-3), "7.5 belongs to the second axis, where the push is w·4, not w·3."),
+        (near(1.75, 5e-3), "7 belongs to the first axis, where the push is w·3, not w·4."),
+        (near(1.45, 5e-3), "Pulls divided by the length of a, 5: axes do not share like that. Compare axis by axis."),
     ]
-    why = "2·4 = 8 exceeds 7.5 on that axis alone, and there it grows for ever. One violated entry of q is enough."
-    return value(float(z), Range(1e-9, math.inf), why, wrong, back="section 4")
+    why = "From there on z₀(0, −1) = 4w − 7.5 > 0: the neuron wakes along that axis and grows for ever. One entry of q is enough."
+    return value(answer, 1.875, why, wrong, tolerance=1e-3, back="section 4")
 
 
 @never_raises
