@@ -32,7 +32,13 @@ def presets(number):
     """The names on the buttons of a notebook's demos, from the statements that make them."""
     found = {"Reset"}
     for source in cells(number, "code"):
-        if "widgets.Demo(" in source and "presets" in source:
+        if "widgets.LivingMap(" in source:  # with "presets = {…}", "presets |= {…}" or presets={…}
+            nodes = list(ast.walk(ast.parse(source)))
+            made = [node.value for node in nodes if isinstance(node, ast.keyword) and node.arg == "presets"]
+            made += [n.value for n in nodes if isinstance(n, ast.Assign | ast.AugAssign) and "presets" in ast.unparse(n)]
+            keys = [key for value in made if isinstance(value, ast.Dict) for key in value.keys]
+            found |= {key.value for key in keys if isinstance(key, ast.Constant)}
+        elif "widgets.Demo(" in source and "presets" in source:
             lines = [s for s in ast.parse(source).body if isinstance(s, ast.Assign) and "controls" not in ast.unparse(s.targets)]
             names = {}
             exec("\n".join(map(ast.unparse, lines)), names)
