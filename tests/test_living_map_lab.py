@@ -48,10 +48,12 @@ def notebook(lab, browser):
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(new_notebook(cells=cells, metadata=kernel), Path(lab.folder) / "living.ipynb")
     with lab.open(browser, "living.ipynb") as notebook:
+        broken = []
+        notebook.page.on("pageerror", lambda error: broken.append(str(error)))
         notebook.run_all(timeout=120)
         assert notebook.errors() == []
         yield notebook
-        assert notebook.errors() == []
+        assert notebook.errors() == broken == []
 
 
 def a_map(notebook, number):
@@ -162,3 +164,20 @@ def test_painted_points_reach_python_and_its_network_the_page(notebook):
     root = a_map(notebook, 2)
     finish(root)
     assert root.evaluate("root => new Set(root.oodView.pixels).size") > 1
+
+
+def test_a_map_whose_kernel_has_gone_still_moves(notebook):
+    root = a_map(notebook, 0)
+    beta = root.locator("input[type=range]").first
+    root.get_by_role("button", name="Reset").click()
+    notebook.settle()
+    finish(root)
+    before = pixels(root)
+    notebook.page.evaluate(f"{harness.KERNEL}.restart()")
+    notebook.page.wait_for_function(f"{harness.KERNEL}?.connectionStatus === 'connected' && {harness.KERNEL}.status === 'idle'")
+    beta.press("ArrowRight")  # a network that is in the page by now, a position that was never seen
+    finish(root)
+    assert pixels(root) != before
+    assert "said of 2.0 and 50" in root.locator(".said").inner_text()
+    root.locator("input[type=range]").nth(1).press("ArrowLeft")
+    assert root.evaluate("root => root.oodView.window.half") == 10

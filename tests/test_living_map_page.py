@@ -40,6 +40,7 @@ def random_networks():
     rng = np.random.default_rng(0)
     for depth, width, outputs, leak in [
         (0, 1, 2, 0.0), (1, 1, 1, 0.0), (1, 30, 2, 0.0), (2, 40, 3, 0.0), (2, 8, 6, 0.2), (3, 20, 2, 0.0), (4, 10, 3, 0.01),
+        (2, 100, 2, 0.0), (2, 15, 2, -0.3),
     ]:  # fmt: skip
         sizes = [2] + [width] * depth + [outputs]
         weights = [rng.normal(size=(m, n)) for n, m in pairwise(sizes)]
@@ -66,11 +67,14 @@ def network_in_page(weights, biases, leak):
     return f"oodMap.unpack({sizes}, {json.dumps(leaks)}, Float64Array.from({json.dumps(numbers.tolist())}))"
 
 
-def pixels(page, network, field, window, side=64):
-    """The logits or the pattern of every pixel of a square window (x, y, half width), as JavaScript finds them."""
+def pixels(page, network, field, window, side=64, drawn=""):
+    """The logits or the pattern of every pixel of a square window (x, y, half width), as JavaScript finds them.
+
+    drawn  "oodMap.differences": of the network that is drawn, whose outputs are the logits less the last one
+    """
     x, y, half = window
     square = f"{{x: {x}, y: {y}, half: {half}}}, {side}, {side}"
-    return page.evaluate(f"() => Array.from(oodMap.fields({network_in_page(*network)}, {square}).{field})")
+    return page.evaluate(f"() => Array.from(oodMap.fields({drawn}({network_in_page(*network)}), {square}).{field})")
 
 
 @pytest.mark.parametrize("window", [(0.0, 0.0, 4.0), (0.3, -0.2, 1e-2), (10.0, 5.0, 1e5), (0.0, 0.0, 64.0)])
@@ -86,6 +90,8 @@ def test_every_pixel_is_the_network_s_answer(page, window):
         made = pixels(page, (weights, biases, leak), "logits", window)
         size = np.abs(points).max() * np.prod([np.abs(w).sum(1).max() for w in weights]) + 1
         np.testing.assert_allclose(np.reshape(made, expected.shape), expected, atol=1e-12 * size)
+        less = np.reshape(pixels(page, (weights, biases, leak), "logits", window, drawn="oodMap.differences"), (side, side, -1))
+        np.testing.assert_allclose(less, expected[..., :-1] - expected[..., -1:], atol=1e-12 * size)
 
 
 def test_every_pixel_of_a_smooth_network_is_its_answer_and_so_is_its_limit(page):
@@ -131,10 +137,11 @@ def test_the_codes_of_the_pixels_are_their_polytopes(page):
             z = h @ weight.T + bias
             active.append(z > 0)
             h = np.where(z > 0, z, leak * z)
-        codes = pixels(page, (weights, biases, leak), "pattern", (0, 0, half))
         patterns = np.unique(np.concatenate(active, axis=1), axis=0, return_inverse=True)[1].ravel()
-        pairs = np.unique(np.stack([patterns, codes]), axis=1)
-        assert len(pairs.T) == len(set(patterns)) == len(set(codes))
+        for drawn in ("", "oodMap.differences"):
+            codes = pixels(page, (weights, biases, leak), "pattern", (0, 0, half), drawn=drawn)
+            pairs = np.unique(np.stack([patterns, codes]), axis=1)
+            assert len(pairs.T) == len(set(patterns)) == len(set(codes))
 
 
 def test_rays_and_the_ring_agree_with_infinity(page):

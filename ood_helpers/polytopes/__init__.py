@@ -5,7 +5,8 @@ from .bound import confidence_bound
 from .escape import escape
 from .infinity import directions, infinity
 from .line import line, ray
-from .network import read
+from .network import read, without_softmax
+from .onnx_file import onnx
 from .plane import plane
 from .radius import horizon_radius
 from .silence import silent_certificate
@@ -18,8 +19,10 @@ __all__ = [
     "infinity",
     "line",
     "measures",
+    "onnx",
     "plane",
     "ray",
     "read",
     "silent_certificate",
+    "without_softmax",
 ]

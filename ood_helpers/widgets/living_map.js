@@ -43,6 +43,15 @@ function forward(network, point) {
   return Array.from(h);
 }
 
+/** The same network with K − 1 outputs, its logits less the last one: all that a picture needs. */
+function differences(network) {
+  const layers = [...network.layers], { n, m, weight, bias } = layers.pop();
+  const less = (values, size) => values.subarray(0, (m - 1) * size).map((v, i) => v - values[(m - 1) * size + (i % size)]);
+  const numbers = Float64Array.from([...less(weight, n), ...less(bias, 1)]);
+  const last = unpack([n, m - 1], [], numbers).layers[0];
+  return { ...network, layers: [...layers, last], sizes: [...network.sizes.slice(0, -1), m - 1], outputs: m - 1 };
+}
+
 const softmax = (logits) => {
   const top = Math.max(...logits), e = logits.map((f) => Math.exp(f - top)), sum = e.reduce((a, b) => a + b);
   return e.map((v) => v / sum);
@@ -88,15 +97,14 @@ class Rows {
     this.first = hidden.map(() => new Int32Array(width).fill(-1)); // the first neuron that changes at a pixel …
     this.next = hidden.map((n) => new Int32Array(n)); // … and the one after it
     this.on = hidden.map((n) => new Uint8Array(n));
+    this.out = new Float64Array(Math.max(...network.sizes));
+    this.code = 0; // of the last hidden layer's neurons that are on
     let key = 0x9e3779b9; // a random number per neuron: the xor of the active ones names a polytope
     this.keys = hidden.map((n) => Int32Array.from({ length: n }, () => (key = Math.imul(key ^ (key >>> 15), 0x2c1b3c6d) + 0x85ebca6b | 0)));
   }
 
   row(x0, dx, y, logits, pattern) {
-    if (this.network.smooth) {
-      this.sampled(x0, dx, y, logits);
-      return;
-    }
+    if (this.network.smooth) return this.sampled(x0, dx, y, logits);
     const { m, weight, bias } = this.network.layers[0];
     for (let j = 0; j < m; j++) {
       this.slope[0][j] = weight[2 * j] * dx;
@@ -132,6 +140,7 @@ class Rows {
       if (pattern) pattern.fill(code, from, to);
       return;
     }
+    if (l === layers.length - 2 && layers[l + 1].m === 1) return this.lastPiece(l, from, to, code, logits, pattern);
     const { columns, bias, m } = layers[l + 1], leak = layers[l].leak;
     const slope2 = this.slope[l + 1], offset2 = this.offset[l + 1];
     const first = this.first[l], next = this.next[l], on = this.on[l], keys = this.keys[l];
@@ -143,10 +152,8 @@ class Rows {
       if (active) code ^= keys[j];
       const gain = active ? 1 : leak;
       if (gain !== 0) add(slope2, offset2, columns, j * m, m, gain * a, gain * c);
-      if (active !== later) { // it changes at one pixel between: the first at which the new sign holds
-        let t = Math.min(Math.max(Math.ceil(-c / a), from + 1), to - 1);
-        while (t > from + 1 && (a * (t - 1) + c > 0) === later) t--;
-        while (t < to - 1 && (a * t + c > 0) !== later) t++;
+      if (active !== later) {
+        const t = turn(a, c, from, to, later);
         next[j] = first[t];
         first[t] = j;
       }
@@ -156,8 +163,8 @@ class Rows {
       if (first[t] < 0) continue;
       this.piece(l + 1, begin, t, code, logits, pattern);
       for (let j = first[t]; j >= 0; j = next[j]) {
-        const turn = on[j] ? leak - 1 : 1 - leak;
-        add(slope2, offset2, columns, j * m, m, turn * slope[j], turn * offset[j]);
+        const gain = on[j] ? leak - 1 : 1 - leak;
+        add(slope2, offset2, columns, j * m, m, gain * slope[j], gain * offset[j]);
         code ^= keys[j];
       }
       first[t] = -1;
@@ -165,6 +172,54 @@ class Rows {
     }
     this.piece(l + 1, begin, to, code, logits, pattern);
   }
+
+  /**
+   * The same where the next layer is the last and has a single output. Most of the time goes here. From one piece to the next few
+   * neurons change, so each one's state is kept, and its weight towards the output, or `leak` times that while it is off.
+   */
+  lastPiece(l, from, to, code, logits, pattern) {
+    const n = this.network.layers[l].m, last = to - 1, { out } = this;
+    const slope = this.slope[l], offset = this.offset[l], first = this.first[l], next = this.next[l], on = this.on[l];
+    let sum = 0, rest = this.network.layers[l + 1].bias[0], changes = false;
+    for (let j = 0; j < n; j++) {
+      const a = slope[j], c = offset[j], active = a * from + c > 0 ? 1 : 0;
+      if (from === 0 || active !== on[j]) this.switch(l, j, active);
+      if ((a * last + c > 0 ? 1 : 0) !== active) {
+        const t = turn(a, c, from, to, !active);
+        next[j] = first[t];
+        first[t] = j;
+        changes = true;
+      }
+      sum += out[j] * a;
+      rest += out[j] * c;
+    }
+    for (let t = from; t < to; t++) {
+      if (changes && first[t] >= 0) {
+        for (let j = first[t]; j >= 0; j = next[j]) {
+          const gain = -out[j] + this.switch(l, j, 1 - on[j]);
+          sum += gain * slope[j];
+          rest += gain * offset[j];
+        }
+        first[t] = -1;
+      }
+      logits[t] = sum * t + rest;
+      if (pattern) pattern[t] = code ^ this.code;
+    }
+  }
+
+  switch(l, j, active) {
+    if (active !== this.on[l][j]) this.code ^= this.keys[l][j];
+    this.on[l][j] = active;
+    return (this.out[j] = (active ? 1 : this.network.layers[l].leak) * this.network.layers[l + 1].columns[j]);
+  }
+}
+
+/** A neuron changes at one pixel from from + 1 to to − 1: the first at which its new sign, `later`, holds. */
+function turn(a, c, from, to, later) {
+  let t = Math.min(Math.max(Math.ceil(-c / a), from + 1), to - 1);
+  while (t > from + 1 && (a * (t - 1) + c > 0) === later) t--;
+  while (t < to - 1 && (a * t + c > 0) !== later) t++;
+  return t;
 }
 
 function add(slope, offset, columns, at, m, a, c) {
@@ -192,7 +247,7 @@ const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 const pixel = ([r, g, b]) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
 
 /**
- * A function from the logits at place i of an array to a pixel.
+ * A function from K − 1 `differences` at place i of an array to a pixel.
  * kind "bands": the winner's confidence in three bands, reject in its own colour · "classes": the winner, pale ·
  * "shades": the winner, the paler the less sure.
  */
@@ -200,30 +255,24 @@ function painter({ kind, bands, limits, pale, full, rejected }, outputs, reject)
   const inside = outputs - reject, [low, high] = limits, band = bands.map((c) => pixel(rgb(c))), grey = pixel(rgb(rejected));
   const own = (colours) => Array.from({ length: outputs }, (_, k) => rgb(colours[k < inside ? k : colours.length - 1]));
   const flat = own(pale).map(pixel), deep = own(full);
-  const winner = (f, i) => {
-    let best = 0;
-    for (let k = 1; k < outputs; k++) if (f[i + k] > f[i + best]) best = k;
-    return best;
+  let best, parts; // who wins, and the confidence is one of so many parts
+  const look = (f, i) => {
+    let top = 0;
+    best = outputs - 1;
+    for (let k = outputs - 2; k >= 0; k--) if (f[i + k] >= top) { top = f[i + k]; best = k; }
+    parts = Math.exp(-top);
+    for (let k = 0; k < outputs - 1; k++) parts += Math.exp(f[i + k] - top);
   };
-  const parts = (f, i, best) => { // the confidence is one of so many
-    let sum = 0;
-    for (let k = 0; k < outputs; k++) sum += Math.exp(f[i + k] - f[i + best]);
-    return sum;
-  };
-  if (kind === "classes") return (f, i) => flat[winner(f, i)];
-  if (kind === "shades") {
-    return (f, i) => {
-      const best = winner(f, i), sure = outputs < 2 ? 1 : (1 / parts(f, i, best) - 1 / outputs) / (1 - 1 / outputs);
-      return pixel(deep[best].map((v) => Math.round(255 - (0.12 + 0.88 * sure) * (255 - v))));
-    };
-  }
-  if (outputs === 2 && !reject) { // the same, without an exponential per pixel
+  if (kind === "bands" && outputs === 2 && !reject) { // the same, without an exponential per pixel
     const [a, b] = limits.map((p) => Math.log(p / (1 - p)));
-    return (f, i) => { const lead = Math.abs(f[i] - f[i + 1]); return band[lead > b ? 2 : lead > a ? 1 : 0]; };
+    return (f, i) => { const lead = Math.abs(f[i]); return band[lead > b ? 2 : lead > a ? 1 : 0]; };
   }
   return (f, i) => {
-    const best = winner(f, i), sum = parts(f, i, best);
-    return best >= inside ? grey : band[sum * high < 1 ? 2 : sum * low < 1 ? 1 : 0];
+    look(f, i);
+    if (kind === "classes") return flat[best];
+    if (kind === "bands") return best >= inside ? grey : band[parts * high < 1 ? 2 : parts * low < 1 ? 1 : 0];
+    const sure = outputs < 2 ? 1 : (1 / parts - 1 / outputs) / (1 - 1 / outputs);
+    return pixel(deep[best].map((v) => Math.round(255 - (0.12 + 0.88 * sure) * (255 - v))));
   };
 }
 
@@ -260,6 +309,7 @@ class View {
   show(network, ring, reject) {
     if (this.network !== network) { // the picture of the other one is not finished
       this.rows = null;
+      this.drawn = differences(network);
       this.job++;
     }
     Object.assign(this, { network, ring, reject });
@@ -271,21 +321,18 @@ class View {
     this.waiting ??= requestAnimationFrame(() => { this.waiting = null; this.draw(); });
   }
 
-  /** Paint every fourth row at once, then the rows between while there is time, a slice per frame. */
+  /** Paint every eighth row at once, then the rows between while there is time, a slice per frame. */
   draw() {
     if (!this.side) return;
     if (this.scale !== (window.devicePixelRatio || 1)) { this.fit(this.cssWidth); return; }
     const job = ++this.job, { side, network } = this;
-    if (!network) { // a plane to paint on
-      this.pixels.fill(0xffffffff);
-      this.finish(job);
-      return;
-    }
-    const k = network.outputs, logits = new Float64Array(side * k), paint = painter(this.spec.look, k, this.reject);
+    if (!network) { this.pixels.fill(0xffffffff); this.finish(job); return; } // a plane to paint on
+    const k = this.drawn.outputs, logits = new Float64Array(side * k), paint = painter(this.spec.look, k + 1, this.reject);
     const codes = new Int32Array(this.edges ? side * side : side), order = [];
-    this.rows ??= new Rows(network, side);
-    for (let r = 0; r < side; r += 4) order.push([r, 4]);
-    for (let r = 0; r < side; r++) if (r % 4) order.push([r, 1]);
+    this.rows ??= new Rows(this.drawn, side);
+    for (const [start, step, height] of [[0, 8, 8], [4, 8, 4], [2, 4, 2], [1, 2, 1]]) {
+      for (let r = start; r < side; r += step) order.push([r, height]);
+    }
     const { x, y, half } = this.window, step = (2 * half) / side;
     const oneRow = (r, height) => {
       const { pixels } = this, own = this.edges ? codes.subarray(r * side, (r + 1) * side) : codes;
@@ -297,14 +344,10 @@ class View {
     const slice = (budget) => {
       if (job !== this.job) return;
       const end = performance.now() + budget;
-      while (next < order.length && (next < side / 4 && !network.smooth || performance.now() < end)) oneRow(...order[next++]);
-      if (next < order.length) {
-        this.decorate();
-        requestAnimationFrame(() => slice(24));
-      } else {
-        if (this.edges && !network.smooth) this.drawEdges(codes);
-        this.finish(job);
-      }
+      while (next < order.length && (next < side / 8 && !network.smooth || performance.now() < end)) oneRow(...order[next++]);
+      if (next < order.length) { this.decorate(); requestAnimationFrame(() => slice(24)); return; }
+      if (this.edges && !network.smooth) this.drawEdges(codes);
+      this.finish(job);
     };
     slice(12);
   }
@@ -441,9 +484,8 @@ class View {
     Object.assign(c, { textAlign: "center", textBaseline: "bottom" });
     c.fillText(this.spec.axes[0], left + side / 2, this.canvas.height);
     c.save();
-    c.translate(0, top + side / 2);
+    c.translate(16 * scale, top + side / 2);
     c.rotate(-Math.PI / 2);
-    c.textBaseline = "top";
     c.fillText(this.spec.axes[1], 0, 0);
     c.restore();
   }
@@ -451,10 +493,8 @@ class View {
   /** A point [x, y, k] with the marker of its class: colour and shape; k < 0 is OOD, a cross. */
   marker([px, py, k]) {
     const c = this.context, [x, y] = this.toCanvas([px, py]), s = (this.spec.paint ? 5 : 3.2) * this.scale;
-    if (k < 0) {
-      this.twice(() => { c.moveTo(x - s, y - s); c.lineTo(x + s, y + s); c.moveTo(x - s, y + s); c.lineTo(x + s, y - s); }, 1.2, "black");
-      return;
-    }
+    const cross = () => { c.moveTo(x - s, y - s); c.lineTo(x + s, y + s); c.moveTo(x - s, y + s); c.lineTo(x + s, y - s); };
+    if (k < 0) return this.twice(cross, 1.2, "black");
     c.beginPath();
     if (k % 4 === 0) c.arc(x, y, s, 0, 7);
     if (k % 4 === 1) c.rect(x - s, y - s, 2 * s, 2 * s);
@@ -569,10 +609,12 @@ function draw({ model, el }) {
     if (!networks[i] && at !== null && numbers.length) networks[i] = unpack(sizes, leaks, numbers.subarray(at));
     return networks[i];
   };
+  let alone = false; // once the kernel has gone the map goes on without it
+  const tell = (act) => { try { act(); } catch { alone = true; } };
   const ask = (kind, what) => {
     if (asked.has(kind + what)) return;
     asked.add(kind + what);
-    model.send({ [kind]: what });
+    tell(() => model.send({ [kind]: what }));
   };
 
   // what stands in the page
@@ -591,7 +633,7 @@ function draw({ model, el }) {
     made.addEventListener("click", act);
     return made;
   };
-  const put = (name, value) => { model.set(name, value); model.save_changes(); };
+  const put = (name, value) => { model.set(name, value); tell(() => model.save_changes()); };
 
   // controls: a place per control, a whole number
   const fields = spec.controls.map((control, i) => {
@@ -614,11 +656,8 @@ function draw({ model, el }) {
   }));
   const edges = element("input", { type: "checkbox" });
   edges.addEventListener("change", () => { view.edges = edges.checked; view.soon(); });
-  const key = element("div", { className: "row key" }, ...spec.key.map(([colour, name]) => {
-    const patch = element("i");
-    patch.style.background = colour;
-    return element("span", {}, ...(colour ? [patch] : []), name);
-  }));
+  const patch = (colour) => (colour ? [element("i", { style: `background: ${colour}` })] : []);
+  const key = element("div", { className: "row key" }, ...spec.key.map(([colour, name]) => element("span", {}, ...patch(colour), name)));
   const starred = element("span", { textContent: "★ surest OOD point", hidden: true });
   key.append(starred);
   const painting = spec.paint ? paintTools(model, view, button, put) : null;
@@ -661,7 +700,7 @@ function draw({ model, el }) {
     if (spec.speaks) ask("note", place); // also where it is here already: the kernel then prepares those around it
     root.setAttribute("aria-busy", String(!network(i) && spec.networks.length > 0));
     view.note = note ?? {};
-    said.textContent = note ? note.text : spec.speaks ? "…" : "";
+    said.textContent = note ? note.text : !spec.speaks ? "" : alone ? "The numbers of this position need a running kernel." : "…";
     starred.hidden = !note?.star;
     if (note?.bars) chart.innerHTML = histogram(note.bars);
     else if (note?.picture) chart.replaceChildren(element("img", { src: note.picture, alt: note.text }));
@@ -718,8 +757,7 @@ function draw({ model, el }) {
     else if (painting) painting.act(view.toPlane(there), grabbed);
     else cast(view.toPlane(there));
   };
-  canvas.addEventListener("pointerup", up);
-  canvas.addEventListener("pointercancel", up);
+  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, up);
   canvas.addEventListener("pointerleave", () => { view.hovered = null; againSoon(); });
   // the page scrolls unless the map has been chosen, or Ctrl is held
   canvas.addEventListener("wheel", (event) => {
@@ -755,7 +793,7 @@ function draw({ model, el }) {
   view.moved = () => { // another view of the same map follows at once, the kernel when the hand rests
     model.set("window", view.window);
     clearTimeout(later);
-    later = setTimeout(() => model.save_changes(), 300);
+    later = setTimeout(() => tell(() => model.save_changes()), 300);
     againSoon();
   };
   const heard = {
@@ -857,4 +895,4 @@ function still(state) {
   };
 }
 
-export default { render, still, unpack, forward, farAway, fields };
+export default { render, still, unpack, forward, farAway, fields, differences };
