@@ -37,7 +37,9 @@ def presets(number):
         for statement in tree.body if "presets" in source else []:
             with contextlib.suppress(NameError):  # what does not make presets needs the package
                 exec(ast.unparse(statement) if isinstance(statement, ast.Assign) else "", names)
-        handed = [node.value for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "presets"]
+        nodes = list(ast.walk(tree))
+        handed = [node.value for node in nodes if isinstance(node, ast.keyword) and node.arg == "presets"]
+        handed += [node.value for node in nodes if isinstance(node, ast.AugAssign) and ast.unparse(node.target) == "presets"]
         found |= set(names.get("presets", ())).union(*([key.value for key in d.keys] for d in handed if isinstance(d, ast.Dict)))
     return found
 

@@ -8,8 +8,7 @@ from small_networks import build
 
 from ood_helpers import images, polytopes, scores
 from ood_helpers.lab import closed, experiment
-from ood_helpers.lab.closed import SETTINGS, ClosedDigitsSetting, ClosedGanSetting, ClosedSetting, climb, measure, run
-from ood_helpers.lab.gans import GanSetting
+from ood_helpers.lab.closed import SETTINGS, ClosedDigitsSetting, ClosedSetting, climb, measure, run
 from ood_helpers.lab.stored import load, save
 
 SHORT = {"width": 8, "steps": 5}
@@ -94,12 +93,6 @@ def test_a_network_that_is_not_closed_is_measured_but_not_certified():
 def test_bad_fields_are_named(arguments, says):
     with pytest.raises(ValueError, match=says):
         ClosedSetting(**arguments)
-
-
-def test_detectors_on_samples_of_a_gan(monkeypatch):
-    monkeypatch.setattr(ClosedGanSetting, "gan", GanSetting(width=8, classifier_width=8, steps=3))
-    (row,) = run(ClosedGanSetting(**SHORT), [2])
-    assert tuple(row) == closed.COLUMNS and row["certified"] == 1
 
 
 # ---- the search ----
