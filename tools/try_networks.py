@@ -3,8 +3,8 @@
     .venv/bin/python tools/try_networks.py FOLDER [seconds per network, 60 if left out]
 
 .onnx needs the extra `onnx`; .nnet is the text format of ACAS Xu and Marabou. One line a file: inputs and outputs; whether it is
-a chain (matrices) or a graph; pieces of a line between two random points of the unit cube; polytopes of a slice through three;
-the largest error against evaluation in float64, relative to the largest logit; seconds of processor time for each. A network
+a chain (matrices) or a graph; pieces of a line between two random points of the unit cube; polytopes of a slice at the first of
+them, so small that the line has about 60 pieces in it; the largest error against evaluation in float64, relative to the largest logit; seconds of processor time for each. A network
 that is refused is shown with the sentence that refuses it.
 """
 
@@ -21,6 +21,9 @@ from torch import nn
 
 from ood_helpers import polytopes
 from ood_helpers.polytopes.graph import Graph
+
+
+SIDE = 60  # pieces of the line along a side of the slice
 
 
 def nnet(path):
@@ -96,7 +99,7 @@ def one(path):
     tell(line_error=error(pieces.logits(t), evaluated(model, a + t[:, None] * (b - a), shape)))
     if network.in_dim == 1:
         return None
-    start, axes = time.process_time(), np.stack([b - a, c - a])
+    start, axes = time.process_time(), np.stack([b - a, c - a]) * min(1, SIDE / len(pieces))
     try:
         cells = polytopes.plane(network, 0, 1, origin=a, axes=axes)
         cells.slopes  # noqa: B018  the maps, too
