@@ -9,7 +9,7 @@ from random_graphs import RandomGraph, answers
 from small_networks import random_network
 from torch import nn
 
-from ood_helpers.polytopes import confidence_bound, read, silent_certificate
+from ood_helpers.polytopes import confidence_bound, escape, ray, read, silent_certificate
 from ood_helpers.polytopes.graph import traced
 from ood_helpers.polytopes.graph_bound import Box
 
@@ -70,3 +70,39 @@ def test_a_bound_through_convolutions_is_tighter_than_intervals():
 def test_certificates_need_matrices():
     with pytest.raises(ValueError, match="must be a chain"):
         silent_certificate(read(RandomGraph(3), (2, 5, 5)))
+
+
+# Polytopes without end ----------------------------------------------------------------------------------------------------
+
+
+@given(seeds, st.sampled_from([(2, 4, 4), (3,), (2,)]), st.integers(1, 6))
+@settings(max_examples=100, deadline=None)
+def test_along_an_escape_nothing_ever_kinks_and_elsewhere_something_does(seed, shape, steps):
+    model, rng = RandomGraph(seed, shape, steps=steps), np.random.default_rng(seed)
+    graph, x = read(model, shape), rng.normal(size=shape)
+    try:
+        v = escape(graph, x)
+    except ArithmeticError as undecided:
+        assert "undecided" in str(undecided)
+        return
+    if v is None:
+        for u in rng.normal(size=(5, x.size)):
+            assert len(ray(graph, x, u)) > 1
+    else:
+        assert np.linalg.norm(v) == pytest.approx(1)
+        assert len(ray(graph, x, v)) == 1 or min(ray(graph, x, v).t[1:]) > 1e6  # the last bits of v do not count
+
+
+@given(seeds, st.sampled_from([0.0, 0.1]))
+@settings(max_examples=60, deadline=None)
+def test_a_chain_has_the_same_escapes_as_steps(seed, leak):
+    rng = np.random.default_rng(seed)
+    model, x = random_network(rng, (3, 8, 8, 2), leak), rng.normal(size=3)
+    one, two = escape(traced(model.eval(), (3,)), x), escape(model, x)
+    assert (one is None) == (two is None)
+
+
+def test_on_a_kink_a_graph_is_undecided():
+    model = RandomGraph(0, (3,), kinds=["kink"])
+    with pytest.raises(ArithmeticError, match="undecided: x lies on a kink"):
+        escape(traced(model, (3,)), [0.0, 1.0, 1.0])
