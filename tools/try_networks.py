@@ -1,6 +1,6 @@
 """Try every network file of a folder: is it read, and are a line and a slice through it what evaluation says?
 
-    .venv/bin/python tools/try_networks.py FOLDER [seconds per network, 60 if left out]
+    .venv/bin/python tools/try_networks.py FOLDER [processor seconds per network, 60 if left out]
 
 .onnx needs the extra `onnx`; .nnet is the text format of ACAS Xu and Marabou. One line a file: inputs and outputs; whether it is
 a chain (matrices) or a graph; pieces of a line between two random points of the unit cube; polytopes of a slice at the first of
@@ -10,6 +10,7 @@ that is refused is shown with the sentence that refuses it.
 
 import copy
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -115,15 +116,11 @@ def one(path):
 
 def row(path, seconds):
     """The facts of a file as far as they were found in the time."""
-    run = subprocess.Popen([sys.executable, __file__, "--one", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        out, problem = run.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        run.kill()
-        out, problem = run.communicate()[0], "over the time"
-    facts = json.loads(out.splitlines()[-1]) if out.strip() else {}
+    run = subprocess.run([sys.executable, __file__, "--one", str(path), str(seconds)], capture_output=True, text=True)
+    facts = json.loads(run.stdout.splitlines()[-1]) if run.stdout.strip() else {}
     if run.returncode:
-        facts["stopped"] = problem.strip().splitlines()[-1] if problem.strip() else f"code {run.returncode}"
+        problem = run.stderr.strip().splitlines()[-1:] or ["over the time"]
+        facts["stopped"] = problem[0] if run.returncode > 0 else "over the time"
     return facts
 
 
@@ -155,7 +152,9 @@ def main(folder, seconds=60.0):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     match sys.argv[1:]:
-        case ["--one", path]:
+        case ["--one", path, seconds]:
+            most = int(float(seconds))
+            resource.setrlimit(resource.RLIMIT_CPU, (most, most + 1))
             one(path)
         case [folder, *seconds]:
             main(folder, *seconds[:1])
