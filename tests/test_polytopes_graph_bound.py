@@ -27,7 +27,9 @@ def test_no_point_of_the_box_is_surer_than_the_bound(seed, coarse, half, shape):
     middle = rng.normal(size=shape)
     low, high = middle - half, middle + half
     bound = confidence_bound(read(model, shape), [low], [high])
-    x = middle.ravel() + half * np.where(rng.random((300, 1)) < 0.5, rng.uniform(-1, 1, (300, middle.size)), rng.choice([-1, 1], (300, middle.size)))
+    x = middle.ravel() + half * np.where(
+        rng.random((300, 1)) < 0.5, rng.uniform(-1, 1, (300, middle.size)), rng.choice([-1, 1], (300, middle.size))
+    )
     assert confidence(model, x).max() <= bound[0] + 1e-12
     if half == 0:
         assert bound[0] == pytest.approx(confidence(model, middle.reshape(1, -1))[0], rel=1e-6)
@@ -60,7 +62,15 @@ def test_a_chain_has_about_the_same_bound_as_steps(seed, leak, depth):
 
 def test_a_bound_through_convolutions_is_tighter_than_intervals():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16 * 196, 30), nn.ReLU(), nn.Linear(30, 10))
+    model = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16 * 196, 30),
+        nn.ReLU(),
+        nn.Linear(30, 10),
+    )
     x = np.random.default_rng(0).random((2, 1, 28, 28))
     bound = confidence_bound(model, x - 0.01, x + 0.01)
     model.double().shape = (1, 28, 28)

@@ -4,11 +4,12 @@
 
 .onnx needs the extra `onnx`; .nnet is the text format of ACAS Xu and Marabou. One line a file: inputs and outputs; whether it is
 a chain (matrices) or a graph; pieces of a line between two random points of the unit cube; polytopes of a slice at the first of
-them, so small that the line has about 60 pieces in it; the largest error against evaluation in float64, relative to the largest logit; seconds of processor time for each. A network
-that is refused is shown with the sentence that refuses it.
+them, so small that the line has about 60 pieces in it; the largest error against evaluation in float64, relative to the largest
+logit; seconds of processor time for each. A network that is refused is shown with the sentence that refuses it.
 """
 
 import copy
+import itertools
 import json
 import resource
 import subprocess
@@ -23,7 +24,6 @@ from torch import nn
 from ood_helpers import polytopes
 from ood_helpers.polytopes.graph import Graph
 
-
 SIDE = 60  # pieces of the line along a side of the slice
 
 
@@ -34,7 +34,7 @@ def nnet(path):
     layers, inputs = int(rows[0][0]), int(rows[0][1])
     sizes, means, ranges = [int(size) for size in rows[1]], rows[5], rows[6]
     at, modules = 7, []
-    for before, after in zip(sizes[:layers], sizes[1:], strict=True):
+    for before, after in itertools.pairwise(sizes[: layers + 1]):
         linear = nn.Linear(before, after, dtype=torch.float64)
         linear.weight.data = torch.tensor(rows[at : at + after], dtype=torch.float64)
         linear.bias.data = torch.tensor([row[0] for row in rows[at + after : at + 2 * after]], dtype=torch.float64)
@@ -132,10 +132,11 @@ def shown(facts):
         return form.format(facts[key]) if key in facts else "—"
 
     worst = max((facts[key] for key in ("line_error", "slice_error") if key in facts), default=None)
-    return " | ".join([
-        facts.get("size", "—"), f"{facts.get('kind', '—')}, {facts.get('kinks', '—')} kinks",
-        f"{cell('pieces', '{:,}')} ({cell('line_s', '{:.2f} s')})", f"{cell('polytopes', '{:,}')} ({cell('slice_s', '{:.2f} s')})",
-        "—" if worst is None else f"{worst:.0e}", *(facts[key] for key in ("note", "slice_refused", "stopped") if key in facts)])  # fmt: skip
+    remarks = [facts[key] for key in ("note", "slice_refused", "stopped") if key in facts]
+    found = (("pieces", "line_s"), ("polytopes", "slice_s"))
+    line, cells = (f"{cell(count, '{:,}')} ({cell(taken, '{:.2f} s')})" for count, taken in found)
+    what = f"{facts.get('kind', '—')}, {facts.get('kinks', '—')} kinks"
+    return " | ".join([facts.get("size", "—"), what, line, cells, "—" if worst is None else f"{worst:.0e}", *remarks])
 
 
 def main(folder, seconds=60.0):

@@ -166,7 +166,9 @@ class _Chosen:
         row, result, start, stop = self.pairs
         begin, end = np.searchsorted(row, old), np.searchsorted(row, old, side="right")
         here = np.repeat(np.arange(len(rows)), end - begin)
-        pair = np.repeat(begin, end - begin) + np.arange(len(here)) - np.repeat(np.cumsum(end - begin) - (end - begin), end - begin)
+        pair = (
+            np.repeat(begin, end - begin) + np.arange(len(here)) - np.repeat(np.cumsum(end - begin) - (end - begin), end - begin)
+        )
         middle = self.middle[rows][here][:, None]
         with np.errstate(invalid="ignore"):
             inside = np.where(np.isinf(start[pair]), -np.inf, start[pair] * (1 - middle) + stop[pair] * middle)

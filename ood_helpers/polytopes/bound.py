@@ -53,7 +53,7 @@ def confidence_bound(model, low, high, classes=None):
 
 
 def _leads(network, rows, low, high):
-    """Upper bounds [n, m] of rows [m, K] @ logits in boxes, from bounds on each layer: the smaller of CROWN's and the interval's."""
+    """Upper bounds [n, m] of rows [m, K] @ logits in boxes, from bounds on each layer: CROWN's or the interval's."""
     bounds = []
     for depth, weight in enumerate(network.weights):
         asked = rows if depth == len(network.leaks) else np.concatenate([np.eye(len(weight)), -np.eye(len(weight))])

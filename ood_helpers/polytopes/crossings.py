@@ -29,7 +29,7 @@ def by_product(network, layer, mesh):
 
 
 def at_vertices(network, layer, xy, hidden=None):
-    """A layer's pre-activations at the vertices [V, n]; quickly where it is known what the layer before passes on there, [V, m]."""
+    """A layer's pre-activations at the vertices [V, n]; `hidden` [V, m] is what the layer before passes on there."""
     if hidden is None:
         head = Network(network.weights[: layer + 1], network.biases[: layer + 1], network.leaks[:layer])
         chunk = max(1, BATCH // (2 * max(len(bias) for bias in head.biases)))

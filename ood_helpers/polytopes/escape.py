@@ -56,7 +56,9 @@ def _of_graph(graph, x):
         return np.eye(graph.in_dim)[0]
     decided, v = _decide(rows, error, equal)
     if not decided:
-        raise ArithmeticError("undecided: rounding could change the answer, and for a network of this form there are no whole numbers")
+        raise ArithmeticError(
+            "undecided: rounding could change the answer, and for a network of this form there are no whole numbers"
+        )
     return None if v is None else v / np.linalg.norm(v)
 
 

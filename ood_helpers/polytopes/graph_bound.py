@@ -117,7 +117,9 @@ class Box:
     def _through(self, step, rows):
         """What an affine step adds to the bounds of rows [m, …] of it, and the rounding."""
         size = step.sized(*(self.largest(source) for source in step.sources)) + _size(step.constant)
-        error = self.steps_of(step) * EPS * (rows.abs() * size).flatten(1).sum(1) + TINY * (1 + size.sum() + rows.abs().flatten(1).sum(1))
+        error = self.steps_of(step) * EPS * (rows.abs() * size).flatten(1).sum(1) + TINY * (
+            1 + size.sum() + rows.abs().flatten(1).sum(1)
+        )
         constant = 0.0 if step.constant is None else (rows * step.constant).flatten(1).sum(1)
         return constant, error
 
@@ -201,7 +203,9 @@ def _enclosing(step, ends, values, error):
         up, down = torch.where(inside, up, side), torch.where(inside, down, side)
     above = torch.stack([value - up * end for value, end in zip(values, ends, strict=True)])
     below = torch.stack([value - down * end for value, end in zip(values, ends, strict=True)])
-    spare = error + 4 * EPS * (torch.maximum(up.abs(), down.abs()) * torch.maximum(least.abs(), most.abs()) + torch.stack(values).abs().amax(0))
+    spare = error + 4 * EPS * (
+        torch.maximum(up.abs(), down.abs()) * torch.maximum(least.abs(), most.abs()) + torch.stack(values).abs().amax(0)
+    )
     return up, _up(above.amax(0) + spare), down, _down(below.amin(0) - spare)
 
 

@@ -30,7 +30,9 @@ def conditions(graph, x):
             if sum(rows.numel() for rows, _, _ in found) > ROOM:
                 raise ArithmeticError("undecided: this network is too large to write down all conditions on its polytope")
         graph.forget(held, i)
-    rows, errors, equal = (torch.cat(part).numpy() for part in zip(*found, strict=True)) if found else (np.zeros((0, len(x))), *[np.zeros(0)] * 2)
+    rows, errors, equal = (
+        (torch.cat(part).numpy() for part in zip(*found, strict=True)) if found else (np.zeros((0, len(x))), *[np.zeros(0)] * 2)
+    )
     with np.errstate(all="ignore"):
         length = np.linalg.norm(rows, axis=1)
         moves = (length > 0) | (errors > 0)
@@ -57,7 +59,10 @@ def _rows(slopes, numbers):
 
 def _bent(step, z, error, slopes, lost):
     shape, asked = z.shape, []
-    full = [[torch.as_tensor(part, dtype=torch.float64).expand(shape) for part in parts] for parts in (step.at, step.gains, step.shifts)]
+    full = [
+        [torch.as_tensor(part, dtype=torch.float64).expand(shape) for part in parts]
+        for parts in (step.at, step.gains, step.shifts)
+    ]
     places, gains, shifts = full
     gain, shift, below, above = gains[0], shifts[0], torch.zeros(shape, dtype=bool), torch.zeros(shape, dtype=bool)
     fixed = (lost == 0) & (slopes == 0).all(0, keepdim=True)  # what does not move stays on its side, whichever it is
@@ -74,7 +79,12 @@ def _bent(step, z, error, slopes, lost):
             rows = _rows(slopes, numbers) * (sign or 1.0)
             asked.append((rows, lost.flatten()[numbers], torch.full((len(numbers),), float(sign == 0))))
     scale = gain.abs()
-    return (gain * z + shift, scale * error + 4 * EPS * ((gain * z).abs() + shift.abs()), slopes * gain, scale * lost + 2 * EPS * scale * torch.linalg.vector_norm(slopes, dim=0, keepdim=True)), asked
+    return (
+        gain * z + shift,
+        scale * error + 4 * EPS * ((gain * z).abs() + shift.abs()),
+        slopes * gain,
+        scale * lost + 2 * EPS * scale * torch.linalg.vector_norm(slopes, dim=0, keepdim=True),
+    ), asked
 
 
 def _chosen(step, z, error, slopes, lost):

@@ -65,7 +65,9 @@ def silent_certificate(network):
     """
     layers = read(network)
     if isinstance(layers, Graph):
-        raise ValueError("network must be a chain of Linear and ReLU with two hidden layers; it has skips, pools or large convolutions")
+        raise ValueError(
+            "network must be a chain of Linear and ReLU with two hidden layers; it has skips, pools or large convolutions"
+        )
     if layers.leaks != [0.0, 0.0]:
         raise ValueError(f"network must have two hidden layers of ReLU; it has the slopes {layers.leaks} below zero")
     first, second = layers.weights[:2]
