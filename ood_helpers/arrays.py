@@ -10,11 +10,14 @@ def float64(values, name):
     """A copy of `values` as a numpy array of float64: numbers, lists of them, numpy arrays, tensors of any kind of real numbers.
 
     Tensors may require grad, be sparse, quantised, half precision or on another device. ValueError that names the argument for
-    a tensor on the meta device, which holds no numbers, for complex ones, and for what holds no numbers at all.
+    a tensor on the meta device, which holds no numbers, for complex ones, for masked entries, and for what holds no numbers at
+    all.
     """
     if isinstance(values, torch.Tensor):
         return dense(values if values.is_meta else values.detach().cpu(), name).numpy().copy()
-    if isinstance(values, list | tuple) and any(isinstance(v, torch.Tensor | list | tuple) for v in values):
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} must hold numbers; some of its entries are masked. Leave them out")
+    if isinstance(values, list | tuple) and any(isinstance(v, torch.Tensor | np.ma.MaskedArray | list | tuple) for v in values):
         values = [float64(v, name) for v in values]
     try:
         values = np.asarray(values)

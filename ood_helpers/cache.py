@@ -1,11 +1,13 @@
 """A cache of training runs on disk, so that a notebook opened again starts at once."""
 
 import ast
+import copy
 import dataclasses
 import functools
 import hashlib
 import importlib.util
 import io
+import itertools
 import operator
 import os
 import sys
@@ -17,8 +19,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from ood_helpers.arrays import whole
 from ood_helpers.files import write_whole
-from ood_helpers.models import check_plain
+from ood_helpers.models import check_plain, free_layers
 from ood_helpers.training import History, train
 
 PACKAGE = Path(__file__).parent
@@ -46,6 +49,32 @@ def cached_train(models, world, loss, ood=None, **settings):
         history = train(models, world, loss, ood, **settings)
         _save(path, key, networks, history)
     return history
+
+
+def cached_snapshots(models, world, loss, moments, ood=None, **settings):
+    """What `train` makes of a list of networks, kept after each number of steps in `moments`: moment -> list of networks.
+
+    The other arguments, the cache and the errors are those of `cached_train`; the given networks stay as they are. ValueError
+    if `moments` is not a list of different whole numbers of at least 1.
+    """
+    moments = [whole("moments", moment, 1) for moment in moments]
+    if not moments or len(set(moments)) < len(moments):
+        raise ValueError(f"moments must be different numbers of steps, at least one; got {moments}")
+    check_plain({f"network {e}": model for e, model in enumerate(models)})
+    kept = {moment: copy.deepcopy(models) for moment in moments}
+    networks = list(itertools.chain(*kept.values()))
+    key = _key(models, world, loss, ood, settings | {"moments": moments})
+    path = _file(key)
+    if _load(path, key, networks) is None:
+        learners = copy.deepcopy(models)
+
+        def keep(step, _losses):
+            for own, learner in zip(kept.get(step + 1, []), learners, strict=False):
+                own.load_state_dict(learner.state_dict())
+
+        history = train(learners, world, loss, ood, steps=max(moments), callback=keep, **settings)
+        _save(path, key, networks, history)
+    return kept
 
 
 def _file(key):
@@ -127,8 +156,9 @@ def _name(value, met):
 
 def _describe_network(model, met):
     """What decides how a network is trained: its numbers, which of them are frozen, and its activations, torch's own."""
-    numbers = [[name, p.requires_grad, _describe(p, met)] for name, p in model.named_parameters()]
-    activations = [module for layer in model[1::2] for module in layer.modules()]
+    held = [*model.named_parameters(), *model.named_buffers()]
+    numbers = [[name, p.requires_grad, _describe(p, met)] for name, p in held]
+    activations = [module for layer in free_layers(model)[1::2] for module in layer.modules()]
     for module in activations:
         if getattr(nn, type(module).__name__, None) is not type(module):
             raise ValueError(f"a cached run takes only activations of torch.nn, not {module}; call train() instead")

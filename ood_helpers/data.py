@@ -272,6 +272,59 @@ class Rings(_Arcs):
         return Arc((0.0, 0.0), self.inner), Arc((0.0, 0.0), self.outer)
 
 
+@dataclass(frozen=True, eq=False)
+class Painted(_World):
+    """A world of single points that somebody has placed in the plane. Distances are those to the nearest point, in units of std.
+
+    x    points [n, 2] · y  their classes [n], each of 0 … K − 1 at least once
+    out  OOD points [m, 2], perhaps none
+    std  standard deviation of the Gaussian cloud that every point stands for
+    """
+
+    x: torch.Tensor
+    y: torch.Tensor
+    out: torch.Tensor
+    std: float = 1.0
+    dim = 2
+
+    def __post_init__(self):
+        _check_positive("std", self.std)
+        check_points(self.x, 2), check_points(self.out, 2)
+        if len(self.y) != len(self.x) or self.y.unique().tolist() != list(range(self.n_classes)):
+            raise ValueError(f"y must hold each class from 0 on, one for each of the {len(self.x)} points; got {self.y.tolist()}")
+
+    @property
+    def n_classes(self):
+        return int(self.y.max()) + 1 if len(self.y) else 1
+
+    def sample(self, n, *, generator):
+        """n in-distribution points, the classes equally likely: x float32 [n, 2] and their classes y int64 [n]."""
+        y = torch.randint(self.n_classes, (check_draw(n, generator),), generator=generator)
+        weight = (self.y == torch.arange(self.n_classes)[:, None]).double()
+        return self._around(self.x[torch.multinomial(weight[y], 1, generator=generator)[:, 0]] if n else self.x[:0], generator), y
+
+    def boundary(self, n, *, generator, inner=3.0, outer=3.5):
+        """n OOD points [n, 2]: of the clouds of the OOD points or, if there are none, `inner` to `outer` deviations away."""
+        n = _check_shell(n, generator, inner, outer)
+        if len(self.out):
+            return self._around(self.out[torch.randint(len(self.out), (n,), generator=generator)], generator)
+
+        def draw(count):
+            which = torch.randint(len(self.x), (count,), generator=generator)
+            angle = 2 * math.pi * torch.rand(count, generator=generator)
+            x = self.x[which] + _radius(count, generator, self.std * inner, self.std * outer) * _unit(angle)
+            return x[self._of_shell(x, which, inner)]
+
+        return self._gather(draw, n, "the shells lie inside the classes; take a larger outer, or fewer points")
+
+    def _around(self, x, generator):
+        return x + self.std * torch.randn(len(x), 2, generator=generator)
+
+    def _distances(self, x):
+        """[points, n], from each point to points x [n, 2]."""
+        return torch.cdist(self.x.to(x.dtype), x, compute_mode="donot_use_mm_for_euclid_dist")
+
+
 def _unit(angle):
     """Unit vectors [n, 2] at angles [n]."""
     return torch.stack([angle.cos(), angle.sin()], 1)

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn.functional import logsigmoid
-from tqdm.auto import tqdm
 
 from ood_helpers import data
 from ood_helpers.arrays import whole
 from ood_helpers.losses import cross_entropy, kl_to_uniform
-from ood_helpers.models import Stack, check_plain
+from ood_helpers.models import Stack, check_plain, free_layers
+from ood_helpers.progress import progress
 from ood_helpers.training import keep_last_good, restore, seeds_for
 
 CHUNK = 64  # batches whose points and noise are drawn in one call
@@ -77,7 +77,7 @@ def train_gan(
 
     taken, record = {0: pictures()} if 0 in snapshots else {}, []
     with contextlib.closing(run):
-        for step, losses in enumerate(tqdm(run, "training", steps, unit="step", leave=False, delay=1, mininterval=0.5)):
+        for step, losses in enumerate(progress(run, steps, "training")):
             record.append(losses)
             if step + 1 in snapshots:
                 taken[step + 1] = pictures()
@@ -138,7 +138,7 @@ def train_gan_steps(
     beta_classifier = _beta("beta_classifier", beta_classifier, count)
     seeds = seeds_for(count, seed, "triple")
     players = _players(world, generators, discriminators, classifiers)
-    draws = _draws(world, players["generators"][0][0].weight.shape[1], batch, seeds)
+    draws = _draws(world, free_layers(players["generators"][0])[0].weight.shape[1], batch, seeds)
     make_game = functools.partial(_Game, lr=lr, betas=betas, generator_trains_classifier=generator_trains_classifier)
     return _play(players, make_game, draws, steps, kind, discriminator_steps, beta_generator, beta_classifier, freeze_classifier)
 
@@ -286,7 +286,7 @@ def _players(world, generators, discriminators, classifiers):
         if len({id(model) for model in models}) < len(models):
             raise ValueError(f"{name} must be different networks; one of them is in the list twice")
     check_plain({f"{name}: network {e}": model for name, models in players.items() for e, model in enumerate(models)})
-    G, D, C = (models[0] for models in players.values())
+    G, D, C = (free_layers(models[0]) for models in players.values())
     for name, what, got, expected in [
         ("generators", "outputs, the world's dimension", len(G[-1].weight), world.dim),
         ("discriminators", "inputs, the world's dimension", D[0].weight.shape[1], world.dim),

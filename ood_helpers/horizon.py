@@ -17,6 +17,7 @@ import math
 import torch
 from torch import nn
 
+from ood_helpers import closed
 from ood_helpers.arrays import whole
 from ood_helpers.losses import cross_entropy
 from ood_helpers.models import Stack, check_forward
@@ -84,8 +85,31 @@ def silent_horizon_loss(network, u, margin=0.1):
     return (last + margin).relu().sum(-1).mean(-1)
 
 
+def radius_loss(network, u=None):
+    """The price of a closed network's ball: the mean over its last hidden neurons of log(1 + relu(B_j) / min_k slope_jk).
+
+    Neuron j is silent beyond that l1 distance from the centre, see `closed`; the largest is the radius of the ball. The
+    logarithm makes the price of a ball that is twice as large the same whatever the units. u, as for other losses of the weights,
+    is not looked at. ValueError unless network is a `closed.Closed` or a `models.Stack` of them.
+    """
+    stacked = isinstance(network, Stack)
+    if not (network.closed if stacked else isinstance(network, closed.Closed)):
+        raise ValueError(f"network must be closed (`models.closed_mlp`), or a Stack of such; got {type(network).__name__}")
+    if stacked:
+        weights, biases, (raw, centre) = network.weights, network.biases, network.closed
+    else:
+        linears, raw, centre = network.layers[::2], network.raw, network.centre[None]
+        weights, biases = [layer.weight.T for layer in linears], [layer.bias[None] for layer in linears]
+    high = closed.height(weights[:-1], biases[:-1], centre)[..., 0, :].relu()
+    return (high / closed.slopes(raw).amin(-2)).log1p().mean(-1)
+
+
 def _without_biases(network):
     """What stands between the activations without its biases, as functions of [..., n, inputs]; and the activations."""
+    if isinstance(network, Stack) and network.closed:
+        raise ValueError(
+            "network is closed: it is silent in every direction already, whatever is trained, and needs no such loss"
+        )
     if isinstance(network, Stack):
         linears = [functools.partial(_times, weight) for weight in network.weights]
         for i, activation in enumerate(network.activations):

@@ -81,6 +81,11 @@ def table(header, rows):
     display({"text/markdown": text, "text/plain": text}, raw=True)
 
 
+def spread(values, form=".2f"):
+    """The smallest and the largest of some values, in words; `form` as in an f-string."""
+    return f"{min(values):{form}} … {max(values):{form}}"
+
+
 def plane_axes(ax, half_width, title=""):
     """Set up `ax` as a square window [-half_width, half_width]² on the input plane."""
     ax.set(

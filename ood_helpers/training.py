@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from ood_helpers import data
 from ood_helpers.arrays import whole
 from ood_helpers.models import Stack
+from ood_helpers.progress import progress
 
 CHUNK = 64  # steps whose points are drawn in one call
 
@@ -52,7 +52,7 @@ def train(models, world, loss, ood=None, *, steps=1500, callback=None, **setting
     steps = whole("steps", steps, 1)
     training = train_steps(models, world, loss, ood, steps=steps, diverged=diverged, **settings)
     with contextlib.closing(training):
-        for step, losses in enumerate(tqdm(training, "training", steps, unit="step", leave=False, delay=1, mininterval=0.5)):
+        for step, losses in enumerate(progress(training, steps, "training")):
             record.append(losses)
             if callback and callback(step, losses):
                 break

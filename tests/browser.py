@@ -224,7 +224,8 @@ class Notebook:
 
     def demos(self):
         """The demos of the notebook, from top to bottom."""
-        return [Demo(self, element) for element in self.page.locator(".jp-OutputArea .ood-demo").all()]
+        found = self.page.locator(".jp-OutputArea .ood-demo, .jp-OutputArea .ood-map:not(.ood-demo .ood-map)").all()
+        return [(Map if "ood-map" in element.get_attribute("class") else Demo)(self, element) for element in found]
 
     def questions(self):
         """The quick questions of the notebook, from top to bottom."""
@@ -279,7 +280,8 @@ class Demo:
 
     def picture(self):
         """A fingerprint of the picture's bytes; raises an error when the picture is broken."""
-        return self.element.locator("img").evaluate(FINGERPRINT)
+        maps = self.element.locator(".ood-map")
+        return maps.evaluate(PIXELS) if maps.count() else self.element.locator("img").evaluate(FINGERPRINT)
 
     def sentence(self):
         """The sentence beside the picture, as text."""
@@ -291,6 +293,43 @@ class Demo:
         self.element.screenshot(path=ARTIFACTS / f"{name}.png")
 
 
+class Map(Demo):
+    """A living map (the class `ood-map`): the page draws it, and the kernel adds the sentence."""
+
+    def sliders(self):
+        return self.element.locator("input[type=range]").all()
+
+    def label(self, slider):
+        return slider.evaluate("slider => slider.closest('label').firstChild.textContent")
+
+    def values(self):
+        return [float(slider.input_value()) for slider in self.sliders()]
+
+    def presets(self):
+        labels = self.element.locator("button").all_inner_texts()
+        return [label.strip() for label in labels if label.strip() != "Reset"]
+
+    def step(self, slider):
+        at_end = slider.input_value() == slider.get_attribute("max")
+        self.press(slider, "ArrowLeft" if at_end else "ArrowRight")
+
+    def press(self, element, key):
+        super().press(element, key)
+        self.ready()
+
+    def ready(self):
+        """Waits until the map is drawn and its sentence is there."""
+        self.element.evaluate(DRAWN)
+
+    def picture(self):
+        self.ready()
+        return self.element.evaluate(PIXELS)
+
+    def sentence(self):
+        self.ready()
+        return re.sub(r"\s+", " ", self.element.locator(".said").inner_text()).strip()
+
+
 class Question:
     """A quick question: a button for each choice, and below them the reason for the one that was chosen."""
 
@@ -300,7 +339,7 @@ class Question:
     def answers(self):
         """What is said to each choice, from first to last, chosen by keyboard: Tab leads from one to the next."""
         said = []
-        for button in self.element.locator("button").all():
+        for button in self.element.locator("button:not(.ood-vote button)").all():
             if said:
                 self.notebook.page.keyboard.press("Tab")
             else:
@@ -311,6 +350,19 @@ class Question:
         return said
 
 
+PIXELS = """element => {
+    const root = element.matches('.ood-map') ? element : element.querySelector('.ood-map');
+    return String(root.oodView.pixels.reduce((sum, p) => (Math.imul(sum, 31) + p) | 0, 7));
+}"""
+DRAWN = """root => new Promise((done, failed) => {
+    const look = (left) => {
+        const said = root.querySelector('.said'), { done: drawn, job, waiting } = root.oodView;
+        if (drawn === job && !waiting && said.textContent !== '…') done();
+        else if (left) setTimeout(look, 50, left - 1);
+        else failed(new Error(`after 60 s: drawn ${drawn} of ${job}, "${said.textContent}"`));
+    };
+    look(1200);
+})"""
 # neither a toggle button nor an option of a group of toggle buttons
 PUSH_BUTTONS = "button.jupyter-button:not(.widget-toggle-button):not(.widget-toggle-buttons *)"
 KERNEL = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"

@@ -10,7 +10,7 @@ import torch
 
 from ood_helpers import checks, horizon, polytopes
 from ood_helpers.checks import beyond, gan
-from ood_helpers.checks.answers import OPEN, RIGHT, WRONG, function, value
+from ood_helpers.checks.answers import OPEN, RIGHT, TOO_COARSE, WRONG, function, value
 
 KINDS = {
     "float": float, "numpy scalar": np.float64, "float32 scalar": np.float32, "0-d array": np.array,
@@ -44,6 +44,35 @@ def test_a_right_function_is_right_in_any_container(kind):
     assert column.mark == WRONG and "shape [3]; it has [3, 1]" in column.message
 
 
+HALF = {
+    "bfloat16": torch.Tensor.bfloat16,
+    "float16": torch.Tensor.half,
+    "numpy": lambda x: x.numpy().astype(np.float16),
+    "a tuple": lambda x: tuple(x.bfloat16()),
+}
+
+
+@pytest.mark.parametrize("half", HALF)
+def test_half_precision_is_right_as_far_as_it_tells_right_from_wrong(half):
+    turn = HALF[half]
+    cases = [(torch.tensor([0.3, 1.7, 26.1]),)]
+    wrong = [(lambda x: x + 0.5, "That adds a half.")]
+    assert function(turn, lambda x: x, cases, "so", wrong).mark == RIGHT
+    assert function(lambda x: turn(x + 0.5), lambda x: x, cases, "so", wrong).message == "That adds a half."
+    near = [*wrong, (lambda x: x * 1.0001, "A little too much.")]
+    assert TOO_COARSE in function(turn, lambda x: x, cases, "so", near).message
+    digits = torch.finfo(torch.float16 if half in ("float16", "numpy") else torch.bfloat16).eps
+    assert TOO_COARSE in function(lambda x: turn(x * (1 + 2 * digits)), lambda x: x, cases, "so").message
+    assert function(lambda x: turn(x * 1.1), lambda x: x, cases, "so").message.startswith("Not yet: the value at")
+
+
+def test_a_number_in_half_precision_is_right_as_far_as_it_goes():
+    assert value(torch.tensor(0.83).bfloat16(), 0.83, "so").mark == RIGHT
+    assert TOO_COARSE in value(torch.tensor(0.84).bfloat16(), 0.83, "so").message
+    assert TOO_COARSE not in value(0.84, 0.83, "so").message
+    assert "is not it" in value(torch.tensor(0.9).bfloat16(), 0.83, "so").message
+
+
 class Hostile:
     """An object that objects to everything."""
 
@@ -56,6 +85,7 @@ class Hostile:
 
 HOSTILE = [
     Hostile(), "text", float("nan"), float("inf"), 10**400, 1j, [], [[1], [1, 2]], {}, object(), True,
+    np.ma.masked, np.ma.array([0.0], mask=True), [np.ma.masked],
     torch.ones(2, device="meta"), torch.ones((), device="meta"), torch.ones(2, dtype=torch.complex64), np.ones((3, 3)),
 ]  # fmt: skip
 
@@ -77,6 +107,12 @@ def test_no_answer_stops_run_all(check):
     for answer in HOSTILE:
         for given in (answer, lambda *_, answer=answer: answer):
             assert check(given).mark in (WRONG, OPEN, RIGHT)
+
+
+def test_what_is_masked_is_no_number():
+    for masked in (np.ma.masked, [np.ma.masked], np.ma.array([0.0], mask=True)):
+        assert checks.reject.far_away(masked).mark == WRONG and "a number" in checks.reject.far_away(masked).message
+    assert checks.reject.far_away(np.ma.array([0.0])).mark == RIGHT
 
 
 def test_any_leader_is_k_star():

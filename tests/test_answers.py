@@ -1,6 +1,10 @@
 """The engine behind the exercises' checks: never an exception, and a message that says what is wrong."""
 
 import copy
+import inspect
+import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from ood_helpers import checks
 from ood_helpers.checks.answers import OPEN, RIGHT, WRONG, Range, Verdict, function, value
 
 ANYTHING = st.one_of(
@@ -133,3 +138,91 @@ def test_networks_are_compared_by_their_weights():
     assert function(zeroed, zeroed, cases, "why")
     assert "changes what it was given" in function(in_place, zeroed, cases, "why").message
     assert function(copy.deepcopy, zeroed, cases, "why").mark == WRONG
+
+
+# --- nothing that a reader hands in makes a check raise -------------------------------------------------------------------------
+
+
+class Hostile:
+    """Every question about it, also what it is and how it looks, is answered by an exception of this type."""
+
+    def __init__(self, error):
+        object.__setattr__(self, "error", error)
+
+    def __getattribute__(self, name):
+        raise object.__getattribute__(self, "error")("no " + name)
+
+    def raises(self, *args):
+        raise object.__getattribute__(self, "error")("no")
+
+    __eq__ = __lt__ = __len__ = __iter__ = __getitem__ = __float__ = __index__ = __bool__ = __abs__ = __hash__ = raises
+    __array__ = __repr__ = __str__ = __format__ = __sub__ = __rsub__ = raises
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+def stops(error):
+    def stopped(*case):
+        raise error
+
+    return stopped
+
+
+ENDLESS = []
+ENDLESS.append(ENDLESS)
+HOSTILE = [
+    *(Hostile(error) for error in (TypeError, KeyError, RuntimeError, ZeroDivisionError, SystemExit)),
+    *(math.nan, math.inf, -math.inf, 10**400, -(10**5000), 1j, True, "", "seven", b"seven", {}, {"a": 1}, set(), [], (), ENDLESS),
+    *(
+        [[1], [1, 2]],
+        ["a", None, 3],
+        {None},
+        range(3),
+        object(),
+        int,
+        len,
+        nn.Linear(2, 2),
+        slice(2),
+        np.array("x"),
+    ),
+    *(np.array([]), np.zeros((0, 3)), np.array([None, 1]), np.datetime64("2020"), np.array([1, 2j]), np.full((3, 3), np.nan)),
+    *(torch.empty(0), torch.zeros(2, 3), torch.tensor(1j), torch.empty(3, device="meta"), torch.tensor(math.nan)),
+    *(torch.zeros(2, 2).to_sparse(), torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), torch.tensor([True])),
+    *(torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]), torch.ones(2, 1).max(0), iter([]), (x for x in [None])),
+    *(stops(error) for error in (KeyError(3), Mute(), SystemExit(2), RecursionError(), MemoryError("full"), StopIteration())),
+    *(stops(error) for error in (AssertionError(), Warning("w"), GeneratorExit(), NotImplementedError("Could not run"))[:2]),
+]
+PUBLIC = [
+    pytest.param(check, id=f"{module.__name__.rpartition('.')[2]}.{name}")
+    for module in (getattr(checks, name) for name in checks.__all__)
+    if inspect.ismodule(module)
+    for name, check in inspect.getmembers(module, inspect.isfunction)
+    if check.__module__ == module.__name__ and list(inspect.signature(check).parameters) == ["answer"]
+]
+
+
+def test_all_public_checks_are_tried():
+    sources = (Path(__file__).parents[1] / "tools" / "exercises").glob("*.md")
+    used = [name for path in sources for name in re.findall(r"^checks\.(\w+\.\w+)\(", path.read_text(encoding="utf-8"), re.M)]
+    assert sorted(used) == sorted(case.id for case in PUBLIC)
+
+
+@pytest.mark.parametrize("check", PUBLIC)
+def test_no_answer_makes_a_public_check_raise(check):
+    for answer in HOSTILE:
+        for handed_in in (answer, lambda *case, answer=answer: answer, [answer], (answer, answer, answer)):
+            verdict = check(handed_in)
+            assert type(verdict) is Verdict and type(repr(verdict)) is str and not verdict
+    assert check(None).mark == check(...).mark == OPEN
+    assert check(lambda *case: None).mark == (OPEN if "function" in check(3).message else WRONG)
+
+
+@pytest.mark.parametrize("check", PUBLIC)
+def test_an_interrupt_passes(check):
+    if "function" not in check(3).message:  # a single answer is asked for
+        return
+    with pytest.raises(KeyboardInterrupt):
+        check(stops(KeyboardInterrupt()))

@@ -3,11 +3,13 @@
 The pictures kept in tests/artifacts show each notebook and each of its demos.
 """
 
+import re
 from pathlib import Path
 
 import browser as harness
 import nbformat
 import pytest
+from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 pytestmark = pytest.mark.browser
@@ -89,7 +91,8 @@ def test_notebook_runs_and_its_demos_answer(lab, browser, path):
         assert len(questions) >= 3
         assert notebook.errors() == []
     assert not found, "\n".join([path.name, *found])
-    assert demos or "widgets.Demo(" not in path.read_text(encoding="utf-8"), "the notebook makes a demo, but shows none"
+    made = re.search(r"widgets\.(Demo|LivingMap)\(", path.read_text(encoding="utf-8"))
+    assert demos or not made, "the notebook makes a demo, but shows none"
 
 
 # --- the harness itself, shown to notice what it is for -----------------------------------------------------------------------
@@ -244,3 +247,103 @@ def test_an_error_in_a_callback_is_noticed(opened):
         assert notebook.errors() == []
         demo.step(demo.sliders()[0])
         assert notebook.errors() == ["ValueError: lost"]
+
+
+# --- what a student saves -----------------------------------------------------------------------------------------------------
+
+SAVED = [
+    """
+from ood_helpers import plotting, widgets
+from ood_helpers.progress import progress
+import time
+
+for _ in progress(range(4), 4, "waiting"):
+    time.sleep(0.6)
+print("waited")
+""",
+    """
+print("before")
+figure, ax = plotting.figure(width=5, height=2.5)
+(line,) = ax.plot([0, 1], [0, 1])
+
+def update(slope):
+    line.set_ydata([0, slope])
+    return f"The slope is {slope}."
+
+widgets.Demo(figure, update, {"slope": widgets.slider("slope", [1, 2, 3], 1, "how steep")})
+""",
+    'widgets.Question("Which?", {"one": "It is not.", "two": "It is."}, "two")',
+    """
+trained, ax = plotting.figure(width=5, height=2.5)
+widgets.Live(trained, lambda: iter(range(9)), lambda steps: f"{steps} steps.", stop=9)
+""",
+    "print('after')",
+]
+
+
+def seen(page):
+    """What a reader sees of each code cell's outputs: texts, and 'picture' for each picture."""
+    return page.evaluate("""() => [...document.querySelectorAll('.jp-CodeCell')].map(cell => [...cell.querySelectorAll(
+        '.jp-OutputArea-child')].filter(child => child.offsetHeight > 0).flatMap(child => [
+            ...[...child.querySelectorAll('img')].filter(img => img.offsetHeight > 99).map(() => 'picture'),
+            ...child.innerText.split('\\n').map(line => line.trim()).filter(Boolean)]))""")
+
+
+LIVING = [
+    ["waited"],
+    ["before", "slope", "1", "Reset", "picture", "The slope is 1."],
+    ["Question. Which?", "one", "two", "Vote"],
+    ["Train", "Step", "Reset", "picture", "0 steps."],
+    ["after"],
+]
+LEFT = [
+    ["waited"],
+    ["before", "picture", "The slope is 1."],
+    ["Question. Which?", "one", "two", "Answer"],
+    ["picture", "0 steps."],
+    ["after"],
+]
+
+
+def ordered(cells):
+    return [sorted(cell) for cell in cells]
+
+
+def test_a_saved_notebook_keeps_pictures_and_words_without_its_kernel(lab, opened, browser):
+    with opened(*SAVED) as notebook:
+        page = notebook.page
+        notebook.run_all()
+        assert ordered(seen(page)) == ordered(LIVING)  # and nothing twice
+        for _ in range(3):  # a cell run again closes what it showed before
+            page.evaluate("""async () => {
+                jupyterapp.shell.currentWidget.content.activeCellIndex = 2;
+                await jupyterapp.commands.execute('notebook:run-cell');
+            }""")
+            notebook.settle()
+        assert ordered(seen(page)) == ordered(LIVING)
+        page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+        page.wait_for_function("!jupyterapp.shell.currentWidget.context.model.dirty")
+        name = page.evaluate("jupyterapp.shell.currentWidget.context.path")
+        page.reload()  # the kernel lives on: everything comes back to life
+        notebook = harness.Notebook(page)
+        page.wait_for_function("document.querySelectorAll('.ood-live').length === 3")
+        assert ordered(seen(page)) == ordered(LIVING)
+        assert notebook.errors() == []
+    with lab.open(browser, name) as notebook:  # a new kernel, which knows no widget
+        notebook.page.wait_for_selector(".ood-static")
+        notebook.page.wait_for_timeout(1000)  # for what the page may still have to say about dead widgets
+        assert ordered(seen(notebook.page)) == ordered(LEFT)
+        notebook.screenshot("saved-and-reopened")
+    stored = nbformat.read(lab.folder / name, as_version=4)
+    stored.cells[1].source += " "  # somebody else's, whom this Jupyter does not trust
+    nbformat.write(stored, lab.folder / f"copied-{name}")
+    with lab.open(browser, f"copied-{name}") as notebook:
+        notebook.page.wait_for_selector(".ood-static")
+        assert ordered(seen(notebook.page)) == ordered(LEFT)
+    page = browser.new_page()
+    page.set_content(HTMLExporter(exclude_input=True).from_notebook_node(stored)[0])
+    assert page.locator("img:visible").count() == 2
+    assert sorted(filter(None, page.locator("body").inner_text().split())) == sorted(
+        "T waited before The slope is 1. Question. Which? one two Answer 0 steps. after".split()
+    )
+    page.close()

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from ood_helpers import checks, plotting, widgets
+from ood_helpers import checks, data, models, plotting, widgets
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 import check_class
@@ -93,3 +93,23 @@ def test_too_little_disk_or_memory_is_said(monkeypatch):
     monkeypatch.setattr(check_class, "SYSTEM", 1e18)
     disk, memory = check_class.machine()
     assert "GB of disk are free" in disk and "close other programs" in memory
+
+
+def test_a_living_map_goes_through_its_positions_and_says_what_fails(capsys):
+    said = []
+
+    def sentence(width):
+        said.append(width)
+        if width == 3:
+            raise RuntimeError("three")
+        return f"width {width}"
+
+    networks = {width: models.mlp(width=width) for width in (2, 4)}
+    world = data.TwoGaussians()
+    living = widgets.LivingMap(networks, {"width": widgets.slider("width", [2, 4], 2, "")}, world=world, sentence=sentence)
+    assert checks.demos(seconds=5)
+    assert "2 moves" in capsys.readouterr().out and set(said) == {2, 4} and living.values == {"width": 2}
+    networks[3] = networks[2]
+    broken = widgets.LivingMap(networks, {"width": widgets.slider("width", [2, 3], 2, "")}, world=world, sentence=sentence)
+    assert not checks.demos(seconds=5)
+    assert "This setting failed: RuntimeError: three" in capsys.readouterr().out and broken.values == {"width": 2}

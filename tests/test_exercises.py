@@ -1,13 +1,23 @@
-"""Every stub is told that it is open, every solution passes, and every common wrong answer gets its own diagnosis."""
+"""Every stub is told that it is open, every solution passes, and every common wrong answer gets its own diagnosis.
 
+So do other right answers, in whatever container and precision they come, and wrong ones that are not in the sources.
+"""
+
+import functools
 import re
 import sys
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from ood_helpers.checks.answers import OPEN, RIGHT, WRONG
+from ood_helpers import checks
+from ood_helpers.checks.answers import OPEN, RIGHT, TOO_COARSE, WRONG
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 import make_exercises
@@ -51,6 +61,376 @@ def test_notebooks_hold_what_their_source_says(path):
         assert make_exercises.sources(stored) == make_exercises.sources(notebook), f"run tools/make_exercises.py: {target.name}"
 
 
+# --- other right answers, and wrong ones that look right ------------------------------------------------------------------------
+
+BIAS_FREE = "    model = copy.deepcopy(model)\n    for layer in model[::2]:\n        torch.nn.init.zeros_(layer.bias)\n"
+RIGHT_TOO = {
+    "00-1": ["import numpy as np\nconfidence_there = np.array([.979])", "confidence_there = 0.98", "confidence_there = '0.979'"],
+    "00-2": [
+        "def confidence(logits):\n    return (logits.max(1).values - logits.logsumexp(1)).exp()",
+        "def confidence(z):\n    z = z.numpy()\n    return [1 / sum(2.718281828459045 ** (row - max(row))) for row in z]",
+    ],
+    "00-4": [
+        "def open_share(model, u):\n    return (model(1e4 * u)[:, :-1].amax(1) > model(1e4 * u)[:, -1]).float().mean().item()",
+        "from ood_helpers import horizon\ndef open_share(model, u):\n    z = horizon.f0(model, u)\n"
+        "    return sum(row.argmax() != z.shape[1] - 1 for row in z) / len(u)",
+    ],
+    "01-3": [
+        f"def k_star(model, u):\n{BIAS_FREE}    z = model(u)\n    return z.shape[1] - 1 - z.flip(1).argmax(1)",
+        "def k_star(model, u):\n    return copy.deepcopy(model).double()(1e9 * u.double()).argmax(1).tolist()",
+        f"def k_star(model, u):\n{BIAS_FREE}    z = model(u)\n    return [int(torch.randint(4, (1,))) if row.eq(0).all()"
+        " else int(row.argmax()) for row in z]",
+    ],
+    "01-4": [
+        "def rate(model, u):\n    z = copy.deepcopy(model).double()(1e6 * u.double()) / 1e6\n"
+        "    return z.sort(1).values.diff(dim=1)[:, -1]"
+    ],
+    "01-5": [
+        f"def silent(model, u):\n{BIAS_FREE}    return (model[:-1](u) == 0).all(1).int()",
+        f"def silent(model, u):\n{BIAS_FREE}    return model[:-2](u).amax(1) <= 0",
+    ],
+    "02-1": ["price = 2.09", "price = np.float32(2.0905)"],
+    "02-2": ["reach = 48", "reach = 47", "reach = torch.tensor([47.44], dtype=torch.bfloat16)"],
+    "02-4": [
+        "def pull(logits):\n    logits.requires_grad_()\n    kl = -logits.log_softmax(1).mean(1)\n"
+        "    return torch.autograd.grad(kl.sum(), logits)[0]"
+    ],
+    "02-5": [
+        "def sure_share(t, gap):\n    t, gap = t.numpy(), gap.numpy()\n    edge, sure = np.log(9), 0.0\n"
+        "    for i in range(len(t) - 1):\n        a, b = sorted([gap[i], gap[i + 1]])\n"
+        "        part = float(abs(a) > edge) if a == b else (max(b - max(a, edge), 0) + max(min(b, -edge) - a, 0)) / (b - a)\n"
+        "        sure += part * (t[i + 1] - t[i])\n    return sure / (t[-1] - t[0])",
+    ],
+    "03-1": ["p_reject = 0", "p_reject = torch.tensor([[0.0]])"],
+    "03-3": ["def s3(logits):\n    p = logits.softmax(1)\n    return p[:, :-1].amax(1) + p[:, -1] / (logits.shape[1] - 1)"],
+    "03-5": ["share = 0.044"],
+    "04-1": ["c = -1.39", "c = -1.4"],
+    "04-2": [
+        "def three_losses(D_real, D_fake, C_real, y, C_fake, beta):\n    b = beta * losses.kl_to_uniform(C_fake)\n"
+        "    fool = logsigmoid(D_fake).mean()\n"
+        f"    return {form}".format(
+            "-logsigmoid(D_real).mean() - logsigmoid(-D_fake).mean(), b - fool, cross_entropy(C_real, y) + b"
+        )
+        for form in ("torch.stack([{}])", "np.array([float(x) for x in ({})])", "(x for x in ({}))", "[x.double() for x in ({})]")
+    ],
+    "04-4": ["from scipy.stats import entropy\ndef effective(counts):\n    return np.exp(entropy(counts))"],
+    "05-1": [
+        "verdicts = ['holds', 'holds in part', 'does not hold']",
+        "verdicts = np.array(['Holds', 'Holds in part', 'Does not hold'])",
+    ],
+    "05-2": ["confidence = 0.97"],
+    "05-3": ["def radius(dim):\n    return chi2(dim).ppf(0.9889) ** 0.5"],
+    "05-4": [
+        *(
+            "import statistics\ndef interval(values, picks):\n"
+            f"    q = statistics.quantiles(values[picks].mean(1), n=40, method='{method}')\n    return q[0], q[-1]"
+            for method in ("exclusive", "inclusive")
+        ),
+        *(
+            "def interval(values, picks):\n"
+            f"    return np.quantile(values[picks].mean(1), [0.025, 0.975], method='{method}').tolist()"
+            for method in (
+                "linear",
+                "lower",
+                "higher",
+                "nearest",
+                "midpoint",
+                "hazen",
+                "weibull",
+                "median_unbiased",
+                "inverted_cdf",
+            )
+        ),
+        "def interval(values, picks):\n    means, cut = sorted(values[picks].mean(1)), round(0.025 * len(picks))\n"
+        "    return torch.tensor([means[cut], means[-cut - 1]])",
+    ],
+    "05-5": [
+        "def limits(model, u):\n    side = (u @ model[0].weight.T).sign()\n"
+        "    first = torch.where(side == 0, model[0].bias.sigmoid(), (side + 1) / 2)\n"
+        "    return model[2:](first).softmax(1).amax(1)",
+        "def limits(model, u):\n    return model[2:]((u @ model[0].weight.T).heaviside(model[0].bias.sigmoid()))"
+        ".softmax(1).max(1).values.tolist()",
+    ],
+    "06-1": ["def to_face(x, u):\n    return min((float(v > 0) - p) / v for p, v in zip(x, u) if v != 0)"],
+    "06-2": ["from fractions import Fraction\nchance = Fraction(3, 4)", "chance = '0.75'"],
+    "06-3": [
+        "def log_odds(logits, n):\n    log_p = logits.double().log_softmax(1)\n    top = log_p[:, :n].argmax(1)\n"
+        "    others = log_p.clone()\n    others[range(len(log_p)), top] = -torch.inf\n"
+        "    return log_p[range(len(log_p)), top] - others.logsumexp(1)",
+    ],
+    "06-4": [
+        "def interval(weight, bias, low, high):\n    up, down = weight.clamp(min=0), weight.clamp(max=0)\n"
+        "    return torch.stack([up @ low + down @ high, up @ high + down @ low]) + bias",
+        "def interval(weight, bias, low, high):\n    ends = torch.stack([weight * low, weight * high])\n"
+        "    return [ends.amin(0).sum(1) + bias, ends.amax(0).sum(1) + bias]",
+    ],
+    "07-5": ["s = 3 / 20_000", "s = 1.5e-4"],
+    "08-1": ["nearest = 42.9"],
+    "08-2": [
+        "def step_off(feet, line, r):\n    points = []\n    for (x, y), (u, v) in zip(feet.tolist(), line.tolist()):\n"
+        "        points += [(x - s * r * v, y + s * r * u) for s in (1, -1)]\n"
+        "    return [p for p in reversed(points) if min(math.dist(p, foot) for foot in feet.tolist()) >= 0.999 * r]",
+        "def step_off(feet, line, r):\n    feet, line = feet.float(), line.float()\n"
+        "    points = torch.cat([feet + s * r * line.flip(1) * torch.tensor([1.0, -1.0]) for s in (1, -1)])\n"
+        "    points = points[(torch.cdist(points, feet) >= 0.999 * r).all(1)]\n"
+        "    return points[torch.randperm(len(points))].numpy()",
+    ],
+    "08-3": [
+        "changed = ['energy']",
+        "changed = 'energy'",
+        "changed = ('energy',)",
+        "import numpy as np\nchanged = np.array(['energy'])",
+    ],
+    "08-4": [
+        "def worst(w, b, x, r):\n    w, b, x = w.float(), b.float(), x.float()\n"
+        "    return 1 / (1 + (-(x @ w + b).abs() - r * w.norm()).exp())"
+    ],
+    "08-5": [  # no looser than asked: the greatest ratio of the densities in the ball itself
+        "def bound(x, r, mean, std_in, std_out, n_classes):\n    top = mean / (1 - std_in**2 / std_out**2)\n    way = top - x\n"
+        "    at = x + way * (r / way.norm(dim=1, keepdim=True)).clamp(max=1)\n"
+        "    log_b = ((at / std_out).square().sum(1) - ((at - mean) / std_in).square().sum(1)) / 2\n"
+        "    b = (std_out / std_in) ** 2 * log_b.exp()\n"
+        "    return (b + 1 / n_classes) / (b + 1)",
+    ],
+}
+WRONG_TOO = {
+    "00-1": [
+        ("confidence_there = torch.tensor([6.0, 2.0, 0.0, -2.0]).softmax(0)", "should be a number"),
+        ("confidence_there = True", "should be a number"),
+    ],
+    "00-2": [
+        ("def confidence(logits):\n    return logits.softmax(1).max(1)", "`.values`"),
+        ("def confidence(logits):\n    return logits.softmax(1).amax(1, keepdim=True)", "have the shape [7]; it has [7, 1]"),
+    ],
+    "00-4": [
+        ("def open_share(model, u):\n    return 59 / 60", "should be"),
+        ("def open_share(model, u):\n    return (model(1e6 * u).argmax(1) == 0).double().mean()", "should be"),
+    ],
+    "01-5": [
+        (f"def silent(model, u):\n{BIAS_FREE}    return (model[:-2](u) < 0).all(1)", "`<=`, not `<`"),
+        ("def silent(model, u):\n    return torch.zeros(len(u))", "should be"),
+    ],
+    "02-1": [("price = 0.22 + 2 * 0.93", "Rounded too early")],
+    "02-2": [("reach = 46", "not it"), ("reach = 49", "not it"), ("reach = 48.5", "not it")],
+    "02-5": [
+        (
+            "def sure_share(t, gap):\n    length = checks.confident.exact_share(t, gap) * (t[-1] - t[0])\n"
+            "    return length / t[-1]",
+            "should be",
+        )
+    ],
+    "03-5": [("share = 0.04", "Rounded too far")],
+    "04-2": [
+        (
+            "def three_losses(D_real, D_fake, C_real, y, C_fake, beta):\n    return cross_entropy(C_real, y)",
+            "Three losses are asked",
+        )
+    ],
+    "04-3": [("def covered(away):\n    return 0.5", "should be")],
+    "04-4": [
+        (
+            "from scipy.stats import entropy\ndef effective(counts):\n    p = counts[counts > 0] / 500\n"
+            "    return (-p * p.log()).sum().exp()",
+            "should be",
+        ),
+    ],
+    "05-5": [
+        (f"def limits(model, u):\n    return scores.max_softmax(model({alpha} * u))", "")
+        for alpha in ("1e10", "1e20", "1e30", "1e38")
+    ],
+    "06-3": [
+        (
+            "def log_odds(logits, n):\n    z = logits.double()\n    top, winner = z[:, :-1].max(1, keepdim=True)\n"
+            "    return top[:, 0] - z.scatter(1, winner, -torch.inf).logsumexp(1)",
+            "all but the *last* output",
+        ),
+    ],
+    "07-1": [("share = '50 %'", "should be a number")],
+    "08-2": [("def step_off(feet, line, r):\n    return feet", "have the shape")],
+    "08-3": [("changed = {'energie'}", "Take the names"), ("changed = 3", "a set such as")],
+    "08-5": [("def bound(x, r, mean, std_in, std_out, n_classes):\n    return torch.ones(len(x))", "should be")],
+}
+
+
+@pytest.mark.parametrize("path, setup, exercise", EXERCISES)
+def test_other_right_answers_pass_and_other_wrong_ones_do_not(path, setup, exercise, request):
+    name = request.node.callspec.id
+    for code in RIGHT_TOO.get(name, []):
+        assert make_exercises.judged(setup, code, exercise.check), code
+    for code, fragment in WRONG_TOO.get(name, []):
+        verdict = make_exercises.judged(setup, code, exercise.check)
+        assert verdict.mark == WRONG and fragment in verdict.message, (code, verdict)
+
+
+# --- containers, precisions, kinds of functions ---------------------------------------------------------------------------------
+
+
+def solved(setup, exercise):
+    """(the public check, the answer of the solution) of an exercise."""
+    module, check, name = re.fullmatch(r"checks\.(\w+)\.(\w+)\((\w+)\)", exercise.check).groups()
+    names = {}
+    exec(f"{setup}\n{exercise.solution}", names)
+    return getattr(getattr(checks, module), check), names[name]
+
+
+def tensor(x):
+    return torch.stack(list(map(tensor, x))) if isinstance(x, tuple | list) else torch.as_tensor(x).detach()
+
+
+def listed(x):
+    return tensor(x).tolist()
+
+
+def of_type(dtype):
+    """Each part of a result, of a tuple too, as a tensor of this type."""
+    return lambda x: tuple(map(of_type(dtype), x)) if isinstance(x, tuple) else tensor(x).to(dtype)
+
+
+SAME = {  # the same numbers in something else
+    "lists": listed,
+    "a tuple": lambda x: tuple(listed(x)) if tensor(x).ndim else (listed(x),),
+    "numpy": lambda x: tensor(x).numpy(),
+    "longdouble": lambda x: tensor(x).numpy().astype(np.longdouble),
+    "objects": lambda x: np.array(listed(x), dtype=object),
+    "one tensor": tensor,
+    "float64": of_type(torch.float64),
+    "float32": of_type(torch.float32),
+    "requires grad": lambda x: tensor(x).double().requires_grad_(),
+    "sparse": lambda x: tensor(x).reshape(tensor(x).shape or (1,)).to_sparse(),
+    "a generator": lambda x: (part for part in (listed(x) if tensor(x).ndim else [listed(x)])),
+}
+COARSE = {
+    "bfloat16": of_type(torch.bfloat16),
+    "float16": of_type(torch.float16),
+    "numpy's float16": lambda x: tensor(x).numpy().astype(np.float16),
+}
+OTHER = {  # what holds no real numbers, and what of it is shown
+    "meta": (lambda x: tensor(x).to("meta"), "device='meta'"),
+    "complex": (lambda x: tensor(x).to(torch.complex64), "j"),
+    "text": (lambda x: "four", "'four'"),
+    "a function": (lambda x: len, "built-in function len"),
+}
+
+
+@pytest.mark.parametrize("path, setup, exercise", EXERCISES)
+def test_numbers_may_come_in_any_container_and_in_any_precision_that_holds_them(path, setup, exercise):
+    check, answer = solved(setup, exercise)
+    if isinstance(answer, tuple | set):  # of names: tried above
+        return
+
+    def judged(change):
+        return check((lambda *case: change(answer(*case))) if callable(answer) else change(answer))
+
+    for name, change in SAME.items():
+        assert judged(change), (name, judged(change))
+    for name, change in COARSE.items():
+        verdict = judged(change)
+        assert verdict or TOO_COARSE in verdict.message, (name, verdict)
+    for name, (change, fragment) in OTHER.items():
+        verdict = judged(change)
+        assert verdict.mark == WRONG and fragment in verdict.message, (name, verdict)
+    if not callable(answer):
+        for kind in (np.float64, np.float32, Fraction, Decimal, str):
+            assert check(kind(float(answer))), kind
+        for bracketed in ([float(answer)], np.array([[float(answer)]]), torch.tensor([float(answer)])):
+            assert check(bracketed), bracketed
+        assert check([None]).mark == check((...,)).mark == OPEN
+
+
+def one_changed(x):
+    """The last number greater by 1."""
+    x = x.clone().reshape(-1)
+    x[-1] += 1
+    return x
+
+
+NEAR_MISSES = {
+    "a little more": lambda x: x + 5e-3,
+    "a little greater": lambda x: 1.005 * x,
+    "one entry": lambda x: one_changed(x).reshape(x.shape),
+    "one too few": lambda x: x[:-1] if x.ndim else x + 1,
+    "one too many": lambda x: torch.cat([x, x[-1:]]) if x.ndim else x - 1,
+}
+
+
+@pytest.mark.parametrize("path, setup, exercise", [p for p in EXERCISES if p.values[2].stub.startswith("def")])
+def test_near_misses_are_no_hits(path, setup, exercise):
+    check, answer = solved(setup, exercise)
+    for name, change in NEAR_MISSES.items():
+        verdict = check(lambda *case, change=change: change(tensor(answer(*case)).double()))
+        assert verdict.mark == WRONG, (name, verdict)
+
+
+@pytest.mark.parametrize("path, setup, exercise", EXERCISES)
+def test_an_axis_too_many_is_told_in_words_or_harmless(path, setup, exercise):
+    check, answer = solved(setup, exercise)
+    if not callable(answer) or exercise.title.startswith("Three players"):
+        return
+    asked = []
+    verdict = check(lambda *case: asked.append(tensor(answer(*case)).shape) or tensor(answer(*case))[..., None])
+    if asked[0]:  # several numbers
+        shapes = f"should have the shape {list(asked[0])}; it has {[*asked[0], 1]}"
+        assert shapes in verdict.message and "The numbers are right" in verdict.message, verdict
+    else:
+        assert verdict, verdict
+
+
+class AsModule(nn.Module):
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, *case):
+        return self.answer(*case)
+
+
+def buffered(answer):
+    """A function that writes every result into the same array, as far as its shape allows."""
+    kept = {}
+
+    def again(*case):
+        result = tensor(answer(*case)).double()
+        return kept.setdefault(result.shape, torch.empty_like(result)).copy_(result)
+
+    return again
+
+
+KINDS = {
+    "partial": lambda answer: functools.partial(lambda answer, *case: answer(*case), answer),
+    "a module": AsModule,
+    "defaults": lambda answer: lambda *case, verbose=False: answer(*case),
+    "a buffer": buffered,
+}
+FUNCTIONS = [p for p in EXERCISES if p.values[2].stub.startswith("def")]
+
+
+@pytest.mark.parametrize("path, setup, exercise", FUNCTIONS)
+def test_a_function_may_be_anything_that_can_be_called(path, setup, exercise):
+    check, answer = solved(setup, exercise)
+    for name, kind in KINDS.items():
+        assert check(kind(answer)), (name, check(kind(answer)))
+    first = []
+    constant = check(lambda *case: first.append(tensor(answer(*case))) or first[0])
+    assert constant.mark == WRONG, "what is right for the first case only"
+
+
+@pytest.mark.parametrize("path, setup, exercise", EXERCISES)
+def test_what_a_notebook_has_set_does_not_count(path, setup, exercise):
+    check, answer = solved(setup, exercise)
+    errors = np.geterr()
+    try:
+        torch.set_default_device("meta")
+        torch.set_grad_enabled(False)
+        np.seterr(all="raise")
+        with torch.inference_mode():
+            verdict = check(answer)
+    finally:
+        torch.set_default_device(None)
+        torch.set_grad_enabled(True)
+        np.seterr(**errors)
+    assert verdict, verdict
+
+
 def text_of(path):
     return "\n\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
 
@@ -63,6 +443,8 @@ x = 1
 ```
 
 ## One
+
+Minutes: 7
 
 How much?
 
@@ -102,23 +484,21 @@ def test_a_source_is_read_part_by_part():
     assert make_exercises.judged(setup, exercise.solution, exercise.check) is True
 
 
-@pytest.mark.parametrize("part", ["Hint: More than none.", "Why: Because.", "How much?", "```python stub\ny = ...\n```"])
+@pytest.mark.parametrize(
+    "part", ["Minutes: 7", "Hint: More than none.", "Why: Because.", "How much?", "```python stub\ny = ...\n```"]
+)
 def test_a_missing_part_is_named(part):
-    with pytest.raises(ValueError, match=r"'One' has no (hints|why|question|stub)"):
+    with pytest.raises(ValueError, match=r"'One' has no (minutes|hints|why|question|stub)"):
         make_exercises.parse(GOOD.replace(part, ""))
 
 
-def test_exercises_stand_before_the_summary_and_are_replaced_not_repeated():
-    cells = make_exercises.exercise_cells(*make_exercises.parse(GOOD), "01_x")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# T\n\nlast words\n\n## Summary\n\n- one")])
-    for _ in range(2):
-        notebook.cells = make_exercises.with_exercises(notebook, cells)
-        assert [cell.source.split("\n")[0] for cell in notebook.cells] == [
-            "# T",
-            "## Exercises",
-            "x = 1",
-            "### Exercise 1: One",
-            "y = ...",
-            "## Summary",
-        ]
-        assert notebook.cells[0].source == "# T\n\nlast words" and notebook.cells[-1].source == "## Summary\n\n- one"
+def test_a_sheet_opens_with_its_minutes_and_folds_its_hints():
+    opening, setup, question, stub = make_exercises.sheet(*make_exercises.parse(GOOD), "01_x", "X: why?").cells
+    assert opening.source.startswith("# Exercises: X: why?") and "about 7 minutes" in opening.source
+    assert (setup.source, stub.source) == ("x = 1", "y = ...\n\ny == x")
+    assert "*7 minutes.* How much?" in question.source and "<details><summary>Hint</summary>" in question.source
+
+
+def test_every_notebook_leads_to_its_exercises():
+    for path in SOURCES:
+        assert f"](exercises/{path.stem}.ipynb)" in text_of(make_exercises.NOTEBOOKS / f"{path.stem}.ipynb")

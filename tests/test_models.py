@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from torch import nn
 from torch.nn.utils import prune
 
+from ood_helpers import models
 from ood_helpers.models import ACTIVATIONS, Stack, discriminator, generator, mlp
 
 
@@ -273,9 +274,9 @@ def test_what_a_stack_cannot_hold_is_refused_by_name_and_left_as_it_is(name):
     flags = [p.requires_grad for p in model.parameters()]
     places = [p.data_ptr() for p in model.parameters() if p.layout == torch.strided and not nn.parameter.is_lazy(p)]
     modes = [module.training for module in model.modules()]
-    for models in ([model], [small(1), model]):
-        with pytest.raises(ValueError, match=says.replace("network 0", f"network {len(models) - 1}")):
-            Stack(models)
+    for networks in ([model], [small(1), model]):
+        with pytest.raises(ValueError, match=says.replace("network 0", f"network {len(networks) - 1}")):
+            Stack(networks)
     assert [p.requires_grad for p in model.parameters()] == flags
     assert [p.data_ptr() for p in model.parameters() if p.layout == torch.strided and not nn.parameter.is_lazy(p)] == places
     assert [module.training for module in model.modules()] == modes
@@ -364,3 +365,18 @@ def test_a_network_that_was_changed_meanwhile_is_named():
     with torch.no_grad():
         stack.weights[0] += 1
     assert models[0][0].weight.abs().max() < 1  # the others have been released
+
+
+def test_networks_of_several_seeds_are_those_of_each_seed():
+    for seed, network in zip((3, 5), models.mlps((3, 5), width=4), strict=True):
+        alone = models.mlp(width=4, generator=torch.Generator().manual_seed(seed))
+        assert all(torch.equal(a, b) for a, b in zip(network.parameters(), alone.parameters(), strict=True))
+
+
+def test_a_shaken_network_is_a_copy_with_noise_of_the_given_size():
+    model = models.mlp(width=300)
+    before = [p.clone() for p in model.parameters()]
+    noisy = models.shaken(model, 0.1, torch.Generator().manual_seed(0))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    noise = torch.cat([(a - b).flatten() for a, b in zip(noisy.parameters(), before, strict=True)]).detach()
+    assert 0.098 < noise.std() < 0.102 and abs(noise.mean()) < 0.002

@@ -210,3 +210,7 @@ def test_a_table_is_markdown_whose_ranges_stay_in_one_line(monkeypatch):
         "| 100 | 0.5 [0.4,\xa00.6] |",
     ]
     assert data["text/plain"] == data["text/markdown"]
+
+
+def test_a_spread_is_said_from_the_smallest_to_the_largest():
+    assert plotting.spread([0.5, 0.25, 1], ".0%") == "25% … 100%" and plotting.spread([2, 1]) == "1.00 … 2.00"

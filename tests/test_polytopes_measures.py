@@ -515,6 +515,11 @@ def test_a_small_lead_is_a_lead():
     assert measures.class_areas(polytopes) == pytest.approx([2, 2], rel=0.02)
 
 
+def test_a_lead_of_few_digits_is_a_lead():
+    """Three in 10¹¹ of a logit are more than its rounding."""
+    assert measures.class_areas(linear([[0, 0], [0, 0]], [1, 1 + 3e-11], -1, 1)) == pytest.approx([0, 4])
+
+
 def test_discs_that_overlap_a_little_are_refused():
     square = linear([[1, 0], [0, 1]], [0, 0])
     with pytest.raises(ValueError, match="overlap"):

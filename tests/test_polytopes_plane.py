@@ -517,3 +517,22 @@ def test_kinks_that_meet_but_for_rounding_are_told(seed):
     polytopes = plane(build([weight, np.ones((2, 10))], [-weight @ [0.3, 0.7], np.zeros(2)]), -1, 1)
     assert len(polytopes) == 20
     assert_exact(polytopes)
+
+
+@pytest.mark.parametrize(
+    ("p", "q", "a", "b", "d", "s", "box"),
+    [
+        (3, 11, 1, 5, 2.0**-19, 2048, (-2.7, 1.9)),
+        (7, 19, 2, 9, 2.0**-25, 2048, (-2.7, 1.9)),
+        (11, 17, 4, 10, 2.0**-17, 128, (-2.7, 1.9)),
+        (3, 19, 2, 2, 2.0**-28, 128, (-1, 1)),
+    ],
+)
+def test_a_kink_through_the_corner_of_a_needle_makes_no_sliver(p, q, a, b, d, s, box):
+    """Three lines through (a/p, b/q), two of them of the first layer and at an angle of d or so: six polytopes.
+
+    Rounding shifts the corner along the needle by much more than the third line, of the second layer, is apart from it there.
+    """
+    weights = [[[0, q], [d * p, q], [s * d * p, q]], [[0, 0, 1]], [[1], [-1]]]
+    polytopes = plane(build(weights, [[-b, -b - d * a, q + s * p], [-q - s * p - b - s * d * a], [0, 0]]), *box)
+    assert len(polytopes) == 6

@@ -130,6 +130,17 @@ controls = {
 }
 widgets.Demo(figure, update, controls, {"Wide": {"height": 3, "hue": "red", "width": 8}})
 """
+MAP = """
+from ood_helpers import data, models, widgets
+
+networks = dict(zip((1, 2, 300), [models.mlp(width=width) for width in (4, 5, 300)]))
+widgets.LivingMap(
+    networks,
+    {"which": widgets.slider("which", [1, 2, 300], 1, "which network")},
+    world=data.TwoGaussians(),
+    sentence=lambda which: f"This is network {which}.",
+)
+"""
 QUESTION = 'widgets.Question("How *many*?", {"one": "Too few.", "two": "Just `so`."}, "two")'
 
 
@@ -149,7 +160,9 @@ def small(tmp_path_factory):
     text = new_markdown_cell(
         "## A formula\n\nIt says $$ \\frac{a}{b} \\le 1, $$ and [the next](11_second.ipynb#the-end) goes on."
     )
-    nbformat.write(lesson("First: why?", text, new_code_cell(DEMO), new_code_cell(QUESTION)), folder / "10_first.ipynb")
+    nbformat.write(
+        lesson("First: why?", text, new_code_cell(DEMO), new_code_cell(QUESTION), new_code_cell(MAP)), folder / "10_first.ipynb"
+    )
     nbformat.write(lesson("Second: so", new_markdown_cell("## The end\n\nDone.")), folder / "11_second.ipynb")
     out = folder / "site"
     command = [sys.executable, ROOT / "tools" / "make_site.py", "--out", out, *sorted(folder.glob("*.ipynb"))]
@@ -204,6 +217,23 @@ def test_sliders_presets_and_choices_move_picture_and_sentence_by_keyboard(small
 
 
 @pytest.mark.browser
+def test_a_living_map_moves_without_a_kernel_and_fetches_a_wide_network_when_wanted(small, reader):
+    reader.goto((small / "10_first.html").as_uri())
+    living = reader.locator(".living-map")
+    assert living.locator("img").count() == 1  # what remains without JavaScript, or before the map is in sight
+    living.scroll_into_view_if_needed()
+    reader.wait_for_selector(".ood-map canvas[data-drawn]")
+    assert living.locator(".said").inner_text() == "This is network 1." and living.locator("img").count() == 0
+    pictures = [living.locator("canvas").evaluate("canvas => canvas.toDataURL()")]
+    for number in (2, 300):
+        living.locator("input[type=range]").press("ArrowRight")
+        reader.wait_for_function("before => document.querySelector('.ood-map canvas').toDataURL() !== before", arg=pictures[-1])
+        pictures.append(living.locator("canvas").evaluate("canvas => canvas.toDataURL()"))
+        assert living.locator(".said").inner_text() == f"This is network {number}."
+    assert [file.name for file in (small / "demos" / "10_first").glob("map-1-*.js")] == ["map-1-2.js"]
+
+
+@pytest.mark.browser
 def test_a_question_answers_a_formula_is_drawn_and_links_lead_on_and_back(small, reader):
     reader.goto((small / "index.html").as_uri())
     reader.get_by_role("link", name="10 First").click()
@@ -226,7 +256,8 @@ def test_a_question_answers_a_formula_is_drawn_and_links_lead_on_and_back(small,
 
 def test_the_pictures_are_small_and_a_cell_that_fails_is_named(small, tmp_path, capsys):
     (stored,) = (small / "demos" / "10_first").glob("demos.json")
-    (demo,) = json.loads(stored.read_text())["demos"].values()
+    demo, living = json.loads(stored.read_text())["demos"].values()
+    assert living["map"] == 1 and living["sentence"] == "This is network 1."
     assert len(demo["positions"]) == demo_pictures.MOST < demo["of"]
     pictures = list(stored.parent.glob("*.webp"))
     assert sum(file.stat().st_size for file in pictures) < 400_000 and len(pictures) == len(demo["positions"]) + 1
@@ -303,8 +334,8 @@ def test_no_link_of_a_page_is_dead_and_nothing_comes_from_the_network(site, page
 
 def test_every_page_is_reached_and_a_dead_link_is_noticed(site, tmp_path):
     assert dead(site / "index.html") == []
-    notebooks = [page.url for page in PAGES if not page.is_solution]
-    assert addresses(site / "index.html").links == [url for page in PAGES if not page.is_solution for url in row(page)]
+    notebooks = [page.url for page in PAGES if not page.kind]
+    assert addresses(site / "index.html").links == [url for page in PAGES if not page.kind for url in row(page)]
     assert 'rel="next" class="next">' not in (site / notebooks[-1]).read_text()
     assert "url(" not in (site / "style.css").read_text() and "@import" not in (site / "style.css").read_text()
     bad = tmp_path / "bad.html"
@@ -314,8 +345,7 @@ def test_every_page_is_reached_and_a_dead_link_is_noticed(site, tmp_path):
 
 def row(page):
     """The links of a page's row in the table of contents."""
-    solutions = f"solutions/{page.name}.html"
-    return [page.url, solutions] if solutions in [p.url for p in PAGES] else [page.url]
+    return [p.url for p in PAGES if p.name == page.name]
 
 
 @pytest.mark.browser

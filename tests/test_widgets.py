@@ -2,12 +2,20 @@
 
 import asyncio
 import base64
+import gc
 import io
+import re
 import time
+import types
+import weakref
 
 import ipywidgets
 import numpy as np
 import pytest
+import run_notebooks
+import torch
+from ipywidgets.widgets.widget import _instances as instances
+from matplotlib.figure import Figure
 from PIL import Image
 
 from ood_helpers import plotting, widgets
@@ -88,14 +96,95 @@ def test_an_error_is_shown_and_the_picture_stays():
     assert "RuntimeError" not in demo.text.value
 
 
-def test_a_reader_without_a_kernel_gets_picture_and_sentence(monkeypatch):
-    shown = []
-    monkeypatch.setattr("ood_helpers.widgets.demo.display", lambda bundle, raw: shown.append((bundle, raw)))
+@pytest.fixture
+def displayed(monkeypatch):
+    """The bundles that a cell has displayed, as they come."""
+    bundles = []
+    monkeypatch.setattr("ood_helpers.widgets.page.display", lambda bundle, **_: bundles.append(bundle))
+    return bundles
+
+
+def test_a_reader_without_a_kernel_gets_picture_and_sentence(displayed):
     demo, _ = make()
     demo._ipython_display_()
-    ((bundle, raw),) = shown
-    assert raw and {"application/vnd.jupyter.widget-view+json", "image/png", "text/markdown", "text/plain"} <= set(bundle)
-    assert bundle["text/markdown"] == demo.sentence
+    picture, words, widget = displayed  # an output each: JupyterLab does not fall back from one form to another
+    assert set(picture) == {"image/png", "text/plain"} and picture["text/plain"] == demo.sentence
+    assert re.fullmatch(run_notebooks.STANDS_FOR_A_WIDGET, words["text/markdown"], re.DOTALL)[1] == demo.sentence
+    assert widget["application/vnd.jupyter.widget-view+json"]["model_id"] == demo.box.model_id
+
+
+class Shell:
+    """What IPython is to a cell: which cell and which run it is, and the memory of results."""
+
+    def __init__(self):
+        self.user_ns, self.user_ns_hidden = {}, {}
+        self.history_manager = types.SimpleNamespace(output_hist={})
+        self.displayhook = types.SimpleNamespace(_=None, __=None, ___=None)
+        self.cell, self.run = None, 0
+
+    def get_parent(self):
+        return {"metadata": {"cellId": self.cell}, "header": {"msg_id": self.run}}
+
+    def show(self, cell, *items):
+        """Run a cell that ends in the last of `items`, as IPython does."""
+        self.cell, self.run = cell, self.run + 1
+        for item in items:
+            item._ipython_display_()
+        self.history_manager.output_hist[self.run] = self.user_ns[f"_{self.run}"] = items[-1]
+        self.user_ns_hidden["_"] = self.displayhook._ = items[-1]
+
+
+@pytest.fixture
+def shell(monkeypatch, displayed):
+    monkeypatch.setattr("ood_helpers.widgets.page._shown", {})
+    shell = Shell()
+    monkeypatch.setattr("ood_helpers.widgets.page.get_ipython", lambda: shell)
+    return shell
+
+
+def question():
+    return widgets.Question("Which?", {"one": "No.", "two": "Yes."}, "two")
+
+
+def training():
+    figure, _ = plotting.figure()
+    return widgets.Live(figure, lambda: iter(range(9)), lambda steps: f"{steps} steps.", stop=9)
+
+
+@pytest.mark.parametrize("kind", [lambda: make()[0], question, training], ids=["demo", "question", "training"])
+def test_a_cell_that_is_run_again_closes_what_it_showed_before(shell, kind):
+    shell.show("other", kept := kind())
+    shell.show("cell", kind())
+    alive = len(instances)
+    old = [weakref.ref(shell.user_ns["_2"])]
+    for _ in range(3):
+        shell.show("cell", kind())
+        old.append(weakref.ref(shell.displayhook._))
+        assert len(instances) == alive
+    gc.collect()
+    assert [was() is None for was in old] == [True, True, True, False]
+    assert kept.box.comm is not None
+
+
+def test_one_run_may_show_two_demos_and_one_demo_twice(shell):
+    (first, _), (second, _) = make(), make()
+    shell.show("cell", first, second, first)
+    shell.show("below", second)
+    shell.show("cell", first)
+    assert first.box.comm is not None and second.box.comm is not None
+    shell.show("cell", make()[0])
+    assert first.box.comm is None and second.box.comm is not None
+
+
+def test_controls_of_another_cell_stay_alive_and_no_longer_move_the_demo_before(shell):
+    controls = {"height": widgets.slider("height", [1, 2, 3], 1, "")}
+    figure, _ = plotting.figure()
+    moved = []
+    for name in "ab":
+        shell.show("cell", widgets.Demo(figure, lambda height, name=name: moved.append(name) or f"It is {height}.", controls))
+    moved.clear()
+    controls["height"].value = 2
+    assert moved == ["b"] and controls["height"].comm is not None
 
 
 @pytest.mark.parametrize(
@@ -124,6 +213,130 @@ def test_a_preset_that_would_do_nothing_is_refused(presets, says):
     demo, figure = make()
     with pytest.raises(ValueError, match=says):
         widgets.Demo(figure, demo.update, demo.controls, presets)
+
+
+def one_control(control, update=lambda **_: "fine", **kwargs):
+    return widgets.Demo(plotting.figure(width=3, height=2)[0], update, {"n": control}, **kwargs)
+
+
+def numbers(*options):
+    return widgets.slider("n", options or (1, 2, 3), *(options or (1,))[:1], "how many")
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("options", "value", "says"),
+    [
+        ([], 1, "options of 'x' are empty: give at least one value"),
+        (iter([]), 1, "are empty"),
+        ([np.zeros(2), np.ones(2)], 0, r"must be numbers, texts .* not array\(\[0., 0.\]\); take a name for each"),
+        ([np.zeros(()), 1], 1, "must be numbers, texts"),
+        ([torch.zeros(1), torch.ones(1)], 0, "must be numbers, texts"),
+        ([[1, 2, 3], [4, 5, 6]], 1, "must be numbers, texts"),
+        ([(1, 2, [3])], 1, "must be numbers, texts"),
+        ([1.0, NAN], 1.0, "must be numbers, texts .* not nan"),
+        ([1.0, (1, 2, NAN)], 1.0, "must be numbers, texts .* not nan"),
+        ([("a", NAN), ("b", 2.0)], 2.0, "must be numbers, texts .* not nan"),
+        ([None, 1], None, "must be numbers, texts .* not None"),
+        ([(1, 2), (3, 4)], (1, 2), r"\(1, 2\) could be either. Give each option its text"),
+        ([(1, 2), (3, 4)], 2, "could be either"),
+        ([("a", 1), 2], 1, r"not both; \('a', 1\) could be either"),
+        ([("a", 1), ("b", 2), (3, 4, 5)], 1, "could be either"),
+        ([("a", 1), ("a", 2)], 1, "the texts of the options of 'x' must differ; 'a' is there 2 times"),
+        ([1, "1"], 1, "the texts of the options"),
+        ([("a", 1), ("b", 1)], 1, "the values of the options of 'x' must differ; 1 is there 2 times"),
+        ([1, 1.0], 1, "the values of the options"),
+        ([1, 2], NAN, "value must be one of"),
+        ([1, 2], np.array([1, 2]), "value must be one of"),
+        ("ab", "a", "must be a list of values"),
+        ({"a": 1}, 1, "must be a list of values"),
+        (3, 3, "must be a list of values"),
+    ],
+)
+@pytest.mark.parametrize("make_control", [widgets.slider, widgets.choice])
+def test_options_that_cannot_be_told_apart_are_refused(make_control, options, value, says):
+    with pytest.raises((ValueError, TypeError), match=says):
+        make_control("x", options, value, "")
+
+
+@pytest.mark.parametrize("options", [iter([1, 2, 3]), range(1, 4), np.array([1, 2, 3]), (1, 2, 3), {1: 0, 2: 0, 3: 0}.keys()])
+def test_options_may_be_anything_that_can_be_gone_through_once(options):
+    demo = one_control(widgets.choice("n", options, 2, ""), presets={"Three": {"n": 3}})
+    buttons(demo)["Three"].click()
+    assert demo.values == {"n": 3} and demo.error is None
+
+
+def test_tuples_can_be_values_and_texts_have_theirs():
+    demo = one_control(widgets.slider("n", [("wide", (3, 4)), ("deep", (1, 9))], (1, 9), ""), presets={"Wide": {"n": (3, 4)}})
+    buttons(demo)["Wide"].click()
+    assert demo.values == {"n": (3, 4)}
+    assert one_control(widgets.choice("n", [(1, 2, 3), (4, 5, 6)], (4, 5, 6), "")).values == {"n": (4, 5, 6)}
+
+
+@pytest.mark.parametrize(
+    ("make_demo", "says"),
+    [
+        (
+            lambda: one_control(numbers(), lambda m: ""),
+            "update must be a function of the controls n; it takes .*: missing a required argument: 'm'",
+        ),
+        (lambda: one_control(numbers(), lambda: ""), "update must be a function of the controls n"),
+        (lambda: one_control(numbers(), lambda n, m: ""), "update must be a function .* missing a required argument: 'm'"),
+        (lambda: one_control(numbers(), lambda n, /: ""), "update must be a function of the controls n"),
+        (lambda: one_control(numbers(), None), "update must be a function of the controls n; got None"),
+        (lambda: one_control(numbers(), "fine"), "update must be a function"),
+        (lambda: one_control(ipywidgets.IntSlider(3)), "control 'n' must be made by `slider` or `choice`; got IntSlider"),
+        (lambda: one_control(ipywidgets.Checkbox()), "control 'n' must be made by"),
+        (lambda: one_control([1, 2]), "control 'n' must be made by"),
+        (lambda: one_control(ipywidgets.SelectMultiple(options=[1, 2])), "n must be one of"),
+        (lambda: one_control(ipywidgets.Dropdown(options=[1, NAN])), "the options of 'n' must be numbers"),
+        (lambda: one_control(ipywidgets.Dropdown(options=[1, 2], value=None)), r"n must be one of \[1, 2\]; got None"),
+        (lambda: one_control(ipywidgets.Dropdown(options=[])), "the options of 'n' are empty"),
+        (lambda: one_control(numbers(), presets={"": {"n": 2}}), "each name in presets must not be empty"),
+        (lambda: one_control(numbers(), presets={" ": {"n": 2}}), "each name in presets must not be empty"),
+        (lambda: one_control(numbers(), presets={2: {"n": 2}}), "each name in presets must be a text; got 2"),
+        (lambda: one_control(numbers(), presets={"Two": {}}), "preset 'Two' must set at least one control"),
+        (lambda: one_control(numbers(), presets={"Two": 2}), "preset 'Two' must be a dict; got 2"),
+        (lambda: one_control(numbers(), presets={"Two": None}), "preset 'Two' must be a dict"),
+        (lambda: one_control(numbers(), presets=["Two"]), "presets must be a dict"),
+        (lambda: one_control(numbers(), presets={"Odd": {"n": np.array([1, 2])}}), "preset 'Odd': n must be one of"),
+        (lambda: one_control(numbers(), presets={"Odd": {"n": [1]}}), "preset 'Odd': n must be one of"),
+        (lambda: one_control(numbers(), presets={"Odd": {"n": NAN}}), "preset 'Odd': n must be one of"),
+        (lambda: widgets.Demo(plotting.figure(width=3, height=2), lambda n: "", {"n": numbers()}), "figure must be the figure"),
+        (lambda: widgets.Demo(Figure(), lambda n: "", {"n": numbers()}), "figure must be the figure"),
+        (lambda: widgets.Demo(plotting.figure()[0], lambda n: "", [numbers()]), "controls must be a dict"),
+        (lambda: widgets.Demo(plotting.figure()[0], lambda **_: "", {1: numbers()}), "each name in controls must be a text"),
+        (lambda: widgets.slider("", [1], 1, ""), "label must not be empty"),
+        (lambda: widgets.slider(3, [1], 1, ""), "label must be a text"),
+        (lambda: widgets.choice("n", [1], 1, None), "tooltip must be a text"),
+    ],
+)
+def test_what_a_demo_cannot_use_is_refused_when_it_is_made(make_demo, says):
+    with pytest.raises((ValueError, TypeError), match=says):
+        make_demo()
+
+
+@pytest.mark.parametrize(
+    ("start", "draw", "says"),
+    [
+        (None, str, "start must be a function of nothing; got None"),
+        (lambda seed: iter(()), str, "start must be a function of nothing; it takes .*'seed'"),
+        (lambda: None, str, "start must return an iterator .* it returned None"),
+        (lambda: 3, str, "start must return an iterator"),
+        (lambda: iter(()), None, "draw must be a function of the number of steps; got None"),
+        (lambda: iter(()), lambda: "", "draw must be a function of the number of steps; it takes"),
+        (lambda: iter(()), lambda a, b: "", "draw must be a function of the number of steps"),
+        (lambda: iter(()), lambda steps: None, "must return the sentence"),
+    ],
+)
+def test_what_a_training_cannot_use_is_refused_when_it_is_made(start, draw, says):
+    figure, _ = plotting.figure(width=3, height=2)
+    with pytest.raises(TypeError, match=says):
+        widgets.Live(figure, start, draw)
+    with pytest.raises(TypeError, match="figure must be the figure"):
+        widgets.Live(None, lambda: iter(()), str)
 
 
 def test_an_update_that_returns_no_sentence_is_told_so():
@@ -260,13 +473,28 @@ def test_a_question_says_whether_a_choice_is_right_and_why():
     assert "✓" in question.text.value and "Because it is." in question.text.value
 
 
-def test_a_question_without_a_kernel_folds_its_answer(monkeypatch):
-    shown = []
-    monkeypatch.setattr("ood_helpers.widgets.question.display", lambda bundle, raw: shown.append((bundle, raw)))
+def test_in_a_vote_hands_are_counted_and_the_answer_waits():
+    question = widgets.Question("Which?", ANSWERS, "two")
+    question.choices["a <b>"].click()
+    question.voting.value = True
+    assert question.text.value == "" and question.opening.layout.visibility == "visible"
+    for choice in ("two", "a <b>", "two"):
+        question.choices[choice].click()
+    assert [button.description for button in question.choices.values()] == ["a <b> · 1", "two · 2"]
+    assert question.text.value == "" and not any(button.icon for button in question.choices.values())
+    question.opening.click()
+    assert [button.description for button in question.choices.values()] == ["a <b> · 1", "two · 2"]
+    assert "✓" in question.text.value and question.choices["two"].icon == "check" and not question.choices["a <b>"].icon
+    assert not question.voting.value and question.opening.layout.visibility == "hidden"
+    question.voting.value = True
+    assert [button.description for button in question.choices.values()] == ["a <b>", "two"] and question.text.value == ""
+
+
+def test_a_question_without_a_kernel_folds_its_answer(displayed):
     widgets.Question("Which?", ANSWERS, "two")._ipython_display_()
-    ((bundle, raw),) = shown
-    asked, folded = bundle["text/markdown"].split("<details>")
-    assert raw and "application/vnd.jupyter.widget-view+json" in bundle
+    words, widget = displayed
+    asked, folded = words["text/markdown"].split("<details>")
+    assert "application/vnd.jupyter.widget-view+json" in widget
     assert "Which?" in asked and "- two" in asked and "Because" not in asked
     assert folded.index("**two.** Because it is.") < folded.index("*a <b>?* No `x`") < folded.index("</details>")
 
@@ -275,3 +503,23 @@ def test_a_question_without_a_kernel_folds_its_answer(monkeypatch):
 def test_a_question_needs_its_right_answer_among_two(answers, right):
     with pytest.raises(ValueError, match="right must be one of at least two answers"):
         widgets.Question("Which?", answers, right)
+
+
+@pytest.mark.parametrize(
+    ("question", "answers", "right", "says"),
+    [
+        ("", ANSWERS, "two", "question must not be empty"),
+        (None, ANSWERS, "two", "question must be a text"),
+        ("Which?", {"": "No.", "two": "Yes."}, "two", "each name in answers must not be empty"),
+        ("Which?", {1: "No.", "two": "Yes."}, "two", "each name in answers must be a text; got 1"),
+        ("Which?", {"one": "", "two": "Yes."}, "two", "what is said of 'one' must not be empty"),
+        ("Which?", {"one": None, "two": "Yes."}, "two", "what is said of 'one' must be a text"),
+        ("Which?", ["one", "two"], "two", "answers must be a dict"),
+        ("Which?", ANSWERS, ["two"], "right must be a text"),
+        ("Which?", ANSWERS, "", "right must not be empty"),
+        ("Which?", {}, "two", "right must be one of at least two answers"),
+    ],
+)
+def test_what_a_question_cannot_show_is_refused_when_it_is_made(question, answers, right, says):
+    with pytest.raises((ValueError, TypeError), match=says):
+        widgets.Question(question, answers, right)

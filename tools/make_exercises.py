@@ -1,10 +1,11 @@
 """Make the exercises of every notebook, and their solutions, from one source each.
 
-    python tools/make_exercises.py        writes notebooks/NN_name.ipynb (its exercises) and notebooks/solutions/NN_name.ipynb
+    python tools/make_exercises.py        writes notebooks/exercises/NN_name.ipynb and notebooks/solutions/NN_name.ipynb
 
 A source is tools/exercises/NN_name.md. After a first block of imports (`python setup`) each exercise is
 
     ## A title
+    Minutes: how many, stated honestly
     The question.
     ```python stub             what the reader starts from; it must run
     ```python check            one expression that judges it
@@ -27,7 +28,6 @@ from run_notebooks import METADATA, NOTEBOOKS, write
 
 SOURCES = Path(__file__).parent / "exercises"
 FENCE = re.compile(r"^```python (stub|check|solution|wrong|setup)(?: \"([^\"\n]*)\")?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-TAG = "exercise"
 
 
 @dataclass
@@ -35,6 +35,7 @@ class Exercise:
     """One exercise; `wrong` holds pairs (code, fragment of the diagnosis)."""
 
     title: str
+    minutes: int = 0
     question: str = ""
     stub: str = ""
     check: str = ""
@@ -60,11 +61,12 @@ def _exercise(title, body):
             exercise.wrong.append((code.strip(), fragment))
         else:
             setattr(exercise, kind, code.strip())
-    exercise.question = body.split("```python", 1)[0].strip()
+    minutes, exercise.question = re.match(r"\s*(?:Minutes: (\d+)\n)?(.*?)(?:```python|$)", body, re.DOTALL).groups()
+    exercise.minutes, exercise.question = int(minutes or 0), exercise.question.strip()
     paragraphs = [p.strip() for p in re.split(r"\n{2,}", FENCE.sub("\n\n", body))]
     exercise.hints = [p.removeprefix("Hint:").strip() for p in paragraphs if p.startswith("Hint:")]
     exercise.why = "\n\n".join(p.removeprefix("Why:").strip() for p in paragraphs if p.startswith("Why:"))
-    for part in ("question", "stub", "check", "solution", "why", "hints", "wrong"):
+    for part in ("minutes", "question", "stub", "check", "solution", "why", "hints", "wrong"):
         if not getattr(exercise, part):
             raise ValueError(f"exercise {exercise.title!r} has no {part}")
     return exercise
@@ -83,38 +85,22 @@ def checked(answer, check):
     return answer + gap + check
 
 
-def exercise_cells(setup, exercises, name):
-    """The section "Exercises" of a notebook, as cells."""
-    intro = f"""## Exercises
+def sheet(setup, exercises, name, title):
+    """The notebook of exercises."""
+    minutes = sum(e.minutes for e in exercises)
+    opening = f"""# Exercises: {title}
 
-Each cell below runs as it stands and says that nothing is answered yet. Put your answer in place of `...`, run the cell
-again, and it says what is right or wrong. Solutions and common mistakes: [solutions/{name}](solutions/{name}.ipynb)."""
-    cells = [new_markdown_cell(intro), new_code_cell(setup)]
+To [{name}](../{name}.ipynb), in about {minutes} minutes. Each cell below runs as it stands and says that nothing is answered yet.
+Put your answer in place of `...`, run the cell again, and it says what is right, or what is wrong and which section to read
+again. Solutions and common mistakes: [solutions](../solutions/{name}.ipynb)."""
+    cells = [new_markdown_cell(opening), new_code_cell(setup)]
     for n, e in enumerate(exercises, 1):
         hints = "".join(f"\n\n<details><summary>Hint</summary>\n\n{hint}\n\n</details>" for hint in e.hints)
         cells += [
-            new_markdown_cell(f"### Exercise {n}: {e.title}\n\n{e.question}{hints}"),
+            new_markdown_cell(f"## Exercise {n}: {e.title}\n\n*{e.minutes} minutes.* {e.question}{hints}"),
             new_code_cell(checked(e.stub, e.check)),
         ]
-    for n, cell in enumerate(cells):
-        cell.metadata["tags"] = [TAG]
-        cell.id = f"exercise-{n}"
-    return cells
-
-
-def with_exercises(notebook, cells):
-    """The cells of `notebook` with `cells` in place of its present exercises, before the summary."""
-    kept = [cell for cell in notebook.cells if TAG not in cell.metadata.get("tags", [])]
-    (at,) = [
-        i for i, cell in enumerate(kept) if cell.cell_type == "markdown" and re.search(r"^## Summary", cell.source, re.MULTILINE)
-    ]
-    before, _, summary = kept[at].source.rpartition("## Summary")
-    if before.strip():
-        closing = new_markdown_cell("## Summary" + summary, id=f"{kept[at].id}-summary")
-        kept[at].source = before.strip()
-        kept.insert(at + 1, closing)
-        at += 1
-    return [*kept[:at], *cells, *kept[at:]]
+    return numbered(cells, "exercise")
 
 
 def solutions(setup, exercises, name, title):
@@ -132,8 +118,13 @@ def solutions(setup, exercises, name, title):
                 f"**Why.** {e.why}\n\n<details><summary>Common wrong answers</summary>\n\n{mistakes}\n\n</details>"
             ),
         ]
+    return numbered(cells, "solution")
+
+
+def numbered(cells, kind):
+    """A notebook of these cells, each with an id that stays."""
     for n, cell in enumerate(cells):
-        cell.id = f"solution-{n}"
+        cell.id = f"{kind}-{n}"
     return new_notebook(cells=cells, metadata=METADATA)
 
 
@@ -143,20 +134,21 @@ def sources(notebook):
 
 
 def made(path):
-    """(notebook, solutions) as they should be, of the source at `path`, and where each belongs."""
+    """The two notebooks that the source at `path` makes, by where they belong."""
     name, (setup, exercises) = path.stem, parse(path.read_text(encoding="utf-8"))
-    course, answers = NOTEBOOKS / f"{name}.ipynb", NOTEBOOKS / "solutions" / f"{name}.ipynb"
-    notebook = nbformat.read(course, as_version=4)
-    title = notebook.cells[0].source.splitlines()[0].removeprefix("# ")
-    notebook.cells = with_exercises(notebook, exercise_cells(setup, exercises, name))
-    return {course: notebook, answers: solutions(setup, exercises, name, title)}
+    course = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    title = course.cells[0].source.splitlines()[0].removeprefix("# ")
+    return {
+        NOTEBOOKS / "exercises" / f"{name}.ipynb": sheet(setup, exercises, name, title),
+        NOTEBOOKS / "solutions" / f"{name}.ipynb": solutions(setup, exercises, name, title),
+    }
 
 
 def main():
     """Write what differs from its source, and say which notebooks must be run again."""
-    (NOTEBOOKS / "solutions").mkdir(exist_ok=True)
     for path in sorted(SOURCES.glob("*.md")):
         for target, notebook in made(path).items():
+            target.parent.mkdir(exist_ok=True)
             if target.exists() and sources(nbformat.read(target, as_version=4)) == sources(notebook):
                 continue
             write(notebook, target)

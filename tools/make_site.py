@@ -38,16 +38,23 @@ from run_notebooks import NOTEBOOKS, NotebookFailed, execute
 HERE = Path(__file__).parent / "site"
 SITE = NOTEBOOKS.parent / "site"
 MARK = "application/x-demo-number"
+LIVING_MAP = NOTEBOOKS.parent / "ood_helpers" / "widgets" / "living_map.js"
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
 ElementTree.register_namespace("", MATHML[1:-1])
 ASSETS = ("style.css", "page.js")
+KINDS = {
+    "": "Notebook",
+    "exercises": "Exercises",
+    "solutions": "Solutions",
+    "further": "Further",
+}  # folder -> what a link to its pages says
 
 
 @dataclass
 class Page:
     """One notebook and where its page goes.
 
-    url  the page's address below the site's folder, such as "solutions/01_polytopes.html"
+    url  the page's address below the site's folder, such as "solutions/01_polytopes.html"; its folder is the page's `kind`
     """
 
     path: Path
@@ -67,15 +74,15 @@ class Page:
         return plain(re.search(r"^# +(.*)", self.notebook.cells[0].source).group(1))
 
     @property
-    def is_solution(self):
-        return self.url.startswith("solutions/")
+    def kind(self):
+        return self.url.rpartition("/")[0]
 
 
 def pages_of(paths):
-    """A page for each notebook; those in a folder `solutions` keep that folder. ValueError for a notebook without a title."""
+    """A page for each notebook; those in a folder of KINDS keep it. ValueError for a notebook without a title."""
     pages = []
     for path in paths:
-        folder = "solutions/" if path.parent.name == "solutions" else ""
+        folder = f"{path.parent.name}/" if path.parent.name in KINDS else ""
         page = Page(path.resolve(), f"{folder}{path.stem}.html")
         if not re.match(r"# ", page.notebook.cells[0].source if page.notebook.cells else ""):
             raise ValueError(f"{path}: the first cell must open with a heading of level 1")
@@ -84,8 +91,8 @@ def pages_of(paths):
 
 
 def course():
-    """The notebooks of the course, then their solutions."""
-    return [*sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")), *sorted(NOTEBOOKS.glob("solutions/*.ipynb"))]
+    """The notebooks of the course, then their exercises and solutions."""
+    return [path for folder in KINDS for path in sorted((NOTEBOOKS / folder).glob("[0-9][0-9]_*.ipynb"))]
 
 
 # --- text -----------------------------------------------------------------------------------------------------------------
@@ -199,7 +206,7 @@ def dressed(page, pages, demos, pictures):
     notebook, text = copy.deepcopy(page.notebook), Text(page, pages)
     caption = ""
     for number, cell in reversed(list(enumerate(notebook.cells))):
-        cell.metadata.page = {"exercise": "exercise" in cell.metadata.get("tags", [])}
+        cell.metadata.page = {}
         if cell.cell_type == "markdown":
             caption = caption_of(cell.source)
         elif cell.cell_type == "code":
@@ -235,16 +242,17 @@ def as_html(output, text, pictures, name, caption):
 
 def dress_widget(cell, number, text, demo):
     """Put what the page can do itself in place of the outputs of a cell that shows a widget."""
-    call = re.search(r"widgets\.(Demo|Live|Question)\(", cell.source)
+    call = re.search(r"widgets\.(Demo|Live|Question|LivingMap|Painting)\(", cell.source)
     if call is None:
         return
     if call[1] == "Question" and (asked := question(cell.source)):
         cell.outputs = [new_output("display_data", data={"text/html": question_html(number, *asked, text, cell.outputs)})]
         cell.metadata.page["hide_code"] = True  # it holds the answers
-    elif call[1] == "Demo" and demo:
+    elif call[1] in ("Demo", "LivingMap") and demo:
         cell.outputs = [new_output("display_data", data={"text/html": demo_html(number, demo)})]
     elif cell.outputs:
-        what = "a training that runs while you watch" if call[1] == "Live" else "live: its controls move this picture"
+        said = {"Live": "a training that runs while you watch", "Painting": "a map to paint in"}
+        what = said.get(call[1], "live: its controls move this picture")
         note = f'<p class="note">In the notebook this is {what}.</p>'
         cell.outputs.append(new_output("display_data", data={"text/html": note}))
 
@@ -269,7 +277,9 @@ def question_html(number, asked, answers, right, text, stored):
 
 
 def demo_html(number, demo):
-    """A demo as `demo_pictures` has drawn and described it, at its first position."""
+    """A demo as `demo_pictures` has drawn and described it, at its first position; or a living map, which the page draws."""
+    if "map" in demo:
+        return part("map", **demo)
     first = demo["presets"]["Reset"]
     controls = [control | {"at": at} for control, at in zip(demo["controls"], first, strict=True)]
     file, sentence = demo["positions"]["-".join(map(str, first))]
@@ -298,7 +308,7 @@ def draw_demos(page, folder):
     Raises NotebookFailed when a cell fails, as `run_notebooks` does.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    if not any("widgets.Demo(" in cell.source for cell in page.notebook.cells):
+    if not any(re.search(r"widgets\.(Demo|LivingMap)\(", cell.source) for cell in page.notebook.cells):
         return
     notebook = copy.deepcopy(page.notebook)
     begin = (
@@ -349,7 +359,7 @@ def store(folder, seen_from):
 
 def beside(page, pages):
     """The page before and the page after, among those of the same kind; None at the ends."""
-    row = [p for p in pages if p.is_solution == page.is_solution]
+    row = [p for p in pages if p.kind == page.kind]
     at = row.index(page)
     return (row[at - 1] if at else None), (row[at + 1] if at + 1 < len(row) else None)
 
@@ -359,9 +369,8 @@ def navigation(page, pages):
     here = Path(page.url).parent
     before, after = beside(page, pages)
     links = [("Contents", relpath("index.html", here), "up")]
-    other = page.name if page.is_solution else f"solutions/{page.name}"
-    if partner := next((p for p in pages if p.url == f"{other}.html"), None):
-        links.append(("Notebook" if page.is_solution else "Solutions", relpath(partner.url, here), "related"))
+    partners = [p for p in pages if p.name == page.name and p.kind != page.kind]
+    links += [(KINDS[p.kind], relpath(p.url, here), "related") for p in partners]
     links += [(f"← {short(before)}", relpath(before.url, here), "prev")] if before else []
     links += [(f"{short(after)} →", relpath(after.url, here), "next")] if after else []
     return links
@@ -370,7 +379,7 @@ def navigation(page, pages):
 def short(page):
     """A page's number and the words of its title before the colon."""
     number = re.match(r"\d+", page.name)
-    words = page.title.removeprefix("Solutions: ").partition(":")[0]
+    words = re.sub(r"^(Exercises|Solutions|Further): ", "", page.title).partition(":")[0]
     return f"{number[0]} {words}" if number else words
 
 
@@ -378,7 +387,7 @@ def write_page(page, pages, out):
     """Write one page and its stored pictures."""
     target = out / page.url
     target.parent.mkdir(parents=True, exist_ok=True)
-    demos = drawn_demos(page, out / "demos" / page.name, target.parent) if not page.is_solution else {}
+    demos = drawn_demos(page, out / "demos" / page.name, target.parent) if not page.kind else {}
     folder = out / "pictures" / Path(page.url).with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)
     notebook = dressed(page, pages, demos, store(folder, target.parent))
@@ -399,7 +408,7 @@ def write_index(pages, out):
     """Write index.html: what the course is, and a table of its pages."""
     rows = []
     for page in pages:
-        if page.is_solution:
+        if page.kind:
             continue
         words, _, asks = page.title.partition(": ")
         opening = page.notebook.cells[0].source
@@ -411,7 +420,7 @@ def write_index(pages, out):
                 "question": asks[:1].upper() + asks[1:],
                 "minutes": found(r"\*\*Time:\*\* (\d+) minutes", opening),
                 "paper": found(r"\*\*Paper:\*\* ([^*\n]*?)\.?(?: of \*.*)?$", opening),
-                "solutions": next((p.url for p in pages if p.url == f"solutions/{page.name}.html"), ""),
+                "more": [(KINDS[p.kind].lower(), p.url) for p in pages if p.name == page.name and p.kind],
                 "slides": f"slides/{page.name}.html" if (out / "slides" / f"{page.name}.html").exists() else "",
             }
         )
@@ -428,6 +437,8 @@ def write_assets(out):
     out.mkdir(parents=True, exist_ok=True)
     for name in ASSETS:
         shutil.copyfile(HERE / name, out / name)
+    module = LIVING_MAP.read_text(encoding="utf-8").replace("export default {", "window.oodMap = {")  # a file may load no module
+    (out / "living_map.js").write_text(f"(() => {{\n{module}\n}})();\n", encoding="utf-8")
     light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("friendly", "github-dark"))
     (out / "code.css").write_text(f"{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n", encoding="utf-8")
 
@@ -451,14 +462,14 @@ def main(arguments=None):
         try:
             if options.no_demos:
                 shutil.rmtree(folder, ignore_errors=True)
-            elif not page.is_solution:
+            elif not page.kind:
                 draw_demos(page, folder)
             write_page(page, pages, out)
         except (NotebookFailed, ValueError) as error:
             failed += 1
             print(f"{page.name}: FAILED: {error}", file=sys.stderr)
             continue
-        demos = f", demos {size_of(folder) / 1000:.0f} kB" if folder.exists() and not page.is_solution else ""
+        demos = f", demos {size_of(folder) / 1000:.0f} kB" if folder.exists() and not page.kind else ""
         print(
             f"{page.url}: {time.perf_counter() - start:.1f} s, {(out / page.url).stat().st_size / 1000:.0f} kB{demos}", flush=True
         )

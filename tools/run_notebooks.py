@@ -1,6 +1,6 @@
 """Run notebooks from a clean start and store their outputs, so that a reader without a kernel sees what a run shows.
 
-    python tools/run_notebooks.py [notebook ...]        without arguments: every notebook of the course
+    python tools/run_notebooks.py [notebook ...]        without arguments: the course, its exercises, its solutions
 
 A notebook is written only when every cell ran and none of them wrote to stderr; otherwise the file stays as it was, the message
 names the cell, and the exit code is 1. Before writing, everything that differs from run to run without a reason is taken out:
@@ -8,6 +8,7 @@ widget models (dead without their kernel), timing, and what the machine says of 
 """
 
 import argparse
+import re
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SECONDS_PER_CELL = 300
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+STANDS_FOR_A_WIDGET = r'<div class="ood-static[^>]*>\n\n(.*)\n\n</div>\n\n<style>.*</style>'  # see ood_helpers/widgets/page.py
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -90,22 +92,16 @@ def clean(notebook):
 
 
 def without_widget(output):
-    """The outputs that stand for `output` where no kernel runs: a list of none, one or two.
+    """The outputs that stand for `output` where no kernel runs: a list of none or one.
 
-    A widget's view goes. What is left of a demo, a picture and a sentence, becomes two outputs, since a page shows only one
-    form of each output. A widget that leaves no more than its `repr` (a progress bar) leaves nothing.
+    A widget's view goes, with the mark on the words that stand for it, and with what a finished progress bar leaves.
     """
     data = output.get("data", {})
-    if WIDGET_VIEW not in data:
-        return [output]
-    del data[WIDGET_VIEW]
-    if set(data) <= {"text/plain"}:
+    if WIDGET_VIEW in data or data == {"text/plain": ""}:
         return []
-    if not {"image/png", "text/markdown"} <= set(data):
-        return [output]
-    sentence = data.pop("text/markdown")
-    picture = nbformat.v4.new_output("display_data", data=data, metadata=output.metadata)
-    return [picture, nbformat.v4.new_output("display_data", data={"text/markdown": sentence})]
+    if words := re.fullmatch(STANDS_FOR_A_WIDGET, data.get("text/markdown", ""), re.DOTALL):
+        output.data = {"text/markdown": words[1]}
+    return [output]
 
 
 def write(notebook, path):
@@ -131,7 +127,9 @@ def main(arguments=None):
     """Run the notebooks named in `arguments`; returns the exit code: 1 when at least one failed."""
     parser = argparse.ArgumentParser(description="Run notebooks from a clean start and store their outputs.")
     parser.add_argument("paths", nargs="*", type=Path, help="default: all in notebooks/")
-    paths = parser.parse_args(arguments).paths or sorted(NOTEBOOKS.glob("*.ipynb"))
+    paths = parser.parse_args(arguments).paths or [
+        path for folder in ("", "exercises", "solutions") for path in sorted((NOTEBOOKS / folder).glob("*.ipynb"))
+    ]
     failed = 0
     for path in paths:
         start = time.perf_counter()

@@ -1,19 +1,25 @@
 """How an answer is judged: against the right one, then against the wrong ones that are known, each with its diagnosis.
 
 A check never raises for what a reader wrote: an exercise that is not solved yet must not stop Run All. It returns a `Verdict`,
-which a cell shows.
+which a cell shows; `never_raises` sees to it. An answer may come in any container (Python, numpy, torch) and in any precision
+that can hold it.
 """
 
 import copy
 import functools
+import itertools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 
 from ood_helpers.arrays import float64
 
 OPEN, WRONG, RIGHT = "✎", "✗", "✓"
+MOST = 100_000  # values that are taken from a generator, which may have no end
 
 
 class Verdict:
@@ -33,62 +39,75 @@ class Verdict:
 
 
 class Range(NamedTuple):
-    """Every number from low to high, both included, is right."""
+    """Every number from low to high, both included, is right; of arrays, every entry from its low to its high."""
 
     low: float
     high: float
 
 
+def never_raises(check):
+    """`check` as it is for readers: whatever they hand in, it returns a Verdict. Only an interrupt passes.
+
+    What a notebook may have set (another device, no gradients, numpy's errors raised) counts for nothing while it judges.
+    """
+
+    @functools.wraps(check)
+    def judged(answer, *rest, **named):
+        try:
+            with torch.device("cpu"), torch.inference_mode(False), torch.enable_grad(), np.errstate(all="ignore"):
+                return check(answer, *rest, **named)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit, GeneratorExit: a reader's code may raise anything
+            return Verdict(WRONG, f"This answer cannot be judged; to look at it stopped with {_told(error)}.")
+
+    return judged
+
+
 def unanswered(answer):
-    """Whether `answer` is still what a stub holds: None or `...`."""
+    """Whether `answer` is still what a stub holds, None or `...`, or has it among its parts."""
+    if isinstance(answer, list | tuple | set):
+        return any(unanswered(part) for part in answer)
     return answer is None or answer is Ellipsis
 
 
 def near(number, width):
     """A test for wrong answers of one kind: those at most `width` away from `number`."""
-    return lambda answer: abs(as_number(answer) - number) <= width
+    return lambda answer: abs(answer - number) <= width
 
 
-def as_number(answer):
-    """An answer as a float: a number of any kind, or the only entry of an array, tensor or list."""
-    return float(answer) if isinstance(answer, str) else float64(answer, "the answer").item()
-
-
-def _never_raising(judge):
-    """Whatever an answer does when it is looked at, it is a wrong answer, not an end of Run All."""
-
-    @functools.wraps(judge)
-    def judged(answer, *rest, back="", **named):
-        try:
-            return judge(answer, *rest, back=back, **named)
-        except Exception as error:
-            problem = f"This cannot be judged: looking at it raises {type(error).__name__}. Give plain numbers or tensors."
-            return Verdict(WRONG, _see(problem, back))
-
-    return judged
-
-
-@_never_raising
+@never_raises
 def value(answer, right, why, wrong=(), tolerance=0.0, back=""):
     """Judge a single answer: a number, a name, a set or a tuple.
 
     right      the right one; a `Range` if any number in it will do
     why        said when the answer is right
-    wrong      pairs (test, diagnosis): `test` is a wrong answer, or a function that is true for wrong answers of one kind
+    wrong      pairs (test, diagnosis): `test` is a wrong answer, or a function of the answer, as a plain Python value, that is
+               true for wrong answers of one kind
     tolerance  how far from `right` a number may lie
     back       the passage that helps, such as "section 3"
     """
     if unanswered(answer):
         return Verdict(OPEN, "Not answered yet: put your answer in place of `...` and run the cell again.")
     try:
-        if _agrees(answer, right, tolerance):
+        plain = _plain(answer, right)
+    except Exception:
+        return Verdict(WRONG, _see(f"The answer should be {_kind(right)}; this is {_told(answer)}.", back))
+    if _agrees(plain, right, tolerance):
+        return Verdict(RIGHT, why)
+    for test, diagnosis in wrong:
+        if test(plain) if callable(test) else _agrees(plain, test, tolerance):
+            return Verdict(WRONG, _see(diagnosis, back))
+    if isinstance(plain, float):
+        rounding = _precision(answer) * abs(plain)  # of a right number that was stored in this type it is at most half of that
+        if _agrees(plain, right, tolerance + rounding / 2):
             return Verdict(RIGHT, why)
-        for test, diagnosis in wrong:
-            if test(answer) if callable(test) else _agrees(answer, test, tolerance):
-                return Verdict(WRONG, _see(diagnosis, back))
-    except (TypeError, ValueError, OverflowError):
-        return Verdict(WRONG, _see(f"The answer should be {_kind(right)}; this is {answer!r}.", back))
-    return Verdict(WRONG, _see(f"{answer!r} is not it.", back))
+        if _agrees(plain, right, tolerance + 8 * rounding):
+            return Verdict(WRONG, _see(TOO_COARSE, back))
+    return Verdict(WRONG, _see(f"{_told(plain)} is not it.", back))
+
+
+TOO_COARSE = "Right, as far as numbers of so few digits can tell; more of them are needed. Compute in float64."
 
 
 def _kind(right):
@@ -100,109 +119,193 @@ def _kind(right):
     return {str: "a text in quotes", set: "a set such as {0, 1}"}.get(type(right), "a number")
 
 
-def _agrees(answer, right, tolerance):
+def _plain(answer, right):
+    """The answer as a plain Python value of the kind of `right`; an error if it is of another kind."""
+    if isinstance(right, set | tuple) and not isinstance(right, Range):
+        parts = answer.tolist() if hasattr(answer, "tolist") else answer
+        parts = [parts] if isinstance(parts, str) else list(itertools.islice(parts, MOST))
+        if isinstance(right, set):
+            return {part.item() if hasattr(part, "item") else part for part in parts}
+        return tuple(_plain(part, kind) for part, kind in zip(parts, right, strict=True))
     if isinstance(right, bool | str):
-        return answer == right
-    if isinstance(right, set):
-        return {as_number(part) if isinstance(part, torch.Tensor) else part for part in answer} == right
+        answer = answer.item() if hasattr(answer, "item") else answer
+        return answer if isinstance(right, bool) else " ".join(answer.split()).lower()
+    if str(getattr(answer, "dtype", type(answer).__name__)) in ("bool", "torch.bool"):
+        raise TypeError("True and False are no numbers")
+    return float(answer) if isinstance(answer, str) else _array(answer).item()
+
+
+def _agrees(plain, right, tolerance):
+    if isinstance(right, bool):
+        return plain is right
+    if isinstance(right, str | set):
+        return plain == right
     if isinstance(right, Range):
-        return right.low <= as_number(answer) <= right.high
+        return right.low - tolerance <= plain <= right.high + tolerance
     if isinstance(right, tuple):
-        return len(answer) == len(right) and all(_agrees(a, r, tolerance) for a, r in zip(answer, right, strict=True))
-    return abs(as_number(answer) - right) <= tolerance + _coarseness(answer) * abs(right)
+        return len(plain) == len(right) and all(_agrees(a, r, tolerance) for a, r in zip(plain, right, strict=True))
+    return abs(plain - right) <= tolerance
 
 
-@_never_raising
-def function(answer, right, cases, why, wrong=(), tolerance=1e-5, back=""):
+@never_raises
+def function(answer, right, cases, why, wrong=(), tolerance=1e-5, back="", part=None, any_order=False):
     """Judge a function by what it returns.
 
-    right      a function that does what was asked
+    right      a function that does what was asked; it may return a `Range` if every result in it will do
     cases      a list of tuples of arguments
     why        said when the answer is right
     wrong      pairs (function, diagnosis): what a common mistake computes, and what to say about it
     tolerance  allowed difference, absolute and relative to the size of the values
     back       the passage that helps
+    part       a function that takes what is judged out of a result; its ValueError says what is missing
+    any_order  whether the rows of a result may stand in any order
     """
     if unanswered(answer):
         return Verdict(OPEN, "Not answered yet: write the function and run the cell again.")
     if not callable(answer):
-        return Verdict(WRONG, _see(f"A function is asked for; this is {type(answer).__name__}.", back))
-    got = []
+        problem = f"A function is asked for; this is {type(answer).__name__}. Hand in its name, without brackets behind it."
+        return Verdict(WRONG, _see(problem, back))
+    got, expected, precision = [], [], 0.0
     for case in cases:
-        arguments = copy.deepcopy(case)
+        arguments, stopped = copy.deepcopy(case), ""
         try:
             result = answer(*arguments)
-        except NotImplementedError:
-            result = None
-        except Exception as error:
-            problem = f"The function stopped with {type(error).__name__}: {error} (called with {_described(case)})."
+            if isinstance(result, Iterator):
+                result = list(itertools.islice(result, MOST))
+        except NotImplementedError as error:
+            result, stopped = None, f" (it stopped with {_told(error)})" if error.args else ""
+        except (Exception, SystemExit) as error:
+            problem = f"The function stopped with {_told(error)} (called with {_described(case)})."
             return Verdict(WRONG, _see(problem, back))
+        if part and result is not None and result is not Ellipsis:
+            try:
+                result = part(result)
+            except ValueError as error:
+                return Verdict(WRONG, _see(f"{error}; this is {_told(result)}.", back))
         if unanswered(result):
-            return Verdict(
-                OPEN, "Not answered yet: the function returns nothing. Write its body, with a `return`, and run again."
-            )
-        if not _unchanged(arguments, case):
+            nothing = f"Not answered yet: the function returns nothing{stopped}. Write its body, with a `return`, and run again."
+            return Verdict(OPEN, nothing)
+        if not all(map(_same, arguments, case)):
             return Verdict(
                 WRONG, _see("The function changes what it was given: whoever calls it still needs that. Work on a copy.", back)
             )
-        got.append(result)
-    expected = [right(*copy.deepcopy(case)) for case in cases]
-    if _all_close(got, expected, tolerance):
+        wanted = _range(right(*copy.deepcopy(case)))
+        expected.append(wanted)
+        try:
+            got.append(_array(result))  # a copy: the next call may write into the same tensor
+        except Exception:
+            asked = f"numbers of the shape {list(wanted.low.shape)}" if wanted.low.ndim else "a number"
+            problem = f"The result should be {asked}; it is {_told(result)} (called with {_described(case)})."
+            return Verdict(WRONG, _see(problem + _pair(result), back))
+        precision = max(precision, _precision(result))
+
+    def equal(results, absolute=tolerance, relative=tolerance):
+        pairs = zip(got, results, strict=True)
+        return bool(results) and all(_close(_fitted(g, r, any_order), r, absolute, relative).all() for g, r in pairs)
+
+    if equal(expected):
         return Verdict(RIGHT, why)
-    for variant, diagnosis in wrong:
-        results = _results(variant, cases)
-        if results and _all_close(got, results, tolerance):
-            return Verdict(WRONG, _see(diagnosis, back))
-    return Verdict(WRONG, _see(_difference(got, expected, cases, tolerance), back))
+    known = [(_results(variant, cases), diagnosis) for variant, diagnosis in wrong]
+    rounded = tolerance + precision / 2  # as far as a number can be away that was stored in this type
+    right_one = equal(expected, relative=rounded)
+    for relative in (tolerance, rounded):
+        found = next((diagnosis for results, diagnosis in known if equal(results, relative=relative)), None)
+        if found:
+            return Verdict(WRONG, _see(TOO_COARSE if right_one and relative == rounded else found, back))
+    if right_one:
+        return Verdict(RIGHT, why)
+    size = max(1.0, *(np.abs(e.high).max(initial=0.0) for e in expected))
+    if equal(expected, absolute=max(tolerance, 8 * precision * size)):  # computed in this type
+        return Verdict(WRONG, _see(TOO_COARSE, back))
+    fitted = [_fitted(g, e, any_order) for g, e in zip(got, expected, strict=True)]
+    return Verdict(WRONG, _see(_difference(fitted, expected, cases, tolerance) + _pair(result), back))
 
 
 def _results(variant, cases):
     """What a wrong variant returns; nothing if it cannot be computed."""
     try:
-        return [variant(*copy.deepcopy(case)) for case in cases]
+        return [_range(variant(*copy.deepcopy(case))) for case in cases]
     except Exception:
         return []
 
 
 def _array(x):
-    """Anything with numbers in it as one float array; a network as its weights and biases, an object as nan."""
+    """A copy, in float64, of anything with numbers in it, and of the weights and biases of a network; an error if it has none."""
     if isinstance(x, torch.nn.Module):
         x = torch.cat([p.detach().flatten().double() for p in x.state_dict().values()])
-    try:
-        return float64(x, "x")
-    except Exception:  # an object of the reader's may do anything
-        return np.array(np.nan)
+    return float64(list(itertools.islice(x, MOST)) if isinstance(x, Iterator) else x, "the answer")
 
 
-def _coarseness(x):
-    """The relative rounding of a tensor in half precision, 0 for everything finer: what it cannot hold is not asked of it."""
-    coarse = isinstance(x, torch.Tensor) and x.dtype in (torch.bfloat16, torch.float16)
-    return 4 * torch.finfo(x.dtype).eps if coarse else 0.0
+def _range(result):
+    """What right or wrong results lie between: two arrays, mostly the same."""
+    low, high = result if isinstance(result, Range) else (result, result)
+    return Range(_array(low), _array(high))
 
 
-def _all_close(got, expected, tolerance):
-    for g, e in zip(got, expected, strict=True):
-        a, b, rtol = _array(g), _array(e), tolerance + _coarseness(g)
-        if a.shape != b.shape or not np.allclose(a, b, rtol=rtol, atol=rtol, equal_nan=True):
-            return False
-    return True
+def _precision(x):
+    """The distance from 1 to the next number of the type that holds x: 0 for Python's own."""
+    if isinstance(x, list | tuple):
+        return max(map(_precision, x), default=0.0)
+    if isinstance(x, torch.Tensor) and x.is_floating_point():
+        return torch.finfo(x.dtype).eps
+    return float(np.finfo(x.dtype).eps) if isinstance(x, np.ndarray | np.generic) and x.dtype.kind == "f" else 0.0
 
 
-def _unchanged(arguments, case):
-    return all(np.array_equal(_array(a), _array(b), equal_nan=True) for a, b in zip(arguments, case, strict=True))
+def _fitted(got, wanted, any_order):
+    """`got` made comparable to what is wanted: a number without the brackets around it, rows in the order that is wanted."""
+    shape = wanted.low.shape
+    if got.size == wanted.low.size == 1:
+        return got.reshape(shape)
+    if any_order and got.shape == shape:
+        distances = np.nan_to_num(cdist(wanted.low, got), nan=np.finfo(float).max)
+        return got[linear_sum_assignment(distances)[1]]
+    return got
+
+
+def _close(got, wanted, absolute, relative):
+    """Where `got` is in its range, or at most the tolerances outside; False if the shapes differ."""
+    if got.shape != wanted.low.shape:
+        return np.False_
+    return np.isclose(got, _nearest(got, wanted), rtol=relative, atol=absolute, equal_nan=True)
+
+
+def _nearest(got, wanted):
+    """What would have been right, nearest to `got`."""
+    return np.where(np.isnan(got), wanted.low, np.clip(got, *wanted))
+
+
+def _same(a, b):
+    """Whether an argument is still what it was."""
+    if isinstance(b, torch.nn.Module):
+        return repr(a) == repr(b) and all(map(_same, a.state_dict().values(), b.state_dict().values()))
+    if isinstance(b, torch.Tensor):
+        return (a.dtype, a.device) == (b.dtype, b.device) and torch.equal(a, b)
+    return np.array_equal(a, b)
 
 
 def _difference(got, expected, cases, tolerance):
     """The first difference in words."""
     for g, e, case in zip(got, expected, cases, strict=True):
-        if _all_close([g], [e], tolerance):
+        close, right = _close(g, e, tolerance, tolerance), e.low
+        if close.all():
             continue
-        a, b = _array(g), _array(e)
-        if a.shape != b.shape:
-            return f"The result should have the shape {list(b.shape)}; it has {list(a.shape)} (called with {_described(case)})."
-        place = np.unravel_index(np.argmax(~np.isclose(a, b, rtol=tolerance, atol=tolerance)), b.shape)
-        where = f" at {list(map(int, place))}" if b.ndim else ""
-        return f"Not yet: the value{where} is {a[place]:.6g}, it should be {b[place]:.6g} (called with {_described(case)})."
+        if g.shape != right.shape:
+            words = (
+                f"The result should have the shape {list(right.shape)}; it has {list(g.shape)} (called with {_described(case)})."
+            )
+            if _close(g.squeeze(), Range(*map(np.squeeze, e)), tolerance, tolerance).all():
+                words += " The numbers are right: take the axis of length 1 away, with `squeeze`."
+            return words
+        place = np.unravel_index(np.argmax(~close), right.shape)
+        where = f" at {list(map(int, place))}" if right.ndim else ""
+        should = _nearest(g, e)[place]
+        return f"Not yet: the value{where} is {g[place]:.6g}, it should be {should:.6g} (called with {_described(case)})."
+
+
+def _pair(result):
+    """What to say about the pair that torch's `max` along an axis returns."""
+    pair = type(result).__module__ == "torch.return_types" and hasattr(result, "indices")
+    return " This is the pair (values, indices) that `max` and its like return: take `.values` or `.indices`." if pair else ""
 
 
 def _described(case):
@@ -216,6 +319,18 @@ def _described(case):
         return f"{x:.6g}" if isinstance(x, float) else str(x)[:60]
 
     return ", ".join(map(one, case))
+
+
+def _told(x):
+    """An answer or an error in one line that is not too long, whatever it says of itself."""
+    try:
+        text = f"{x:.6g}" if type(x) is float else repr(x)
+        if isinstance(x, BaseException):
+            text = f"{type(x).__name__}: {x}".removesuffix(": ")
+    except Exception:
+        return f"something of type {type(x).__name__}"
+    text = " ".join(text.split())
+    return text if len(text) <= 200 else text[:200] + "…"
 
 
 def _see(message, back):

@@ -6,12 +6,12 @@ import torch
 from scipy.stats import chi2, norm
 
 from ood_helpers import ccu, losses, scores
-from ood_helpers.arrays import float64
-from ood_helpers.checks.answers import function, value
+from ood_helpers.checks.answers import Range, function, never_raises, value
 
 LEAST_LIKELY = 0.01  # the share that the sampler `gaussian` keeps
 
 
+@never_raises
 def nearest(answer):
     """A Gaussian fitted to a circle of radius 20: from which radius on do the samples of its least likely hundredth lie?"""
     circle = 20.0
@@ -37,6 +37,7 @@ def nearest(answer):
     return value(answer, std * deviations, why, wrong, tolerance=0.15, back="section 1, “Class Gaussians”")
 
 
+@never_raises
 def step_off(answer):
     wrong = [
         (
@@ -58,8 +59,7 @@ def step_off(answer):
         ),
     ]
     why = "Both sides of the curve, and nothing where it bends back on itself: no density, no network, only neighbours."
-    ordered = [(_in_order(variant), diagnosis) for variant, diagnosis in wrong]
-    return function(_in_order(answer), _in_order(_steps), _curves(), why, ordered, back="section 1, “Normals”")
+    return function(answer, _steps, _curves(), why, wrong, back="section 1, “Normals”", any_order=True)
 
 
 NEARLY = 0.999  # of a step: rounding must not throw out a point for being closer to its own foot than r
@@ -78,24 +78,6 @@ def _steps(feet, line, r, sides=(1, -1), keep=lambda away: (away >= NEARLY).all(
     """Steps of length r off feet [n, 2] across line [n, 2]; keep(distances from all feet in steps [m, n]) -> [m] says which."""
     points = torch.cat([feet + side * r * _turned(line) for side in sides])
     return points[keep(torch.cdist(points, feet, compute_mode="donot_use_mm_for_euclid_dist") / r)]
-
-
-def _in_order(answer):
-    """`answer` with its points [m, 2] sorted, since any order will do."""
-    if not callable(answer):
-        return answer
-
-    def sorted_points(*case):
-        points = answer(*case)
-        try:
-            numbers = float64(points, "points")
-        except ValueError:
-            return points
-        if numbers.ndim != 2 or numbers.shape[1] != 2:
-            return points
-        return numbers[(numbers @ [1.0, 0.3217]).argsort()]
-
-    return sorted_points
 
 
 def _curves():
@@ -128,6 +110,7 @@ NAMES = {
 }
 
 
+@never_raises
 def changed(answer):
     """Which losses change where 10 is added to every logit?"""
     random = torch.Generator().manual_seed(0)
@@ -164,9 +147,10 @@ def changed(answer):
         ),
     ]
     why = "F sinks by 10. All others see the softmax, which knows only differences; so does the confidence."
-    return value({answer} if isinstance(answer, str) else answer, right, why, wrong, back="section 3, the table")
+    return value(answer, right, why, wrong, back="section 3, the table")
 
 
+@never_raises
 def worst(answer):
     def at(gap):
         return lambda w, b, x, r: gap(w, x @ w + b, r).sigmoid()
@@ -209,7 +193,7 @@ def worst(answer):
         (lambda w, b, x, r: (x @ w + b).abs() + r * w.norm(), "That is the gap of the logits. The confidence is its σ."),
     ]
     why = "A linear network needs no search. Inside one polytope a ReLU network is linear; ACET searches because a ball has many."
-    return function(answer, right, _linear(), why, wrong, tolerance=1e-6, back="section 3, “ACET”")
+    return function(answer, right, _linear(), why, wrong, back="section 3, “ACET”")
 
 
 def _linear():
@@ -222,6 +206,7 @@ def _linear():
     return cases
 
 
+@never_raises
 def bound(answer):
     why = "A guarantee for the whole ball from two distances, and no word about the network: far away it is 1/K."
     cases = _balls() + _balls(far=1000.0)
@@ -229,10 +214,15 @@ def bound(answer):
 
 
 def _bound(x, r, mean, std_in, std_out, n_classes):
+    """All that holds in the whole ball and is no looser than the bound of CCU, which starts from two distances."""
     one = torch.zeros(1, dtype=torch.float64)
     inside = ccu.Mixture(one, mean[None], one + std_in)
     outside = ccu.Mixture(one, torch.zeros(1, len(mean), dtype=torch.float64), one + std_out)
-    return ccu.Densities(inside, outside).bound(x, r, n_classes)
+    top = mean * std_out**2 / (std_out**2 - std_in**2)  # where p_in / p_out is greatest: it falls in circles around
+    way = top - x
+    worst = x + way * (r / way.norm(dim=1, keepdim=True)).clamp(max=1)
+    tightest = _confidence(_ratio(inside.log_density(worst), outside.log_density(worst)), n_classes)
+    return Range(tightest, ccu.Densities(inside, outside).bound(x, r, n_classes))
 
 
 def _ratio(log_in, log_out):

@@ -7,11 +7,12 @@ import numpy as np
 import torch
 
 from ood_helpers import losses, models, polytopes
-from ood_helpers.checks.answers import Range, as_number, function, value
+from ood_helpers.checks.answers import Range, function, near, never_raises, value
 
 SURE = math.log(0.9 / 0.1)  # the gap of two logits at confidence 0.9
 
 
+@never_raises
 def price(answer):
     a, p_out, beta = -math.log(0.8), torch.tensor([0.9, 0.05, 0.05], dtype=torch.float64), 2.0
     b = losses.kl_to_uniform(p_out.log()[None]).item()
@@ -22,6 +23,7 @@ def price(answer):
         (a + beta * _reverse(p_out.log()[None]).item(), REVERSE),
         (a + beta * (b + math.log(3)), "−log K is missing: this is the cross-entropy, at which perfect doubt would cost log 3."),
         (a + beta * (-p_out.log().sum().item() - math.log(3)), "The 1/K is missing: U gives each of the three logarithms 1/3."),
+        (near(0.22 + beta * 0.93, 6e-3), "Rounded too early: β doubles the error of a rounded (b). Round the sum."),
         (beta * b, "This is β · (b); the in-distribution point pays for its 0.8, too."),
         ((a + beta * b) / math.log(2), "Logarithms to the base 2? Everything here is in nats: log is the natural logarithm."),
         ((a + beta * b) / math.log(10), "Logarithms to the base 10? Everything here is in nats: log is the natural logarithm."),
@@ -30,6 +32,7 @@ def price(answer):
     return value(answer, a + beta * b, why, wrong, tolerance=6e-3, back="section 2, Equation (1)")
 
 
+@never_raises
 def reach(answer):
     kink, slope = 3.5, 0.05
     wrong = [
@@ -47,14 +50,12 @@ def reach(answer):
             "−log 0.9 is the cross-entropy at confidence 0.9. The gap of the logits is log(0.9 / 0.1).",
         ),
         (kink, "There both logits are still equal, and the confidence is 0.5."),
-        (
-            lambda answer: math.isinf(as_number(answer)),
-            "Never? The ring says nothing about what follows, and a straight line passes every height.",
-        ),
     ]
+    never = "Never? The ring says nothing about what follows, and a straight line passes every height."
+    wrong = [(near(number, 0.5), diagnosis) for number, diagnosis in wrong] + [(math.isinf, never)]
+    right = kink + SURE / slope  # 47.44: 47 to the nearest whole number, 48 is the first at which the confidence is above 0.9
     why = "3.5 + log 9 / 0.05: the ring is unsure to perfection, and the doubt ends 44 further out all the same."
-    exact = kink + SURE / slope
-    return value(answer, Range(exact - 0.5, math.ceil(exact)), why, wrong, tolerance=0.5, back="section 5, “Why”")
+    return value(answer, Range(math.floor(right), math.ceil(right)), why, wrong, back="section 5, “Why”")
 
 
 REVERSE = "The KL divergence is the wrong way round, KL(P‖U). It never costs more than log K; KL(U‖P) has no bound."
@@ -66,6 +67,7 @@ def _reverse(logits):
     return ((log_p.exp() * log_p).sum(-1) + math.log(logits.shape[-1])).mean(-1)
 
 
+@never_raises
 def many_losses(answer):
     def variant(term_b, term_a=losses.cross_entropy):
         return lambda z_in, y, z_out, beta: term_a(z_in, y) + beta * term_b(z_out)
@@ -135,7 +137,7 @@ def many_losses(answer):
         ),
     ]
     why = "One function for one network or many: every axis is counted from the end. The package's own does the same."
-    return function(answer, losses.confidence_loss, _logits(), why, wrong, tolerance=1e-4, back="section 2")
+    return function(answer, losses.confidence_loss, _logits(), why, wrong, back="section 2")
 
 
 def _logits():
@@ -151,6 +153,7 @@ def _logits():
     return cases
 
 
+@never_raises
 def pull(answer):
     def gradient(loss):
         def of(logits):
@@ -205,6 +208,7 @@ def losses_of_points(logits):
     return losses.kl_to_uniform(logits[:, None])
 
 
+@never_raises
 def sure_share(answer):
     def weighted(sure):
         return lambda t, gap: ((sure(gap) * t.diff()).sum() / (t[-1] - t[0])).item()
@@ -243,8 +247,8 @@ def sure_share(answer):
             "Every segment counts the same here, long or short. Weigh it by its length.",
         ),
     ]
-    why = "Exact, from nothing but the kinks. In the plane polygons take the place of segments, and `exact` adds up their areas."
-    return function(answer, exact_share, _lines(), why, wrong, tolerance=1e-6, back="section 3, “Exact, not sampled”")
+    why = "Exact, from nothing but the kinks. In the plane polygons take the place of segments: `confident_area` adds them up."
+    return function(answer, exact_share, _lines(), why, wrong, back="section 5 and “Exact, not sampled”")
 
 
 def exact_share(t, gap, most=SURE, least=-SURE):
@@ -262,13 +266,13 @@ def exact_share(t, gap, most=SURE, least=-SURE):
 
 def _lines():
     """Kinks [B] and gaps of the logits there [B]: lines through random networks, and one by hand with flat pieces."""
-    cases = [(torch.tensor([0.0, 1, 2, 5, 6, 10]).double(), torch.tensor([3.0, 3, -6, -1, -1, 4]).double())]
+    cases = [(torch.tensor([-3.0, 1, 2, 5, 6, 10]).double(), torch.tensor([3.0, 3, -6, -1, -1, 4]).double())]
     for seed in range(3):
         random = torch.Generator().manual_seed(seed)
         network = models.mlp(width=12, n_classes=2, generator=random).double()
         start, end = 40 * torch.randn(2, 2, generator=random, dtype=torch.float64)
         found = polytopes.line(network, start, end)
-        t = np.append(found.t, found.end)
-        first, second = 2 * found.logits(t).T
+        t = np.append(found.t, found.end) + seed  # a line need not begin at 0
+        first, second = 2 * found.logits(t - seed).T
         cases.append((torch.from_numpy(t), torch.from_numpy(first - second)))
     return cases

@@ -8,12 +8,14 @@ from .line import line, ray
 from .network import read, without_softmax
 from .onnx_file import onnx
 from .plane import plane
+from .radius import horizon_radius
 from .silence import silent_certificate
 
 __all__ = [
     "confidence_bound",
     "directions",
     "escape",
+    "horizon_radius",
     "infinity",
     "line",
     "measures",

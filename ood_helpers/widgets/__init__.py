@@ -3,6 +3,8 @@
 from .controls import choice, slider
 from .demo import Demo
 from .live import Live
+from .living_map import LivingMap
+from .painting import Painting
 from .question import Question
 
-__all__ = ["Demo", "Live", "Question", "choice", "slider"]
+__all__ = ["Demo", "Live", "LivingMap", "Painting", "Question", "choice", "slider"]

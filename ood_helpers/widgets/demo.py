@@ -11,20 +11,25 @@ import threading
 
 import ipywidgets
 import numpy as np
-from IPython.display import display
 from matplotlib.axis import Axis
 from matplotlib.legend import Legend
 from PIL import Image
 
+from . import given
+from .controls import pairs_of
+from .living_map import LivingMap
+from .page import close, show
+
 
 class Picture:
-    """A figure as an image widget with a sentence below it, and as a static picture for readers without a kernel."""
+    """A figure, or a living map, with a sentence below it, and as a static picture for readers without a kernel."""
 
     def __init__(self, figure, rows):
+        self._maps = isinstance(figure, LivingMap)
+        if not self._maps:
+            given.figure(figure)
         self.figure, self._sentence, self.error = figure, "", None
-        # shown pixel for pixel, smaller only where the page, less 4 px of margins, is narrower; otherwise the page stretches it
-        layout = {"width": f"{figure.bbox.width:.0f}px", "max_width": "calc(100% - 4px)", "align_self": "flex-start"}
-        self.image = ipywidgets.Image(format="url", layout=layout)
+        self.image = figure if self._maps else self._image(figure)
         self.text = ipywidgets.HTML()
         self.text.add_class("ood-sentence")
         wrap = ipywidgets.Layout(flex_flow="row wrap")
@@ -32,6 +37,11 @@ class Picture:
         self.box.add_class("ood-demo")
         self._frame, self._background = None, None
         self._lock = threading.RLock()  # the kernel may serve a widget and a cell, or two widgets, in different threads
+
+    def _image(self, figure):
+        # shown pixel for pixel, smaller only where the page, less 4 px of margins, is narrower; otherwise the page stretches it
+        layout = {"width": f"{figure.bbox.width:.0f}px", "max_width": "calc(100% - 4px)", "align_self": "flex-start"}
+        return ipywidgets.Image(format="url", layout=layout)
 
     @property
     def sentence(self):
@@ -43,10 +53,13 @@ class Picture:
         if not isinstance(sentence, str):
             raise TypeError(f"update, or draw, must return the sentence below the picture, a text; it returned {sentence!r}")
         self._sentence, self.error = sentence, None
-        self._draw()
-        # a data address spares the page a fetch, and a JPEG of this quality takes a third of the time of a PNG
-        jpeg = self._encoded("jpeg", quality=92, subsampling=0)
-        self.image.value = b"data:image/jpeg;base64," + base64.b64encode(jpeg)
+        if self._maps:
+            self.figure.refresh()
+        else:
+            self._draw()
+            # a data address spares the page a fetch, and a JPEG of this quality takes a third of the time of a PNG
+            jpeg = self._encoded("jpeg", quality=92, subsampling=0)
+            self.image.value = b"data:image/jpeg;base64," + base64.b64encode(jpeg)
         self.text.value = (
             f'<p role="status" style="font-size:115%;line-height:1.4;max-width:56em">{html.escape(self._sentence)}</p>'
         )
@@ -76,10 +89,12 @@ class Picture:
         Image.fromarray(np.asarray(self.figure.canvas.buffer_rgba())[..., :3]).save(buffer, format, **options)
         return buffer.getvalue()
 
+    def close(self):
+        """Free what the page holds of it; a cell that is run again closes what it showed before."""
+        close(self)
+
     def _ipython_display_(self):
-        png = base64.b64encode(self._encoded("png")).decode()
-        static = {"image/png": png, "text/markdown": self._sentence, "text/plain": self._sentence}
-        display(self.box._repr_mimebundle_() | static, raw=True)
+        show(self, self._sentence, self.figure.picture() if self._maps else self._encoded("png"))
 
 
 class Demo(Picture):
@@ -91,21 +106,33 @@ class Demo(Picture):
     presets   name -> values, one button each; "Reset" is added and goes back to the controls' first values
 
     A cell that ends in a demo shows it. A notebook read without a kernel shows the first picture and sentence instead.
-    An error in `update` appears in place of the sentence, and the picture stays. ValueError names a preset with a control, or a
-    value of a control, that does not exist.
+    An error in `update` appears in place of the sentence, and the picture stays. All that is given is checked first: ValueError
+    or TypeError names an `update` that does not take the controls' names, and a preset with a control, or a value of a control,
+    that does not exist.
     """
 
     def __init__(self, figure, update, controls, presets=None):
+        given.table("controls", controls)
+        given.function("update", update, f"the controls {', '.join(controls)}", **controls)
         self.update, self.controls = update, controls
-        for name, values in (presets or {}).items():
+        for name, control in controls.items():
+            if not (hasattr(control, "options") and hasattr(control, "value")):
+                raise TypeError(f"control {name!r} must be made by `slider` or `choice`; got {type(control).__name__}")
+            self._check({name: control.value})
+        presets = {} if presets is None else presets
+        given.table("presets", presets)
+        for name, values in presets.items():
             if name == "Reset":
                 raise ValueError("a preset may not be called 'Reset': that button is there already")
+            given.table(f"preset {name!r}", values)
+            if not values:
+                raise ValueError(f"preset {name!r} must set at least one control; it would do nothing")
             try:
                 self._check(values)
             except ValueError as error:
                 raise ValueError(f"preset {name!r}: {error}") from None
         first = {name: control.value for name, control in controls.items()}
-        buttons = [self._preset(name, values) for name, values in {"Reset": first, **(presets or {})}.items()]
+        buttons = [self._preset(name, values) for name, values in {"Reset": first, **presets}.items()]
         super().__init__(figure, [list(controls.values()), buttons])
         for control in controls.values():
             control.observe(self._moved, "value")
@@ -132,11 +159,14 @@ class Demo(Picture):
         for name, value in values.items():
             if name not in self.controls:
                 raise ValueError(f"there is no control {name!r}; there are {', '.join(self.controls)}")
-            options = getattr(self.controls[name], "options", None)
-            if options is not None:
-                options = [option[1] if isinstance(option, tuple) else option for option in options]
-                if value not in options:
-                    raise ValueError(f"{name} must be one of {options}; got {value!r}")
+            options = [option for _, option in pairs_of(name, self.controls[name].options)]
+            if not given.among(value, options):
+                raise ValueError(f"{name} must be one of {options}; got {value!r}")
+
+    def close(self):
+        for control in self.controls.values():
+            control.unobserve(self._moved, "value")  # another demo may use it
+        super().close()
 
     def refresh(self):
         """Draw the picture for the present values."""

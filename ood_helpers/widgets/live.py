@@ -8,27 +8,31 @@ import numpy as np
 
 from ood_helpers.arrays import whole
 
+from . import given
 from .demo import Picture
 
 
 class Live(Picture):
     """A training to watch: Train and Pause, one Step, Reset; the picture follows the training about ten times a second.
 
-    figure  a figure from `plotting.figure`, with all its artists
+    figure  a figure from `plotting.figure`, with all its artists; or a `LivingMap` of the network that is trained
     start   start() begins anew and returns an iterator that takes one training step each time it is asked (`train_steps`)
-    draw    draw(steps) changes the artists to what the training has reached after so many steps, and returns the sentence
+    draw    draw(steps) changes the artists to what the training has reached after so many steps, and returns the sentence; a map
+            follows by itself
     stop    the number of steps after which the training pauses for good
     first   steps taken at once, so that there is something to see
 
     Training is a task of the kernel's own event loop that lets others have their turn between two pictures: other cells can be
     run meanwhile, and Pause works at once. Only one training runs at a time; starting another pauses it. An error appears in
-    place of the sentence, and the picture stays.
+    place of the sentence, and the picture stays. ValueError or TypeError for arguments that cannot be right.
     """
 
-    SLICE = 0.05  # seconds of training between two pictures
+    SLICE, SLICE_OF_MAP = 0.05, 0.03  # seconds of training between two pictures
     _running = None
 
     def __init__(self, figure, start, draw, stop=3000, first=0):
+        given.function("start", start, "nothing")
+        given.function("draw", draw, "the number of steps", 0)
         stop, first = whole("stop", stop, 0), whole("first", first, 0)
         if first > stop:
             raise ValueError(f"stop and first must satisfy 0 <= first <= stop; got stop {stop}, first {first}")
@@ -45,6 +49,11 @@ class Live(Picture):
     @property
     def running(self):
         return Live._running is self
+
+    def close(self):
+        self.pause()
+        self.training.close() if hasattr(self.training, "close") else None
+        super().close()
 
     def reset(self):
         """Begin anew, with the `first` steps."""
@@ -81,11 +90,16 @@ class Live(Picture):
             await asyncio.sleep(0.01)  # the event loop's turn: buttons, other cells
 
     def _begin(self):
-        self.training, self.steps = iter(self.start()), 0
+        training = self.start()
+        try:
+            self.training, self.steps = iter(training), 0
+        except TypeError:
+            problem = f"start must return an iterator that takes one training step each time; it returned {training!r}"
+            raise TypeError(problem) from None
 
     def _slice(self):
         if self.running:  # still, now that nothing else can happen
-            self._advance(self.stop, self.SLICE)
+            self._advance(self.stop, self.SLICE_OF_MAP if self._maps else self.SLICE)
 
     def _guarded(self, act):
         try:

@@ -1,9 +1,11 @@
 """Draw the positions of a notebook's demos, for a page without a kernel.
 
 This runs in the notebook's own kernel: `make_site` puts a cell with `watch` before the first cell and one with `save` after the
-last. In between the notebook does what it always does, and every `widgets.Demo` that it shows is kept.
+last. In between the notebook does what it always does, and every `widgets.Demo` and `widgets.LivingMap` that it shows is kept. A
+living map is drawn by the page itself, so of it the networks are kept, with the sentence of every position.
 """
 
+import base64
 import hashlib
 import io
 import itertools
@@ -21,6 +23,7 @@ from ood_helpers import widgets
 MARK = "application/x-demo-number"  # an output of this kind says which demo a cell shows
 MOST = 100  # positions drawn of one demo
 BYTES = 390_000  # of one demo's pictures together
+WEIGHTS = 330_000  # of one map's networks in the page; base64 makes a third more of them
 MARGIN = 3  # pixels around what differs
 # the best first: figures are mostly flat, and few colours keep them sharp; fine textures take less room with losses
 ENCODINGS = [("lossless", 96), ("lossless", 48), ("lossless", 24), ("lossy", 60), ("lossy", 40)]
@@ -28,23 +31,53 @@ shown = []
 
 
 def watch():
-    """From now on keep every demo that a cell shows, and note its number in the cell's outputs."""
-    show = widgets.Demo._ipython_display_
+    """From now on keep every demo and map that a cell shows, and note its number in the cell's outputs."""
 
-    def note(demo):
-        show(demo)
-        display({MARK: str(len(shown))}, raw=True)
-        shown.append(demo)
+    def noting(show):
+        def note(demo):
+            show(demo)
+            display({MARK: str(len(shown))}, raw=True)
+            shown.append(demo)
 
-    widgets.Demo._ipython_display_ = note
+        return note
+
+    for kind in (widgets.Demo, widgets.LivingMap):
+        kind._ipython_display_ = noting(kind._ipython_display_)
 
 
 def save(folder):
     """Write the pictures of all demos shown so far into `folder`, and demos.json, a list that describes one demo each."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    found = [described(demo, number, folder) for number, demo in enumerate(shown)]
+    found = [
+        kept(demo, number, folder) if isinstance(demo, widgets.LivingMap) else described(demo, number, folder)
+        for number, demo in enumerate(shown)
+    ]
     (folder / "demos.json").write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
+
+
+def kept(living, number, folder):
+    """Write what a living map needs in the page, and describe it.
+
+    state  a script with the map's state, in which the networks of the first positions stand, as many as fit into WEIGHTS bytes
+    Each other network stands in a script of its own, which the page loads when a reader goes there.
+    """
+    state, networks = living.still(), living.spec["networks"]
+    spec, weights = state["spec"], base64.b64decode(state["weights"])
+    size = 8 if spec["double"] else 4
+    starts = [shape["at"] * size for shape in spec["networks"]]
+    own = [weights[start:end] for start, end in zip(starts, [*starts[1:], len(weights)], strict=True)]
+    together = b""
+    for i in sorted(range(len(own)), key=lambda i: networks[i]["at"] is None):  # what the kernel would send at once comes first
+        if len(together) + len(own[i]) <= WEIGHTS or not together:
+            spec["networks"][i]["at"], together = len(together) // size, together + own[i]
+        else:
+            spec["networks"][i]["at"] = None
+            arrived = json.dumps([number, i, state["rings"].pop(str(i)), base64.b64encode(own[i]).decode()])
+            (folder / f"map-{number}-{i}.js").write_text(f"oodArrived(...{arrived})", encoding="utf-8")
+    state["weights"] = base64.b64encode(together).decode()
+    (folder / f"map-{number}.js").write_text(f"oodMaps[{number}] = {json.dumps(state)}", encoding="utf-8")
+    return {"map": number, "sentence": living.words(), "picture": written(living.picture(), number, folder, "png")}
 
 
 def options(control):
@@ -189,8 +222,8 @@ def described(demo, number, folder):
     }
 
 
-def written(file, number, folder):
+def written(file, number, folder, kind="webp"):
     """Write a picture under a name of its own, and return the name."""
-    name = f"{number}-{hashlib.sha256(file).hexdigest()[:12]}.webp"
+    name = f"{number}-{hashlib.sha256(file).hexdigest()[:12]}.{kind}"
     (folder / name).write_bytes(file)
     return name

@@ -58,6 +58,32 @@ for (const demo of document.querySelectorAll(".demo")) {
   show(present().join("-") in positions ? present() : kept[0]); // a page that is gone back to keeps its sliders
 }
 
+// a living map: its state is a script beside the page, loaded once the map is in sight; a network that did not fit comes when wanted
+window.oodMaps = {};
+const models = {};
+const load = (source, then) => {
+  const script = document.createElement("script");
+  Object.assign(script, { src: source, onload: then });
+  document.head.append(script);
+};
+const bytesOf = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+window.oodArrived = (map, sent, ring, weights) => models[map].hear("msg:custom", { sent, ring }, [bytesOf(weights)]);
+
+for (const figure of document.querySelectorAll(".living-map")) {
+  const { folder, map } = figure.dataset;
+  new IntersectionObserver((entries, observer) => {
+    if (!entries.some((entry) => entry.isIntersecting)) return;
+    observer.disconnect();
+    load(`${folder}/map-${map}.js`, () => {
+      const model = (models[map] = oodMap.still(oodMaps[map]));
+      model.send = ({ network }) => network !== undefined && load(`${folder}/map-${map}-${network}.js`);
+      figure.replaceChildren();
+      oodMap.render({ model, el: figure });
+    });
+  }, { rootMargin: "400px" }).observe(figure);
+  figure.addEventListener("keydown", (event) => event.stopPropagation()); // an arrow key moves the map, not the slides
+}
+
 for (const question of document.querySelectorAll(".question")) {
   const why = question.querySelector(".why");
   question.addEventListener("change", ({ target }) => {

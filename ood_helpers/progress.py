@@ -1,0 +1,33 @@
+"""A progress bar for whoever waits, which leaves nothing behind in a notebook."""
+
+from IPython import get_ipython
+from IPython.display import display
+from tqdm import tqdm
+
+
+def progress(steps, total, what):
+    """Pass on what `steps` yields; from the second second on a bar shows how many of `total` are done. `what` names them."""
+    page = {"file": _Output(), "ncols": 80} if hasattr(get_ipython(), "kernel") else {}
+    return tqdm(steps, what, total, unit="step", leave=False, delay=1, mininterval=0.5, **page)
+
+
+class _Output:
+    """A file that shows the last line written to it, as one output of the cell.
+
+    Not tqdm's bar of widgets: a finished one stays in the saved notebook as "model not found".
+    """
+
+    encoding = "utf-8"  # tqdm asks whether it may draw blocks
+
+    def __init__(self):
+        self.shown = None
+
+    def write(self, text):
+        line = {"text/plain": text.strip()}
+        if self.shown:
+            self.shown.update(line, raw=True)
+        elif line["text/plain"]:
+            self.shown = display(line, raw=True, display_id=True)
+
+    def flush(self):
+        """Nothing is kept back."""

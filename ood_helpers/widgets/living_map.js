@@ -1,0 +1,898 @@
+// The living map: a ReLU network with two inputs, drawn exactly, in the page.
+//
+// A row of pixels is a straight line x = (x0 + dx·t, y). Along it every pre-activation of the first layer is slope·t + offset. A
+// neuron changes sign at most once, so the row falls into pieces; from one piece to the next the second layer's slopes and offsets
+// change by a multiple of one column of its weights. The same happens inside each piece with the second layer, and so on: at the
+// last layer each piece is a straight line, read at its pixels' centres. Nothing is sampled, nothing is approximated.
+//
+// The file has four parts: 1 the network, 2 colours, 3 the view (zoom, pan, point, rays), 4 the widget around it (controls, text).
+
+// ---- 1. the network ------------------------------------------------------------------------------------------------------------
+
+const SMOOTH = { sigmoid: (z) => 1 / (1 + Math.exp(-z)), tanh: Math.tanh };
+
+/**
+ * A network from its layers' sizes [2, n, …, K], one leak per hidden layer (0 is ReLU; "sigmoid" and "tanh" are drawn, too, but
+ * point by point), and its numbers: W (row by row), then b, layer by layer.
+ */
+function unpack(sizes, leaks, numbers) {
+  let at = 0;
+  const take = (n) => Float64Array.from(numbers.subarray(at, (at += n)));
+  const layers = [];
+  for (let l = 1; l < sizes.length; l++) {
+    const [n, m] = [sizes[l - 1], sizes[l]];
+    const weight = take(n * m), bias = take(m), columns = new Float64Array(n * m);
+    for (let j = 0; j < m; j++) for (let i = 0; i < n; i++) columns[i * m + j] = weight[j * n + i];
+    layers.push({ n, m, weight, bias, columns, leak: l < sizes.length - 1 ? leaks[l - 1] : 1 });
+  }
+  return { layers, sizes, outputs: sizes[sizes.length - 1], smooth: leaks.some((leak) => leak in SMOOTH) };
+}
+
+/** The logits at one point [x, y]. */
+function forward(network, point) {
+  let h = point;
+  for (const { n, m, weight, bias, leak } of network.layers) {
+    const z = Float64Array.from(bias);
+    for (let j = 0; j < m; j++) {
+      for (let i = 0; i < n; i++) z[j] += weight[j * n + i] * h[i];
+      if (leak in SMOOTH) z[j] = SMOOTH[leak](z[j]);
+      else if (z[j] < 0) z[j] *= leak;
+    }
+    h = z;
+  }
+  return Array.from(h);
+}
+
+/** The same network with K − 1 outputs, its logits less the last one: all that a picture needs. */
+function differences(network) {
+  const layers = [...network.layers], { n, m, weight, bias } = layers.pop();
+  const less = (values, size) => values.subarray(0, (m - 1) * size).map((v, i) => v - values[(m - 1) * size + (i % size)]);
+  const numbers = Float64Array.from([...less(weight, n), ...less(bias, 1)]);
+  const last = unpack([n, m - 1], [], numbers).layers[0];
+  return { ...network, layers: [...layers, last], sizes: [...network.sizes.slice(0, -1), m - 1], outputs: m - 1 };
+}
+
+const softmax = (logits) => {
+  const top = Math.max(...logits), e = logits.map((f) => Math.exp(f - top)), sum = e.reduce((a, b) => a + b);
+  return e.map((v) => v / sum);
+};
+
+/**
+ * Infinitely far away in direction u the logits are α·slope + offset: who leads there, and the confidence that remains.
+ * A sum that is nothing but the rounding of its terms counts as 0; where a neuron's slope is 0 its offset decides whether it is on.
+ * A smooth neuron saturates, so its slope is 0 from there on.
+ */
+function farAway(network, u) {
+  let a = u, c = [0, 0], sizeA = [0, 0];
+  for (const { n, m, weight, bias, leak } of network.layers) {
+    const slope = new Float64Array(m), offset = Float64Array.from(bias), size = new Float64Array(m);
+    for (let j = 0; j < m; j++) {
+      for (let i = 0; i < n; i++) {
+        const w = weight[j * n + i];
+        slope[j] += w * a[i]; offset[j] += w * c[i]; size[j] += Math.abs(w * a[i]);
+      }
+      if (Math.abs(slope[j]) <= 1e-13 * size[j]) slope[j] = 0;
+      if (leak in SMOOTH) {
+        offset[j] = SMOOTH[leak](slope[j] === 0 ? offset[j] : slope[j] * Infinity);
+        slope[j] = size[j] = 0;
+      } else if (slope[j] < 0 || (slope[j] === 0 && offset[j] <= 0)) { slope[j] *= leak; offset[j] *= leak; }
+    }
+    [a, c, sizeA] = [slope, offset, size];
+  }
+  if (network.smooth && a.every((v) => v === 0)) [a, c, sizeA] = [c, c, c.map(Math.abs)]; // constant far away: its logits decide
+  const top = Math.max(...a), best = a.indexOf(top);
+  const leaders = Array.from(a, (v, k) => k).filter((k) => top - a[k] <= 1e-13 * (sizeA[best] + sizeA[k]));
+  const limit = Math.max(...softmax(a === c ? Array.from(c) : leaders.map((k) => c[k])));
+  return { winner: leaders[0], tie: leaders.length > 1, leaders, limit };
+}
+
+/** Draws rows of one network: `row(x0, dx, y, logits, pattern)` fills K logits per pixel, and a code of the active neurons. */
+class Rows {
+  constructor(network, width) {
+    this.network = network;
+    this.width = width;
+    const hidden = network.sizes.slice(1);
+    this.slope = hidden.map((n) => new Float64Array(n));
+    this.offset = hidden.map((n) => new Float64Array(n));
+    this.first = hidden.map(() => new Int32Array(width).fill(-1)); // the first neuron that changes at a pixel …
+    this.next = hidden.map((n) => new Int32Array(n)); // … and the one after it
+    this.on = hidden.map((n) => new Uint8Array(n));
+    this.out = new Float64Array(Math.max(...network.sizes));
+    this.code = 0; // of the last hidden layer's neurons that are on
+    let key = 0x9e3779b9; // a random number per neuron: the xor of the active ones names a polytope
+    this.keys = hidden.map((n) => Int32Array.from({ length: n }, () => (key = Math.imul(key ^ (key >>> 15), 0x2c1b3c6d) + 0x85ebca6b | 0)));
+  }
+
+  row(x0, dx, y, logits, pattern) {
+    if (this.network.smooth) return this.sampled(x0, dx, y, logits);
+    const { m, weight, bias } = this.network.layers[0];
+    for (let j = 0; j < m; j++) {
+      this.slope[0][j] = weight[2 * j] * dx;
+      this.offset[0][j] = weight[2 * j] * x0 + weight[2 * j + 1] * y + bias[j];
+    }
+    this.piece(0, 0, this.width, 0, logits, pattern);
+  }
+
+  /** The same by a forward pass for each pixel: smooth neurons have no pieces. */
+  sampled(x0, dx, y, logits) {
+    const { layers, outputs } = this.network;
+    for (let t = 0; t < this.width; t++) {
+      let h = [x0 + dx * t, y];
+      layers.forEach(({ n, m, weight, bias, leak }, l) => {
+        const z = this.slope[l], bend = SMOOTH[leak];
+        for (let j = 0, at = 0; j < m; j++) {
+          let sum = bias[j];
+          for (let i = 0; i < n; i++) sum += weight[at++] * h[i];
+          z[j] = bend ? bend(sum) : sum < 0 ? sum * leak : sum;
+        }
+        h = z;
+      });
+      logits.set(h, t * outputs);
+    }
+  }
+
+  /** Pixels from … to − 1, on which layer l's pre-activations are slope·t + offset. */
+  piece(l, from, to, code, logits, pattern) {
+    const layers = this.network.layers, last = l === layers.length - 1;
+    const slope = this.slope[l], offset = this.offset[l], n = layers[l].m;
+    if (last) {
+      for (let t = from, i = from * n; t < to; t++) for (let k = 0; k < n; k++) logits[i++] = slope[k] * t + offset[k];
+      if (pattern) pattern.fill(code, from, to);
+      return;
+    }
+    if (l === layers.length - 2 && layers[l + 1].m === 1) return this.lastPiece(l, from, to, code, logits, pattern);
+    const { columns, bias, m } = layers[l + 1], leak = layers[l].leak;
+    const slope2 = this.slope[l + 1], offset2 = this.offset[l + 1];
+    const first = this.first[l], next = this.next[l], on = this.on[l], keys = this.keys[l];
+    slope2.fill(0);
+    offset2.set(bias);
+    for (let j = 0; j < n; j++) {
+      const a = slope[j], c = offset[j], active = a * from + c > 0, later = a * (to - 1) + c > 0;
+      on[j] = active ? 1 : 0;
+      if (active) code ^= keys[j];
+      const gain = active ? 1 : leak;
+      if (gain !== 0) add(slope2, offset2, columns, j * m, m, gain * a, gain * c);
+      if (active !== later) {
+        const t = turn(a, c, from, to, later);
+        next[j] = first[t];
+        first[t] = j;
+      }
+    }
+    let begin = from;
+    for (let t = from + 1; t < to; t++) {
+      if (first[t] < 0) continue;
+      this.piece(l + 1, begin, t, code, logits, pattern);
+      for (let j = first[t]; j >= 0; j = next[j]) {
+        const gain = on[j] ? leak - 1 : 1 - leak;
+        add(slope2, offset2, columns, j * m, m, gain * slope[j], gain * offset[j]);
+        code ^= keys[j];
+      }
+      first[t] = -1;
+      begin = t;
+    }
+    this.piece(l + 1, begin, to, code, logits, pattern);
+  }
+
+  /**
+   * The same where the next layer is the last and has a single output. Most of the time goes here. From one piece to the next few
+   * neurons change, so each one's state is kept, and its weight towards the output, or `leak` times that while it is off.
+   */
+  lastPiece(l, from, to, code, logits, pattern) {
+    const n = this.network.layers[l].m, last = to - 1, { out } = this;
+    const slope = this.slope[l], offset = this.offset[l], first = this.first[l], next = this.next[l], on = this.on[l];
+    let sum = 0, rest = this.network.layers[l + 1].bias[0], changes = false;
+    for (let j = 0; j < n; j++) {
+      const a = slope[j], c = offset[j], active = a * from + c > 0 ? 1 : 0;
+      if (from === 0 || active !== on[j]) this.switch(l, j, active);
+      if ((a * last + c > 0 ? 1 : 0) !== active) {
+        const t = turn(a, c, from, to, !active);
+        next[j] = first[t];
+        first[t] = j;
+        changes = true;
+      }
+      sum += out[j] * a;
+      rest += out[j] * c;
+    }
+    for (let t = from; t < to; t++) {
+      if (changes && first[t] >= 0) {
+        for (let j = first[t]; j >= 0; j = next[j]) {
+          const gain = -out[j] + this.switch(l, j, 1 - on[j]);
+          sum += gain * slope[j];
+          rest += gain * offset[j];
+        }
+        first[t] = -1;
+      }
+      logits[t] = sum * t + rest;
+      if (pattern) pattern[t] = code ^ this.code;
+    }
+  }
+
+  switch(l, j, active) {
+    if (active !== this.on[l][j]) this.code ^= this.keys[l][j];
+    this.on[l][j] = active;
+    return (this.out[j] = (active ? 1 : this.network.layers[l].leak) * this.network.layers[l + 1].columns[j]);
+  }
+}
+
+/** A neuron changes at one pixel from from + 1 to to − 1: the first at which its new sign, `later`, holds. */
+function turn(a, c, from, to, later) {
+  let t = Math.min(Math.max(Math.ceil(-c / a), from + 1), to - 1);
+  while (t > from + 1 && (a * (t - 1) + c > 0) === later) t--;
+  while (t < to - 1 && (a * t + c > 0) !== later) t++;
+  return t;
+}
+
+function add(slope, offset, columns, at, m, a, c) {
+  for (let k = 0; k < m; k++) {
+    const w = columns[at + k];
+    slope[k] += w * a;
+    offset[k] += w * c;
+  }
+}
+
+/** All logits [height·width·K] of a window, row 0 on top, pixel centres; and the polytopes' codes. */
+function fields(network, { x, y, half }, width, height) {
+  const step = (2 * half) / width, rows = new Rows(network, width), k = network.outputs;
+  const logits = new Float64Array(width * height * k), pattern = new Int32Array(width * height);
+  for (let r = 0; r < height; r++) {
+    rows.row(x - half + step / 2, step, y + (height / 2 - r - 0.5) * step,
+      logits.subarray(r * width * k, (r + 1) * width * k), pattern.subarray(r * width, (r + 1) * width));
+  }
+  return { logits, pattern };
+}
+
+// ---- 2. colours ----------------------------------------------------------------------------------------------------------------
+
+const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+const pixel = ([r, g, b]) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
+
+/**
+ * A function from K − 1 `differences` at place i of an array to a pixel.
+ * kind "bands": the winner's confidence in three bands, reject in its own colour · "classes": the winner, pale ·
+ * "shades": the winner, the paler the less sure.
+ */
+function painter({ kind, bands, limits, pale, full, rejected }, outputs, reject) {
+  const inside = outputs - reject, [low, high] = limits, band = bands.map((c) => pixel(rgb(c))), grey = pixel(rgb(rejected));
+  const own = (colours) => Array.from({ length: outputs }, (_, k) => rgb(colours[k < inside ? k : colours.length - 1]));
+  const flat = own(pale).map(pixel), deep = own(full);
+  let best, parts; // who wins, and the confidence is one of so many parts
+  const look = (f, i) => {
+    let top = 0;
+    best = outputs - 1;
+    for (let k = outputs - 2; k >= 0; k--) if (f[i + k] >= top) { top = f[i + k]; best = k; }
+    parts = Math.exp(-top);
+    for (let k = 0; k < outputs - 1; k++) parts += Math.exp(f[i + k] - top);
+  };
+  if (kind === "bands" && outputs === 2 && !reject) { // the same, without an exponential per pixel
+    const [a, b] = limits.map((p) => Math.log(p / (1 - p)));
+    return (f, i) => { const lead = Math.abs(f[i]); return band[lead > b ? 2 : lead > a ? 1 : 0]; };
+  }
+  return (f, i) => {
+    look(f, i);
+    if (kind === "classes") return flat[best];
+    if (kind === "bands") return best >= inside ? grey : band[parts * high < 1 ? 2 : parts * low < 1 ? 1 : 0];
+    const sure = outputs < 2 ? 1 : (1 / parts - 1 / outputs) / (1 - 1 / outputs);
+    return pixel(deep[best].map((v) => Math.round(255 - (0.12 + 0.88 * sure) * (255 - v))));
+  };
+}
+
+// ---- 3. the view ---------------------------------------------------------------------------------------------------------------
+
+const MARGIN = { left: 62, right: 16, top: 6, bottom: 46 }, RING = 10; // in CSS pixels
+const ZOOM = { least: 1e-2, most: 1e6 };
+
+/** A canvas with the map of one network: the picture, what lies around and upon it, and where in the plane it looks. */
+class View {
+  constructor(canvas, spec) {
+    Object.assign(this, { canvas, spec, network: null, ring: null, reject: 0, note: {}, painted: [], job: 0 });
+    Object.assign(this, { edges: false, ray: null, pointer: null, window: { ...spec.window }, moved: () => {} });
+    this.context = canvas.getContext("2d");
+  }
+
+  /** Sizes in device pixels: `side` of the square map, `scale` device pixels per CSS pixel. */
+  fit(cssWidth) {
+    const scale = window.devicePixelRatio || 1, around = MARGIN.left + MARGIN.right + 2 * RING;
+    const side = Math.max(120, Math.min(cssWidth - around, this.spec.size));
+    Object.assign(this, { scale, cssWidth, side: Math.round(side * scale) });
+    const [w, h] = [side + around, side + MARGIN.top + MARGIN.bottom + 2 * RING];
+    Object.assign(this.canvas.style, { width: `${w}px`, height: `${h}px` });
+    this.canvas.width = Math.round(w * scale);
+    this.canvas.height = Math.round(h * scale);
+    this.left = Math.round((MARGIN.left + RING) * scale);
+    this.top = Math.round((MARGIN.top + RING) * scale);
+    this.image = new ImageData(this.side, this.side);
+    this.pixels = new Uint32Array(this.image.data.buffer);
+    this.rows = null;
+    this.draw();
+  }
+
+  show(network, ring, reject) {
+    if (this.network !== network) { // the picture of the other one is not finished
+      this.rows = null;
+      this.drawn = differences(network);
+      this.job++;
+    }
+    Object.assign(this, { network, ring, reject });
+    this.soon();
+  }
+
+  /** One picture per frame, however many events there are. */
+  soon() {
+    this.waiting ??= requestAnimationFrame(() => { this.waiting = null; this.draw(); });
+  }
+
+  /** Paint every eighth row at once, then the rows between while there is time, a slice per frame. */
+  draw() {
+    if (!this.side) return;
+    if (this.scale !== (window.devicePixelRatio || 1)) { this.fit(this.cssWidth); return; }
+    const job = ++this.job, { side, network } = this;
+    if (!network) { this.pixels.fill(0xffffffff); this.finish(job); return; } // a plane to paint on
+    const k = this.drawn.outputs, logits = new Float64Array(side * k), paint = painter(this.spec.look, k + 1, this.reject);
+    const codes = new Int32Array(this.edges ? side * side : side), order = [];
+    this.rows ??= new Rows(this.drawn, side);
+    for (const [start, step, height] of [[0, 8, 8], [4, 8, 4], [2, 4, 2], [1, 2, 1]]) {
+      for (let r = start; r < side; r += step) order.push([r, height]);
+    }
+    const { x, y, half } = this.window, step = (2 * half) / side;
+    const oneRow = (r, height) => {
+      const { pixels } = this, own = this.edges ? codes.subarray(r * side, (r + 1) * side) : codes;
+      this.rows.row(x - half + step / 2, step, y + half - (r + 0.5) * step, logits, own);
+      for (let t = 0, at = r * side, i = 0; t < side; t++, i += k) pixels[at++] = paint(logits, i);
+      for (let copy = 1; copy < height && r + copy < side; copy++) pixels.copyWithin((r + copy) * side, r * side, (r + 1) * side);
+    };
+    let next = 0;
+    const slice = (budget) => {
+      if (job !== this.job) return;
+      const end = performance.now() + budget;
+      while (next < order.length && (next < side / 8 && !network.smooth || performance.now() < end)) oneRow(...order[next++]);
+      if (next < order.length) { this.decorate(); requestAnimationFrame(() => slice(24)); return; }
+      if (this.edges && !network.smooth) this.drawEdges(codes);
+      this.finish(job);
+    };
+    slice(12);
+  }
+
+  finish(job) {
+    this.decorate();
+    this.done = job; // for those who wait
+    this.canvas.dataset.drawn = String(job);
+  }
+
+  /** Where a pixel's polytope is not that of the pixel to its left or above, there is an edge. Crowds of edges stay away. */
+  drawEdges(codes) {
+    const { side, pixels } = this, found = [];
+    for (let at = 0; at < side * side; at++) {
+      if ((at % side && codes[at] !== codes[at - 1]) || (at >= side && codes[at] !== codes[at - side])) found.push(at);
+    }
+    const contrast = (p) => ((p & 255) + ((p >> 8) & 255) + ((p >> 16) & 255) < 330 ? 0xffffffff : 0xff606060);
+    if (found.length < 0.35 * side * side) for (const at of found) pixels[at] = contrast(pixels[at]);
+  }
+
+  // -- places: device pixels of the canvas and points of the plane --
+  toPlane([px, py]) {
+    const { x, y, half } = this.window;
+    return [x - half + ((px - this.left) / this.side) * 2 * half, y + half - ((py - this.top) / this.side) * 2 * half];
+  }
+
+  toCanvas([px, py]) {
+    const { x, y, half } = this.window;
+    return [this.left + ((px - x + half) / (2 * half)) * this.side, this.top + ((y + half - py) / (2 * half)) * this.side];
+  }
+
+  holds([px, py]) {
+    return px >= this.left && py >= this.top && px <= this.left + this.side && py <= this.top + this.side;
+  }
+
+  /** Show the picture as far as it is, and everything around and upon it: axes, the ring, discs, points, the ray. */
+  decorate() {
+    if (!this.image) return; // not in the page yet
+    const c = this.context, { side, left, top, scale } = this;
+    this.ink = getComputedStyle(this.canvas).color || "black";
+    c.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    c.putImageData(this.image, left, top);
+    if (this.ring) this.drawRing(RING * scale);
+    c.strokeStyle = this.ink;
+    c.lineWidth = scale;
+    c.strokeRect(left - scale / 2, top - scale / 2, side + scale, side + scale);
+    this.drawAxes();
+    c.save();
+    c.beginPath();
+    c.rect(left, top, side, side);
+    c.clip();
+    for (const p of [...(this.spec.points ?? []), ...(this.note.points ?? []), ...this.painted]) this.marker(p);
+    (this.spec.discs ?? []).forEach(([x, y, r], k) => {
+      const [px, py] = this.toCanvas([x, y]), radius = (r / (2 * this.window.half)) * side;
+      this.twice(() => c.arc(px, py, radius, 0, 7), 2.5, this.spec.look.full[k]);
+    });
+    for (const [k, path] of this.spec.outlines ?? []) {
+      this.twice(() => path.forEach((p) => c.lineTo(...this.toCanvas(p))), 2.5, this.spec.look.full[k]);
+    }
+    if (this.ray) {
+      const [u, v] = this.ray, [x, y] = this.toCanvas([0, 0]), far = 4 * (side + Math.hypot(x - left, y - top)) / Math.hypot(u, v);
+      this.twice(() => { c.moveTo(x, y); c.lineTo(x + u * far, y - v * far); }, 2.5, this.spec.look.accent);
+    }
+    if (this.pointer) {
+      const [x, y] = this.toCanvas(this.pointer), s = 9 * scale;
+      this.twice(() => { c.moveTo(x - s, y); c.lineTo(x + s, y); c.moveTo(x, y - s); c.lineTo(x, y + s); }, 1.5, "black");
+    }
+    c.restore();
+    const star = this.note.star && this.toCanvas(this.note.star);
+    if (star && this.holds(star)) this.drawStar(star, 10 * scale);
+  }
+
+  /** A path, white and wide below, in its colour above: seen on any ground. */
+  twice(path, width, colour) {
+    const c = this.context;
+    for (const [style, wide] of [["white", width + 2.5], [colour, width]]) {
+      Object.assign(c, { strokeStyle: style, lineWidth: wide * this.scale });
+      c.beginPath();
+      path();
+      c.stroke();
+    }
+  }
+
+  /** The frame: a direction, seen from the map's middle, in the colour of the class that wins it, far away. */
+  drawRing(thick) {
+    const c = this.context, { left, top, side } = this, middle = [left + side / 2, top + side / 2], { start, who } = this.ring;
+    c.save();
+    c.beginPath();
+    c.rect(left - thick, top - thick, side + 2 * thick, side + 2 * thick);
+    c.rect(left, top, side, side);
+    c.clip("evenodd");
+    start.forEach((angle, i) => {
+      const end = i + 1 < start.length ? start[i + 1] : start[0] + 2 * Math.PI;
+      c.fillStyle = who[i] < 0 ? "black" : this.colour(who[i]);
+      c.beginPath();
+      c.moveTo(...middle);
+      c.arc(...middle, 2 * side, -angle, -(end + 2e-3), true);
+      c.fill();
+    });
+    c.restore();
+  }
+
+  /** The full colour of output k: the last one is grey where it is reject. */
+  colour(k) {
+    const { full } = this.spec.look;
+    return full[this.reject && k === this.network.outputs - 1 ? full.length - 1 : k];
+  }
+
+  drawAxes() {
+    const c = this.context, { left, top, side, scale } = this, { x, y, half } = this.window, edge = (RING + 1) * scale;
+    c.fillStyle = this.ink;
+    c.font = `${15 * scale}px sans-serif`;
+    const step = niceStep((2 * half) / 5), digits = Math.min(12, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)));
+    const label = (v) => {
+      if (Math.abs(v) < step / 1e6) return "0";
+      return (Math.abs(v) >= 1e5 ? v.toExponential().replace("e+", "e") : v.toFixed(digits)).replace("-", "−");
+    };
+    const ticks = (middle) => {
+      const first = Math.ceil((middle - half) / step), last = Math.floor((middle + half) / step);
+      return Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);
+    };
+    Object.assign(c, { textAlign: "center", textBaseline: "top" });
+    for (const v of ticks(x)) {
+      const at = this.toCanvas([v, y])[0];
+      c.fillRect(at, top + side + edge, scale, 4 * scale);
+      c.fillText(label(v), at, top + side + edge + 6 * scale);
+    }
+    Object.assign(c, { textAlign: "right", textBaseline: "middle" });
+    for (const v of ticks(y)) {
+      const at = this.toCanvas([x, v])[1], text = label(v), room = left - edge - 22 * scale;
+      c.fillRect(left - edge - 4 * scale, at, 4 * scale, scale);
+      c.fillText(text, left - edge - 6 * scale, at, room);
+    }
+    Object.assign(c, { textAlign: "center", textBaseline: "bottom" });
+    c.fillText(this.spec.axes[0], left + side / 2, this.canvas.height);
+    c.save();
+    c.translate(16 * scale, top + side / 2);
+    c.rotate(-Math.PI / 2);
+    c.fillText(this.spec.axes[1], 0, 0);
+    c.restore();
+  }
+
+  /** A point [x, y, k] with the marker of its class: colour and shape; k < 0 is OOD, a cross. */
+  marker([px, py, k]) {
+    const c = this.context, [x, y] = this.toCanvas([px, py]), s = (this.spec.paint ? 5 : 3.2) * this.scale;
+    const cross = () => { c.moveTo(x - s, y - s); c.lineTo(x + s, y + s); c.moveTo(x - s, y + s); c.lineTo(x + s, y - s); };
+    if (k < 0) return this.twice(cross, 1.2, "black");
+    c.beginPath();
+    if (k % 4 === 0) c.arc(x, y, s, 0, 7);
+    if (k % 4 === 1) c.rect(x - s, y - s, 2 * s, 2 * s);
+    if (k % 4 === 2) { c.moveTo(x, y - s); c.lineTo(x + s, y + s); c.lineTo(x - s, y + s); c.closePath(); }
+    if (k % 4 === 3) { c.moveTo(x, y - s); c.lineTo(x + s, y); c.lineTo(x, y + s); c.lineTo(x - s, y); c.closePath(); }
+    Object.assign(c, { fillStyle: this.spec.look.full[k], strokeStyle: "white", lineWidth: 0.8 * this.scale });
+    c.fill();
+    c.stroke();
+  }
+
+  drawStar([x, y], size) {
+    const c = this.context;
+    c.beginPath();
+    for (let i = 0; i < 10; i++) {
+      const r = i % 2 ? 0.42 * size : size, angle = (Math.PI * i) / 5;
+      c.lineTo(x + r * Math.sin(angle), y - r * Math.cos(angle));
+    }
+    c.closePath();
+    Object.assign(c, { fillStyle: this.spec.look.accent, strokeStyle: "white", lineWidth: 1.5 * this.scale });
+    c.fill();
+    c.stroke();
+  }
+
+  // -- hands --
+  zoom(factor, [x, y] = [this.window.x, this.window.y]) {
+    const half = Math.min(Math.max(this.window.half * factor, ZOOM.least), ZOOM.most), f = half / this.window.half;
+    this.move({ x: x + (this.window.x - x) * f, y: y + (this.window.y - y) * f, half });
+  }
+
+  pan(dx, dy) {
+    this.move({ ...this.window, x: this.window.x + dx, y: this.window.y + dy });
+  }
+
+  move(to) {
+    this.window = { ...to };
+    this.moved();
+    this.soon();
+  }
+}
+
+function niceStep(rough) {
+  const power = 10 ** Math.floor(Math.log10(rough));
+  return power * [1, 2, 5, 10].find((m) => m * power >= rough * (1 - 1e-9));
+}
+
+// ---- 4. the widget: controls above, text below, hands upon the map ------------------------------------------------------------
+
+const STYLE = `
+.ood-map { color: var(--jp-ui-font-color1, #222); font: 16px/1.4 var(--jp-ui-font-family, sans-serif); max-width: 100%; }
+.ood-map .row { display: flex; flex-wrap: wrap; gap: 4px 18px; align-items: center; margin: 3px 0; }
+.ood-map label { display: inline-flex; gap: 6px; align-items: center; }
+.ood-map input[type=range] { width: 10em; } .ood-map output { min-width: 3.2em; font-variant-numeric: tabular-nums; }
+.ood-map button, .ood-map select { font: inherit; color: inherit; background: var(--jp-layout-color2, #eee);
+  border: 1px solid #888; border-radius: 3px; padding: 1px 9px; cursor: pointer; }
+.ood-map button[aria-pressed=true] { outline: 3px solid #D55E00; }
+.ood-map canvas { display: block; cursor: crosshair; color: inherit; touch-action: pan-x pan-y; }
+.ood-map canvas:focus { touch-action: none; } .ood-map canvas:focus-visible { outline: 2px solid #D55E00; }
+.ood-map .map { max-width: 100%; } .ood-map .key { width: 0; min-width: 100%; font-size: 94%; gap: 0 14px; }
+.ood-map .side { flex: 1 1 240px; max-width: 360px; min-width: 0; } .ood-map .side img { max-width: 100%; }
+.ood-map i { display: inline-block; width: 13px; height: 13px; border: 1px solid #777; margin-right: 5px; vertical-align: -1px; }
+.ood-map .here { height: 2.8em; overflow: auto; font-size: 94%; font-variant-numeric: tabular-nums; max-width: 60em; }
+.ood-map .said { font-size: 110%; max-width: 56em; min-height: 2.8em; margin: 4px 0; }`;
+
+const element = (tag, properties = {}, ...children) => {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+};
+
+/** Histograms of confidences, as SVG: `bars` = {low, series: [[name, colour, shares of the points], …]}; the first is filled. */
+function histogram({ low, series }) {
+  const [w, h, x0, y0] = [300, 190, 44, 10], n = series[0][2].length, top = Math.max(0.1, ...series.flatMap((s) => s[2]));
+  const px = (i) => x0 + (i / n) * w, py = (v) => y0 + h * (1 - v / top);
+  const path = (shares) => `M${px(0)} ${py(0)}` + shares.map((v, i) => `L${px(i)} ${py(v)}L${px(i + 1)} ${py(v)}`).join("") + `L${px(n)} ${py(0)}`;
+  const text = (x, y, anchor, t, more = "") => `<text x="${x}" y="${y}" text-anchor="${anchor}" fill="currentColor" ${more}>${t}</text>`;
+  const percent = (v) => `${Math.round(100 * v)} %`;
+  const curves = series.map(([, colour, shares], i) => `<path d="${path(shares)}" fill="${i ? "none" : colour}" fill-opacity=".75"
+    stroke="${i ? "currentColor" : colour}" stroke-width="${i ? 2.5 : 1}" ${i > 1 ? 'stroke-dasharray="6 4"' : ""}/>`);
+  const names = series.map(([name, colour], i) => `<rect x="${x0 + i * 150}" y="${y0 + h + 48}" width="14" height="14"
+    fill="${i ? "none" : colour}" stroke="${i ? "currentColor" : colour}" stroke-width="2.5"/>${text(x0 + 20 + i * 150, y0 + h + 60, "start", name)}`);
+  return `<svg viewBox="0 0 ${x0 + w + 12} ${y0 + h + 70}" width="100%" font-size="15" role="img" aria-label="histogram of confidences">
+    ${curves.join("")}<path d="M${x0} ${y0}V${y0 + h}H${x0 + w}" fill="none" stroke="currentColor"/>${names.join("")}
+    ${[low, (low + 1) / 2, 1].map((v, i) => text(x0 + (w * i) / 2, y0 + h + 18, "middle", v)).join("")}
+    ${[0, top].map((v) => text(x0 - 5, py(v) + 5, "end", percent(v))).join("")}
+    ${text(x0 + w / 2, y0 + h + 38, "middle", "confidence of the test points")}</svg>`;
+}
+
+/**
+ * Draw the widget's state in `el`. The state (a widget's model, or that of `still`):
+ * spec      what does not change: controls, presets, the networks' shapes, look, discs, points, window, title
+ * weights   bytes: the networks' numbers, one after another; those that are missing come when asked for · rings, one per network
+ * position  the controls' places, a whole number each · window {x, y, half} · painted [[x, y, class or −1], …]
+ * notes     {position: {text, star, bars, points, picture}}; those that are missing come when asked for
+ */
+function render({ model, el }) {
+  let end = draw({ model, el });
+  const anew = () => { end(); el.replaceChildren(); end = draw({ model, el }); }; // other networks than before
+  model.on("change:spec", anew);
+  return () => { model.off("change:spec", anew); end(); };
+}
+
+function draw({ model, el }) {
+  const spec = model.get("spec"), notes = { ...model.get("notes") }, asked = new Set();
+  let networks = {}, rings = { ...model.get("rings") };
+  const numbersOf = (bytes) => {
+    const own = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
+    return spec.double ? new Float64Array(own) : new Float32Array(own);
+  };
+  let numbers = numbersOf(model.get("weights"));
+  const network = (i) => { // unpacked when first shown; undefined while it is not here
+    const { sizes, leaks, at } = spec.networks[i] ?? { at: null };
+    if (!networks[i] && at !== null && numbers.length) networks[i] = unpack(sizes, leaks, numbers.subarray(at));
+    return networks[i];
+  };
+  let alone = false; // once the kernel has gone the map goes on without it
+  const tell = (act) => { try { act(); } catch { alone = true; } };
+  const ask = (kind, what) => {
+    if (asked.has(kind + what)) return;
+    asked.add(kind + what);
+    tell(() => model.send({ [kind]: what }));
+  };
+
+  // what stands in the page
+  const root = element("div", { className: "ood-map" });
+  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's keys are not meant here
+  const canvas = element("canvas", { tabIndex: 0 });
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", spec.title);
+  const here = element("div", { className: "here" }), said = element("p", { className: "said" }), chart = element("div");
+  said.hidden = !spec.speaks;
+  for (const live of [here, said]) live.setAttribute("aria-live", "polite");
+  said.setAttribute("role", "status");
+  const view = new View(canvas, spec);
+  const button = (text, act, title = "") => {
+    const made = element("button", { type: "button", textContent: text, title });
+    made.addEventListener("click", act);
+    return made;
+  };
+  const put = (name, value) => { model.set(name, value); tell(() => model.save_changes()); };
+
+  // controls: a place per control, a whole number
+  const fields = spec.controls.map((control, i) => {
+    const slides = control.kind === "slider", text = element("output");
+    const field = slides
+      ? element("input", { type: "range", min: 0, max: control.options.length - 1, step: 1 })
+      : element("select", {}, ...control.options.map((name, v) => element("option", { value: v, textContent: name })));
+    field.title = control.tooltip;
+    field.addEventListener("input", () => put("position", model.get("position").map((old, j) => (j === i ? Number(field.value) : old))));
+    return {
+      row: element("label", {}, control.label, field, ...(slides ? [text] : [])),
+      set: (v) => { field.value = v; text.value = control.options[v]; field.setAttribute("aria-valuetext", control.options[v]); },
+    };
+  });
+  const clear = () => { view.ray = view.pointer = null; };
+  const presets = spec.presets.map(({ name, position, window: to }) => button(name, () => {
+    clear();
+    put("position", [...position]);
+    view.move({ x: 0, y: 0, half: to });
+  }));
+  const edges = element("input", { type: "checkbox" });
+  edges.addEventListener("change", () => { view.edges = edges.checked; view.soon(); });
+  const patch = (colour) => (colour ? [element("i", { style: `background: ${colour}` })] : []);
+  const key = element("div", { className: "row key" }, ...spec.key.map(([colour, name]) => element("span", {}, ...patch(colour), name)));
+  const starred = element("span", { textContent: "★ surest OOD point", hidden: true });
+  key.append(starred);
+  const painting = spec.paint ? paintTools(model, view, button, put) : null;
+  const extras = spec.networks.length ? [element("label", { title: "draw the borders between polytopes" }, edges, "polytopes")] : [];
+  root.append(element("style", { textContent: STYLE }), element("div", { className: "row" }, ...fields.map((f) => f.row)),
+    element("div", { className: "row" }, ...presets, ...extras), ...(painting ? [painting.row] : []),
+    element("div", { className: "row" }, element("div", { className: "map" }, canvas, key), element("div", { className: "side" }, chart)),
+    here, said);
+  root.addEventListener("keydown", (event) => event.stopPropagation());
+
+  // what is said of a point, and far along the ray
+  const short = (v) => String(Number(v.toPrecision(4))).replace("-", "−");
+  const named = (k) => (view.reject && k === view.network.outputs - 1 ? "reject" : `class ${k}`);
+  const describe = () => {
+    const point = view.pointer ?? view.hovered, lines = [];
+    if (view.network && point) {
+      const logits = forward(view.network, point), p = softmax(logits), best = logits.indexOf(Math.max(...logits));
+      lines.push(`(${point.map(short).join(", ")}): ${named(best)}, confidence ${p[best].toFixed(4)}, logits ${logits.map(short).join(" · ")}`);
+    }
+    if (view.network && view.ray) {
+      const far = farAway(view.network, view.ray), who = far.tie ? `tie of ${far.leaders.map(named).join(", ")}` : `k* = ${named(far.winner)}`;
+      lines.push(`Along the ray, at infinity: ${who}, limit of the confidence ${far.limit.toFixed(4)}`);
+    }
+    here.replaceChildren(...(lines.length ? lines : [spec.hint]).map((line) => element("div", { textContent: line })));
+  };
+  const again = () => { view.decorate(); describe(); };
+  const againSoon = () => { view.again ??= requestAnimationFrame(() => { view.again = null; again(); }); };
+
+  // the present state: networks and notes that are not here yet are asked for, nearest first; the picture before stays so long
+  let zoomed = null;
+  const update = () => {
+    const position = model.get("position"), place = position.join(","), size = position[spec.zoomed];
+    position.forEach((v, i) => fields[i].set(v));
+    if (zoomed !== null && size !== zoomed) view.move({ x: 0, y: 0, half: spec.halves[size] });
+    zoomed = size ?? null;
+    const i = spec.places[position.filter((_, j) => j !== spec.zoomed).join(",")];
+    if (network(i)) view.show(network(i), rings[i], spec.networks[i].reject);
+    else if (spec.networks.length) ask("network", i);
+    const note = notes[place];
+    if (spec.speaks) ask("note", place); // also where it is here already: the kernel then prepares those around it
+    root.setAttribute("aria-busy", String(!network(i) && spec.networks.length > 0));
+    view.note = note ?? {};
+    said.textContent = note ? note.text : !spec.speaks ? "" : alone ? "The numbers of this position need a running kernel." : "…";
+    starred.hidden = !note?.star;
+    if (note?.bars) chart.innerHTML = histogram(note.bars);
+    else if (note?.picture) chart.replaceChildren(element("img", { src: note.picture, alt: note.text }));
+    chart.style.opacity = spec.speaks && !note ? 0.35 : 1; // the chart of the position before
+    againSoon();
+  };
+
+  // pointers: one points or drags, two pinch
+  const down = new Map();
+  let travelled = 0, pinch = 0, grabbed = null;
+  const at = (event) => {
+    const box = canvas.getBoundingClientRect();
+    return [(event.clientX - box.left) * view.scale, (event.clientY - box.top) * view.scale];
+  };
+  const apart = ([a, b]) => Math.max(1, Math.hypot(a[0] - b[0], a[1] - b[1]));
+  canvas.addEventListener("pointerdown", (event) => {
+    if (event.pointerType === "mouse") canvas.focus({ preventScroll: true });
+    canvas.setPointerCapture(event.pointerId);
+    down.set(event.pointerId, at(event));
+    travelled = down.size > 1 ? 99 * view.scale : 0;
+    if (down.size === 2) pinch = apart([...down.values()]);
+    grabbed = painting && down.size === 1 ? painting.near(at(event)) : null;
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    const now = at(event), old = down.get(event.pointerId);
+    if (!old) {
+      if (event.pointerType !== "mouse") return;
+      view.hovered = view.holds(now) ? view.toPlane(now) : null;
+      againSoon();
+      return;
+    }
+    down.set(event.pointerId, now);
+    const both = [...down.values()], unit = (2 * view.window.half) / view.side;
+    travelled += Math.hypot(now[0] - old[0], now[1] - old[1]);
+    if (both.length === 2) {
+      view.zoom(pinch / apart(both), view.toPlane([0, 1].map((i) => (both[0][i] + both[1][i]) / 2)));
+      pinch = apart(both);
+    } else if (travelled > 3 * view.scale) {
+      if (grabbed !== null) painting.drag(grabbed, view.toPlane(now));
+      else view.pan((old[0] - now[0]) * unit, (now[1] - old[1]) * unit);
+    }
+  });
+  const cast = (point) => {
+    view.pointer = point;
+    view.ray = point && Math.hypot(...point) > 0 ? point : null;
+    again();
+  };
+  const up = (event) => {
+    const there = down.get(event.pointerId);
+    if (!down.delete(event.pointerId) || event.type !== "pointerup") return;
+    if (travelled > 3 * view.scale) { if (grabbed !== null) painting.drop(); return; }
+    canvas.focus({ preventScroll: true });
+    if (!view.holds(there)) cast(null);
+    else if (painting) painting.act(view.toPlane(there), grabbed);
+    else cast(view.toPlane(there));
+  };
+  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, up);
+  canvas.addEventListener("pointerleave", () => { view.hovered = null; againSoon(); });
+  // the page scrolls unless the map has been chosen, or Ctrl is held
+  canvas.addEventListener("wheel", (event) => {
+    if (document.activeElement !== canvas && !event.ctrlKey) return;
+    event.preventDefault();
+    view.zoom(1.2 ** Math.sign(event.deltaY), view.toPlane(at(event)));
+  }, { passive: false });
+  const home = () => {
+    clear();
+    view.move(spec.zoomed === null ? spec.window : { x: 0, y: 0, half: spec.halves[model.get("position")[spec.zoomed]] });
+  };
+  canvas.addEventListener("dblclick", () => { if (!painting) home(); });
+  canvas.addEventListener("keydown", (event) => {
+    const step = view.window.half / (painting ? 20 : 8), { x, y } = view.window, middle = () => view.pointer ?? [x, y];
+    const go = (dx, dy) => {
+      if (painting) view.pointer = [middle()[0] + dx, middle()[1] + dy];
+      else { view.pan(dx, dy); view.pointer = [view.window.x, view.window.y]; }
+    };
+    const act = {
+      ArrowLeft: () => go(-step, 0), ArrowRight: () => go(step, 0), ArrowUp: () => go(0, step), ArrowDown: () => go(0, -step),
+      "+": () => view.zoom(1 / 1.25), "=": () => view.zoom(1 / 1.25), "-": () => view.zoom(1.25), Home: home,
+      Enter: () => (painting ? painting.act(middle(), painting.near(view.toCanvas(middle()))) : cast(middle())), Escape: clear,
+      ...(painting ? painting.keys(middle) : {}),
+    }[(event.ctrlKey ? "Ctrl+" : "") + event.key];
+    if (!act) return;
+    event.preventDefault();
+    act();
+    again();
+  });
+
+  // the kernel's part
+  let later = null;
+  view.moved = () => { // another view of the same map follows at once, the kernel when the hand rests
+    model.set("window", view.window);
+    clearTimeout(later);
+    later = setTimeout(() => tell(() => model.save_changes()), 300);
+    againSoon();
+  };
+  const heard = {
+    "change:position": update,
+    "change:notes": () => { Object.assign(notes, model.get("notes")); update(); },
+    "change:weights": () => {
+      numbers = numbersOf(model.get("weights"));
+      [networks, rings] = [{}, { ...model.get("rings") }];
+      update();
+    },
+    "change:painted": () => { view.painted = model.get("painted"); againSoon(); },
+    "change:window": () => {
+      const to = model.get("window");
+      if (["x", "y", "half"].some((name) => to[name] !== view.window[name])) { view.window = { ...to }; view.soon(); }
+    },
+    "msg:custom": ({ note, place, sent, ring }, buffers) => {
+      if (note) notes[place] = note;
+      if (sent !== undefined) {
+        networks[sent] = unpack(spec.networks[sent].sizes, spec.networks[sent].leaks, numbersOf(buffers[0]));
+        rings[sent] = ring;
+      }
+      update();
+    },
+  };
+  for (const [event, act] of Object.entries(heard)) model.on(event, act);
+  view.painted = model.get("painted");
+  view.window = { ...model.get("window") };
+  el.append(root);
+  const sized = new ResizeObserver(() => {
+    const width = Math.floor(root.clientWidth);
+    if (width && width !== view.cssWidth) { view.fit(width); describe(); }
+  });
+  sized.observe(root);
+  update();
+  root.oodView = view; // for tests
+  return () => {
+    sized.disconnect();
+    view.job++;
+    for (const [event, act] of Object.entries(heard)) model.off(event, act);
+  };
+}
+
+/** What one paints with: a tool per class, OOD, erase; undo and clear. Points are [x, y, class], −1 for OOD. */
+function paintTools(model, view, button, put) {
+  const history = [], tools = [...Array(view.spec.paint).keys(), -1, null];
+  let tool = 0;
+  const points = () => model.get("painted");
+  const change = (to) => { history.push(points()); put("painted", to); };
+  const undo = () => { if (history.length) put("painted", history.pop()); };
+  const name = (k) => (k === null ? "erase" : k < 0 ? "OOD" : `class ${k}`);
+  const buttons = tools.map((k, i) => button(name(k), () => choose(i), k === null ? "key e" : k < 0 ? "key o" : `key ${k}`));
+  const choose = (i) => { tool = i; buttons.forEach((b, j) => b.setAttribute("aria-pressed", String(i === j))); };
+  const without = (i) => points().filter((_, j) => j !== i);
+  const near = (place) => { // the number of the point at a place of the canvas
+    const far = points().map((p) => { const [x, y] = view.toCanvas(p); return Math.hypot(x - place[0], y - place[1]); });
+    const best = far.indexOf(Math.min(...far));
+    return best >= 0 && far[best] < 9 * view.scale ? best : null;
+  };
+  const drag = (i, point) => {
+    view.painted = points().map((p, j) => (i === j ? [...point, p[2]] : p));
+    view.decorate();
+  };
+  const drop = () => change(view.painted);
+  let held = null;
+  choose(0);
+  return {
+    row: element("div", { className: "row" }, ...buttons, button("undo", undo, "Ctrl+Z"), button("clear", () => change([]))),
+    near,
+    act: (point, i) => {
+      const k = tools[tool];
+      if (k === null) { if (i !== null) change(without(i)); } else change([...points(), [...point, k]]);
+    },
+    drag,
+    drop,
+    keys: (middle) => ({
+      ...Object.fromEntries(tools.map((k, i) => [k === null ? "e" : k < 0 ? "o" : String(k), () => choose(i)])),
+      m: () => { // take hold of the point at the cross, or put it down
+        if (held === null) held = near(view.toCanvas(middle()));
+        else { drag(held, middle()); drop(); held = null; }
+      },
+      Delete: () => { const i = near(view.toCanvas(middle())); if (i !== null) change(without(i)); },
+      "Ctrl+z": undo,
+    }),
+  };
+}
+
+/** A model for pages without a kernel, from the state that `LivingMap.still` gives: what `render` asks of a widget's. */
+function still(state) {
+  const listeners = {}, hear = (event, ...what) => (listeners[event] ?? []).slice().forEach((f) => f(...what));
+  const bytes = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+  return {
+    hear,
+    get: (name) => (name === "weights" ? bytes(state[name]) : state[name]),
+    set: (name, value) => { state[name] = value; hear(`change:${name}`); },
+    on: (event, f) => (listeners[event] ??= []).push(f),
+    off: (event, f) => { listeners[event] = listeners[event].filter((g) => g !== f); },
+    save_changes: () => {},
+    send: () => {},
+  };
+}
+
+export default { render, still, unpack, forward, farAway, fields, differences };
