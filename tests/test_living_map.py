@@ -6,6 +6,7 @@ import functools
 import io
 import json
 
+import ipywidgets
 import numpy as np
 import pytest
 import torch
@@ -57,6 +58,11 @@ def test_a_sentence_that_fails_says_so():
         (None, {"presets": {"Reset": {}}}, "already"),
         (None, {"presets": {"odd": {"window": -1}}}, "half width"),
         (None, {"points": ([[1.0, 2.0, 3.0]], [0])}, "points"),
+        (None, {"points": ([[1.0, 2.0]], [0.5])}, "classes 0, 1"),
+        (None, {"title": ""}, "title"),
+        (None, {"classes": 0}, "classes"),
+        (lambda beta: {}[beta], {}, "raised KeyError"),
+        (None, {"axes": [[1, 0], [2, 0]]}, "span a plane"),
         (models.mlp(width=4), {}, "must be a function or a dict"),
     ],
 )
@@ -64,6 +70,32 @@ def test_what_cannot_be_drawn_is_refused_when_the_map_is_made(networks, settings
     networks = networks or {beta: models.mlp(width=4) for beta in (0.0, 1.0)}
     with pytest.raises(ValueError, match=message):
         widgets.LivingMap(networks, {"beta": widgets.slider("beta", [0.0, 1.0], 1.0, "")}, **settings)
+
+
+def test_what_is_no_sentence_and_no_control_is_refused():
+    for sentence in ("text", lambda: "", lambda gamma: ""):
+        with pytest.raises(TypeError, match="sentence must be a function"):
+            a_map(sentence=sentence)
+    with pytest.raises(ValueError, match="`slider` or `choice`"):
+        widgets.LivingMap(lambda k: models.mlp(width=2), {"k": ipywidgets.IntSlider()})
+
+
+@pytest.mark.parametrize(
+    "extras", [{"star": [np.nan, 0]}, {"star": [1.0]}, {"bars": {"in": [0.5, np.nan]}}, {"bars": {"in": []}}]
+)
+def test_extras_that_cannot_be_drawn_are_named_in_place_of_the_sentence(extras):
+    assert next(iter(extras)) in a_map(sentence=lambda beta: ("", extras)).words()
+
+
+def test_a_world_of_other_inputs_is_not_outlined():
+    network = models.mlp(3, 6)
+    living = widgets.LivingMap(network, axes=[[1.0, 0, 1], [0, 2, 0]], world=data.TwoGaussians(dim=3))
+    assert living.spec["discs"] == []
+    moons = widgets.LivingMap(models.mlp(width=4), world=data.TwoMoons())
+    for k, path in moons.spec["outlines"]:  # 3 standard deviations from the arc, that is from the nearest point of the world
+        away = data.TwoMoons().arcs[k].distance(torch.tensor(path, dtype=torch.float64))
+        np.testing.assert_allclose(away, 3.0, atol=1e-3)
+    assert len(widgets.LivingMap(models.mlp(width=4), world=data.Rings()).spec["outlines"]) == 4
 
 
 def test_nan_weights_are_refused():

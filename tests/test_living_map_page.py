@@ -207,20 +207,22 @@ def test_a_slider_shows_another_network_without_a_kernel(page, shown):
     assert picture(page) == before and root.locator(".said").inner_text() == "beta is 1.0"
 
 
-def test_the_map_has_the_colours_of_its_bands(page, shown):
-    living = a_map()
-    shown(living)
+@pytest.mark.parametrize("outputs", [1, 2, 3, 5])
+@pytest.mark.parametrize("colours", ["bands", "classes", "shades"])
+def test_the_map_has_its_colours(page, shown, colours, outputs):
+    """Of the bands, classes or shades that Python says; with three outputs the last is reject."""
+    classes = 2 if outputs == 3 else outputs
+    living = a_map(networks(width=20, n_classes=outputs), world=None, classes=classes, colours=colours, window=20)
+    root = shown(living)
     side = view(page, "v.side")
-    x, y, half = 0.0, 0.0, 50.0
-    step = 2 * half / side
-    column, row = np.meshgrid(np.arange(side), np.arange(side))
-    points = np.stack([x - half + step / 2 + step * column, y + half - (row + 0.5) * step], axis=-1)
+    axis = 40 * (np.arange(side) + 0.5) / side - 20
+    points = np.stack(np.meshgrid(axis, axis[::-1]), axis=-1).reshape(-1, 2)
     logits = polytopes.read(living.network)(points)
-    confidence = 1 / (1 + np.exp(-np.abs(logits[..., 0] - logits[..., 1])))
-    band = np.digitize(confidence, [0.6, 0.9])
-    colours = [int(c[5:7] + c[3:5] + c[1:3], 16) + (255 << 24) for c in living.spec["look"]["bands"]]
-    drawn_pixels = np.reshape(view(page, "Array.from(v.pixels)"), (side, side))
-    assert (drawn_pixels == np.array(colours)[band]).mean() > 0.9999
+    expected = living_map._shade(logits, outputs == 3, living.spec["look"]).reshape(side, side, 3)
+    made = np.array(view(page, "Array.from(v.image.data)")).reshape(side, side, 4)[..., :3] / 255
+    close = np.abs(made - expected).max(axis=2) < 1 / 255
+    assert close.mean() > 0.9999
+    assert root.locator(".key").inner_text().count("reject") == (outputs == 3) * (2 if colours == "bands" else 1)
 
 
 def test_wheel_keys_and_drag_move_the_window(page, shown):

@@ -500,7 +500,7 @@ class View {
     if (k % 4 === 1) c.rect(x - s, y - s, 2 * s, 2 * s);
     if (k % 4 === 2) { c.moveTo(x, y - s); c.lineTo(x + s, y + s); c.lineTo(x - s, y + s); c.closePath(); }
     if (k % 4 === 3) { c.moveTo(x, y - s); c.lineTo(x + s, y); c.lineTo(x, y + s); c.lineTo(x - s, y); c.closePath(); }
-    Object.assign(c, { fillStyle: this.spec.look.full[k], strokeStyle: "white", lineWidth: 0.8 * this.scale });
+    Object.assign(c, { fillStyle: this.spec.look.markers[k % 4], strokeStyle: "white", lineWidth: 0.8 * this.scale });
     c.fill();
     c.stroke();
   }

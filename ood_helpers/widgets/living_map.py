@@ -14,6 +14,7 @@ from numbers import Real
 from pathlib import Path
 
 import anywidget
+import ipywidgets
 import matplotlib
 import numpy as np
 import traitlets
@@ -22,8 +23,9 @@ from matplotlib.patches import Circle, Patch
 from torch import nn
 
 from ood_helpers import plotting, polytopes
-from ood_helpers.arrays import float64
+from ood_helpers.arrays import float64, whole
 
+from . import given
 from .page import show
 
 SIZE = 440  # pixels of the map's side, where the page is wide enough
@@ -78,20 +80,25 @@ class LivingMap(anywidget.AnyWidget):
     ):  # fmt: skip
         if colours not in COLOURS:
             raise ValueError(f"colours must be one of {', '.join(COLOURS)}; got {colours!r}")
+        given.text("title", title)
+        given.table("controls", controls or {})
+        given.table("presets", presets or {})
         self.names, self.options, first, shapes = _controls(controls or {})
+        if sentence is not None:
+            given.function("sentence", sentence, "the controls' values, by name", **self._values(first))
         halves = [_half(half) for half in (self.options[window] if window in self.names else [window])]
         self._zoomed = self.names.index(window) if window in self.names else None
         half = halves[first[self._zoomed] if self._zoomed is not None else 0]
         self._say, self._axes, self._origin, self._colours = sentence, axes, origin, colours
-        self._classes = world.n_classes if classes is None and world is not None else classes
+        self._classes = getattr(world, "n_classes", None) if classes is None else whole("classes", classes, 1)
         self._notes, self._wanted, self._ahead, self._working = {}, [], None, threading.Lock()
         fixed = {
             "controls": shapes,
             "presets": self._presets(presets or {}, first, halves, half),
             "zoomed": self._zoomed,
             "halves": halves,
-            "discs": _discs(world),
-            "outlines": _outlines(world),
+            "discs": _discs(world) if axes is None else [],
+            "outlines": _outlines(world) if axes is None else [],
             "points": _points(points),
             "window": {"x": 0.0, "y": 0.0, "half": half},
             "axes": ["x₁", "x₂"] if axes is None else ["s₁", "s₂"],
@@ -365,6 +372,8 @@ def _controls(controls):
     """Names, options by name, first places, and what the page needs to know of each control."""
     names, options, first, shapes = list(controls), {}, [], []
     for name, control in controls.items():
+        if not isinstance(control, ipywidgets.SelectionSlider | ipywidgets.Dropdown):
+            raise ValueError(f"controls must be made by `slider` or `choice`; {name!r} is a {type(control).__name__}")
         labels = [option[0] if isinstance(option, tuple) else str(option) for option in control.options]
         options[name] = [option[1] if isinstance(option, tuple) else option for option in control.options]
         first.append(options[name].index(control.value))
@@ -388,7 +397,10 @@ def _sweep(networks, names, options, zoomed):
     for place in itertools.product(*(range(len(options[name])) for name in axes)):
         values = {name: options[name][i] for name, i in zip(axes, place, strict=True)}
         if callable(networks):
-            sweep[place] = networks(**values)
+            try:
+                sweep[place] = networks(**values)
+            except LookupError as error:
+                raise ValueError(f"networks must give one for {values}; it raised {type(error).__name__}: {error}") from error
         elif (key := tuple(values.values())) in found:
             sweep[place] = found[key]
         else:
@@ -480,12 +492,16 @@ def _look(read, rejects, colours, classes):
     else:
         key = [*zip(pale if colours == "classes" else full, names, strict=True), ("black", "tie (frame)")]
     look = {"kind": colours, "bands": plotting.BAND_COLORS, "limits": plotting.BANDS[1:3], "pale": pale, "full": full}
-    return {"look": look | {"rejected": reject, "accent": plotting.ACCENT}, "key": key}
+    return {
+        "look": look | {"rejected": reject, "accent": plotting.ACCENT, "markers": [c for c, _ in plotting.CLASSES]},
+        "key": key,
+    }
 
 
 def _discs(world):
     """[x, y, radius] of each class."""
-    return [[*mean.tolist(), 3.0 * float(world.std)] for mean in getattr(world, "means", [])]
+    means = getattr(world, "means", []) if getattr(world, "dim", 2) == 2 else []
+    return [[*mean.tolist(), 3.0 * float(world.std)] for mean in means]
 
 
 def _outlines(world):
@@ -522,16 +538,24 @@ def _points(points):
     x, y = (float64(part, name) for part, name in zip(points, ("points' x", "points' y"), strict=True))
     if x.ndim != 2 or x.shape[1] != 2 or y.shape != (len(x),) or not np.isfinite(x).all():
         raise ValueError(f"points must be finite numbers x [n, 2] and classes y [n]; got {x.shape} and {y.shape}")
+    if not ((y >= -1) & (y == np.floor(y))).all():
+        raise ValueError("points' y must be classes 0, 1, …, or -1 for OOD")
     return [[round(a, 6), round(b, 6), int(k)] for (a, b), k in zip(x.tolist(), y, strict=True)]
 
 
 def _star(point):
-    return float64(point, "star").reshape(2).tolist()
+    point = float64(point, "star")
+    if point.shape != (2,) or not np.isfinite(point).all():
+        raise ValueError(f"star must be a point of two finite numbers; got {point.tolist()}")
+    return point.tolist()
 
 
 def _bars(confidences):
     """Shares of the points in each of BINS bins; the first histogram is filled, the others are lines."""
     values = {name: float64(c, f"bars[{name!r}]") for name, c in confidences.items()}
+    for name, c in values.items():
+        if c.ndim != 1 or not len(c) or not ((c >= 0) & (c <= 1)).all():
+            raise ValueError(f"bars must be confidences [n] from 0 to 1; those of {name!r} are not")
     low = 0.5 if min(c.min() for c in values.values()) >= 0.5 else 0.0
     series = []
     for i, (name, c) in enumerate(values.items()):
