@@ -175,7 +175,7 @@ def test_a_control_may_be_the_window_and_no_axis_of_the_networks():
     living = a_map(lambda beta: asked.append(beta) or nets[beta], a_box(), window="box", presets={"Near": {"box": 10}})
     assert asked == [0.0, 1.0] and living.network is nets[1.0]
     assert living.spec["halves"] == [10, 50, 1000] and living.spec["zoomed"] == 1 and living.window["half"] == 50
-    assert living.spec["presets"][1] == {"name": "Near", "position": [1, 0], "window": 10}
+    assert living.spec["presets"][1] == {"name": "Near", "position": [1, 0], "window": 10, "title": "box = 10"}
     with pytest.raises(ValueError, match="no control 'window'"):
         a_map(nets, a_box(), window="box", presets={"odd": {"window": 10}})
 

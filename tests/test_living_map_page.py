@@ -276,9 +276,17 @@ def test_pointing_tells_the_network_s_answer_and_a_click_its_limit(page, shown):
 
 def test_the_polytopes_edges_are_drawn_on_request(page, shown):
     root, before = shown(a_map()), picture(page)
+    side = view(page, "v.side")
+    plain = np.array(view(page, "Array.from(v.pixels)")).reshape(side, side)
     root.get_by_label("polytopes").check()
     drawn(page)
-    assert picture(page) != before
+    edges = np.array(view(page, "Array.from(v.pixels)")).reshape(side, side) != plain
+    codes = view(page, "Array.from(oodMap.fields(v.network, v.window, v.side, v.side).pattern)")
+    codes = np.array(codes).reshape(side, side)
+    expected = np.zeros_like(edges)
+    expected[:, 1:] |= codes[:, 1:] != codes[:, :-1]
+    expected[1:] |= codes[1:] != codes[:-1]
+    np.testing.assert_array_equal(edges, expected)
     root.get_by_label("polytopes").uncheck()
     drawn(page)
     assert picture(page) == before
@@ -454,6 +462,22 @@ def test_a_map_appears_below_what_is_painted(page, shown):
     drawn(page)
     assert view(page, "new Set(v.pixels).size") > 1
     assert view(page, "v.painted") == [[0, 0, 0]]
+
+
+def test_the_frame_has_the_colours_of_the_winners_far_away(page, shown):
+    living = a_map(networks(n_classes=3), world=None, classes=3)
+    shown(living)
+    angles = np.random.default_rng(3).uniform(0, 2 * np.pi, 200)
+    u = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    u /= np.abs(u).max(axis=1, keepdims=True)  # on a square
+    winner, tie = polytopes.directions(living.network, u)
+    places = "[v.left + (v.side / 2) * (1 + d[0]) + 5 * d[0], v.top + (v.side / 2) * (1 - d[1]) - 5 * d[1]]"
+    pixel = f"v.context.getImageData(...{places}.map(Math.floor), 1, 1).data"
+    made = view(page, f"{u.tolist()}.map((d) => Array.from({pixel}).slice(0, 3))")
+    full = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in living.spec["look"]["full"]]
+    expected = np.where(tie[:, None], 0, np.array(full)[winner])
+    assert (np.array(made) == expected).all(axis=1).mean() > 0.97  # but for those on a border
+    assert len(set(winner)) > 1
 
 
 def test_it_fits_narrow_and_wide_pages(page, shown):

@@ -649,11 +649,11 @@ function draw({ model, el }) {
     };
   });
   const clear = () => { view.ray = view.pointer = null; };
-  const presets = spec.presets.map(({ name, position, window: to }) => button(name, () => {
+  const presets = spec.presets.map(({ name, position, window: to, title }) => button(name, () => {
     clear();
     put("position", [...position]);
     view.move({ x: 0, y: 0, half: to });
-  }));
+  }, title));
   const edges = element("input", { type: "checkbox" });
   edges.addEventListener("change", () => { view.edges = edges.checked; view.soon(); });
   const patch = (colour) => (colour ? [element("i", { style: `background: ${colour}` })] : []);

@@ -225,7 +225,7 @@ class LivingMap(anywidget.AnyWidget):
         return place
 
     def _presets(self, presets, first, halves, half):
-        made = [{"name": "Reset", "position": first, "window": half}] if self.names or presets else []
+        made = [{"name": "Reset", "position": first, "window": half, "title": "as at first"}] if self.names or presets else []
         for name, values in presets.items():
             if name == "Reset":
                 raise ValueError("a preset may not be called 'Reset': that button is there already")
@@ -235,7 +235,8 @@ class LivingMap(anywidget.AnyWidget):
                 size = _half(free["window"] if free else halves[place[self._zoomed]])
             except ValueError as error:
                 raise ValueError(f"preset {name!r}: {error}") from None
-            made.append({"name": name, "position": place, "window": size})
+            title = ", ".join(f"{key} = {value}" for key, value in values.items())
+            made.append({"name": name, "position": place, "window": size, "title": title})
         return made
 
     # ---- what travels: networks ----
