@@ -248,10 +248,8 @@ def main():
     print("from a cell's end to its map's picture (reach: 600 ms)")
     print("  " + "    ".join(f"width {width}: {time:.0f} ms" for width, time in first.items()))
     for width, (rate, pause) in live.items():
-        reach = 15 if width == 32 else 10
-        print(
-            f"training seen through a map of width {width}: {rate:.1f} pictures a second (reach: {reach}), Pause in {pause:.0f} ms"
-        )
+        pictures = f"{rate:.1f} pictures a second (reach: {15 if width == 32 else 10})"
+        print(f"training seen through a map of width {width}: {pictures}, Pause works in {pause:.0f} ms")
     os.environ |= CLASSROOM
     taken = measure_class()
     alone = statistics.median(taken["1 open"])
