@@ -37,6 +37,13 @@ def test_sentences_come_once_per_position():
     assert living.values == {"beta": 0.0}
 
 
+def test_one_network_has_a_sentence_too():
+    living = widgets.LivingMap(models.mlp(width=2), sentence=lambda: "one")
+    messages = told(living)
+    living._asked(None, {"note": ""}, [])
+    assert messages[0][0] == {"place": "", "note": {"text": "one"}} and living.words() == "one"
+
+
 def test_a_sentence_that_fails_says_so():
     assert "ZeroDivisionError" in a_map(sentence=lambda beta: f"{1 / 0}").words()
 
@@ -56,6 +63,7 @@ def test_a_sentence_that_fails_says_so():
         (None, {"window": 1e9}, "half width"),
         (None, {"window": "size"}, "half width"),
         (None, {"presets": {"Reset": {}}}, "already"),
+        (None, {"presets": {"empty": {}}}, "would do nothing"),
         (None, {"presets": {"odd": {"window": -1}}}, "half width"),
         (None, {"points": ([[1.0, 2.0, 3.0]], [0])}, "points"),
         (None, {"points": ([[1.0, 2.0]], [0.5])}, "classes 0, 1"),

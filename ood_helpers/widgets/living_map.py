@@ -219,9 +219,10 @@ class LivingMap(anywidget.AnyWidget):
         for name, value in values.items():
             if name not in self.names:
                 raise ValueError(f"there is no control {name!r}; there are {', '.join(self.names) or 'none'}")
-            if value not in self.options[name]:
+            found = [i for i, option in enumerate(self.options[name]) if given.same(value, option)]
+            if not found:
                 raise ValueError(f"{name} must be one of {self.options[name]}; got {value!r}")
-            place[self.names.index(name)] = self.options[name].index(value)
+            place[self.names.index(name)] = found[0]
         return place
 
     def _presets(self, presets, first, halves, half):
@@ -229,6 +230,9 @@ class LivingMap(anywidget.AnyWidget):
         for name, values in presets.items():
             if name == "Reset":
                 raise ValueError("a preset may not be called 'Reset': that button is there already")
+            given.table(f"preset {name!r}", values)
+            if not values:
+                raise ValueError(f"preset {name!r} must set at least one control; it would do nothing")
             free = {} if self._zoomed is not None else {"window": values.get("window", half)}
             try:
                 place = self._place({key: value for key, value in values.items() if key not in free}, first)
@@ -280,8 +284,8 @@ class LivingMap(anywidget.AnyWidget):
                 {"sent": i, "ring": _ring(self._distinct[i], self._read[i], self._axes)},
                 [self._numbers[i].astype(self._type).tobytes()],
             )
-        if place := content.get("note"):
-            self._wanted.append(tuple(map(int, place.split(","))))
+        if (place := content.get("note")) is not None:
+            self._wanted.append(tuple(map(int, filter(None, place.split(",")))))  # () where there is no control
             if self._loop is None or self._loop.is_closed():
                 self._answer()
             else:  # the page may be served in a thread of its own; the kernel's own loop is free when no cell runs
