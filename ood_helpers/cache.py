@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ood_helpers.files import write_whole
-from ood_helpers.models import check_plain
+from ood_helpers.models import check_plain, free_layers
 from ood_helpers.training import History, train
 
 PACKAGE = Path(__file__).parent
@@ -127,8 +127,9 @@ def _name(value, met):
 
 def _describe_network(model, met):
     """What decides how a network is trained: its numbers, which of them are frozen, and its activations, torch's own."""
-    numbers = [[name, p.requires_grad, _describe(p, met)] for name, p in model.named_parameters()]
-    activations = [module for layer in model[1::2] for module in layer.modules()]
+    held = [*model.named_parameters(), *model.named_buffers()]
+    numbers = [[name, p.requires_grad, _describe(p, met)] for name, p in held]
+    activations = [module for layer in free_layers(model)[1::2] for module in layer.modules()]
     for module in activations:
         if getattr(nn, type(module).__name__, None) is not type(module):
             raise ValueError(f"a cached run takes only activations of torch.nn, not {module}; call train() instead")

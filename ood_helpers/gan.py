@@ -23,7 +23,7 @@ from torch.nn.functional import logsigmoid
 from ood_helpers import data
 from ood_helpers.arrays import whole
 from ood_helpers.losses import cross_entropy, kl_to_uniform
-from ood_helpers.models import Stack, check_plain
+from ood_helpers.models import Stack, check_plain, free_layers
 from ood_helpers.progress import progress
 from ood_helpers.training import keep_last_good, restore, seeds_for
 
@@ -138,7 +138,7 @@ def train_gan_steps(
     beta_classifier = _beta("beta_classifier", beta_classifier, count)
     seeds = seeds_for(count, seed, "triple")
     players = _players(world, generators, discriminators, classifiers)
-    draws = _draws(world, players["generators"][0][0].weight.shape[1], batch, seeds)
+    draws = _draws(world, free_layers(players["generators"][0])[0].weight.shape[1], batch, seeds)
     make_game = functools.partial(_Game, lr=lr, betas=betas, generator_trains_classifier=generator_trains_classifier)
     return _play(players, make_game, draws, steps, kind, discriminator_steps, beta_generator, beta_classifier, freeze_classifier)
 
@@ -286,7 +286,7 @@ def _players(world, generators, discriminators, classifiers):
         if len({id(model) for model in models}) < len(models):
             raise ValueError(f"{name} must be different networks; one of them is in the list twice")
     check_plain({f"{name}: network {e}": model for name, models in players.items() for e, model in enumerate(models)})
-    G, D, C = (models[0] for models in players.values())
+    G, D, C = (free_layers(models[0]) for models in players.values())
     for name, what, got, expected in [
         ("generators", "outputs, the world's dimension", len(G[-1].weight), world.dim),
         ("discriminators", "inputs, the world's dimension", D[0].weight.shape[1], world.dim),

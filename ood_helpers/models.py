@@ -2,10 +2,12 @@
 
 import copy
 import itertools
+import math
 
 import torch
 from torch import nn
 
+from ood_helpers import closed
 from ood_helpers.arrays import whole
 
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
@@ -38,6 +40,30 @@ def mlp(in_dim=2, width=500, n_classes=2, depth=2, activation="relu", *, slope=0
         bend = nn.LeakyReLU(slope) if activation == "leaky_relu" else ACTIVATIONS[activation]()
         layers += [_linear(inputs, outputs, init, generator), bend]
     return nn.Sequential(*layers[:-1])
+
+
+def closed_mlp(in_dim, width, n_classes, depth=2, *, points, steepness=0.5, far=None, generator=None):
+    """A `closed.Closed` network: a ReLU network that gives one constant answer outside a ball, whatever it is trained on.
+
+    width    of every hidden layer's free neurons; written as plain layers, the first has 2 · in_dim more
+    depth    hidden layers, at least 2: one alone is silent in no direction, because a neuron with weights w is active at u = w
+    points   [n, in_dim], such as the training points: where the ball is at the start, see `closed.Closed`
+    steepness  positive, per unit of the inputs: how fast the last hidden layer falls away from the centre of the points at the
+             start. The steeper, the smaller the ball
+    far      None: equal last biases, so that the answer far away is exactly 1/K · a number between 0 and 1: the probability of
+             the last output, reject, far away, at least. Either way the last biases are not trained
+    generator  as in `mlp`
+    """
+    layers = mlp(in_dim, width, n_classes, whole("depth", depth, 2), generator=generator)
+    if far is not None and not (0 < far < 1 and n_classes > 1):
+        raise ValueError(f"far must be None or, with two outputs or more, a number between 0 and 1; got {far!r}")
+    model = closed.Closed(layers, points, steepness)
+    bias = layers[-1].bias.requires_grad_(False)
+    bias.zero_()
+    if far is not None:
+        bias[-1] = math.log((n_classes - 1) * far / (1 - far))
+        bias[-1] += 1e-6 * (1 + bias[-1].abs())  # rounding of float32 must not take it below
+    return model
 
 
 def mlps(seeds, **settings):
@@ -88,6 +114,7 @@ class Stack:
     From then on the networks' parameters are views into the stack, so training the stack trains them in place.
     weights  one tensor [E, inputs, outputs] per Linear · biases  one [E, 1, outputs] per Linear. A network's parameter with
              requires_grad=False stays as it is: where it has company that is trained, its part of the gradient is 0
+    closed   of `closed.Closed` networks, whose free layers these are, `raw` [E, d, width] and `centre` [E, 1, d]; else empty
     Raises ValueError that names the network and layer unless all have the same shape and are what `check_plain` asks for.
     """
 
@@ -100,11 +127,14 @@ class Stack:
         for e, shape in enumerate(shapes):
             if shape != shapes[0]:
                 raise ValueError(f"models must all have the same shape; network 0 is {shapes[0]} but network {e} is {shape}")
-        layers = list(zip(*self.models, strict=True))
+        layers = list(zip(*map(free_layers, self.models), strict=True))
         self.activations = [group[0] for group in layers[1::2]]
         with torch.no_grad():
             self.weights = [torch.stack([layer.weight.T for layer in group]).contiguous() for group in layers[::2]]
             self.biases = [torch.stack([layer.bias[None] for layer in group]) for group in layers[::2]]
+            self.closed = []
+            if isinstance(self.models[0], closed.Closed):
+                self.closed = [torch.stack([m.raw for m in self.models]), torch.stack([m.centre[None] for m in self.models])]
         self._check_same("must be a fixed function of a point")
         self._views = []
         for group, weight, bias in zip(layers[::2], self.weights, self.biases, strict=True):
@@ -112,6 +142,9 @@ class Stack:
             _train_only(bias, [layer.bias.requires_grad for layer in group])
             for e, layer in enumerate(group):
                 self._views += [(layer.weight, weight.detach()[e].T), (layer.bias, bias.detach()[e, 0])]
+        if self.closed:
+            _train_only(self.closed[0], [model.raw.requires_grad for model in self.models])
+            self._views += [(model.raw, self.closed[0].detach()[e]) for e, model in enumerate(self.models)]
         for parameter, view in self._views:
             parameter.data = view
 
@@ -120,7 +153,7 @@ class Stack:
         return self.weights[0].dtype
 
     def parameters(self):
-        return self.weights + self.biases
+        return self.weights + self.biases + self.closed[:1]
 
     def trained(self):
         """The parameters that training moves: those that are not frozen in every network."""
@@ -132,11 +165,16 @@ class Stack:
         Points of another float type become numbers of the networks' own.
         """
         h = x.to(self.dtype).expand(len(self.models), *x.shape[-2:])
-        return self._run(h, self.weights, self.biases)
+        return self._run(h, self.weights, self.biases, self.closed)
 
-    def _run(self, h, weights, biases):
-        for weight, bias, activation in zip(weights, biases, [*self.activations, nn.Identity()], strict=True):
-            h = activation(torch.baddbmm(bias, h, weight))
+    def _run(self, x, weights, biases, ball):
+        h = x
+        for i, (weight, bias, activation) in enumerate(zip(weights, biases, [*self.activations, nn.Identity()], strict=True)):
+            h = torch.baddbmm(bias, h, weight)
+            if ball and i == len(weights) - 2:
+                raw, centre = ball
+                h = torch.baddbmm(h, (x - centre).abs(), closed.pull(weights[:-1], raw), alpha=-1)
+            h = activation(h)
         return h
 
     def release(self):
@@ -154,7 +192,7 @@ class Stack:
         random = torch.Generator().manual_seed(0)
         x = 10 * torch.randn(8, self.weights[0].shape[1], generator=random, dtype=torch.float64)
         for e, model in enumerate(self.models):
-            parts = [[p[e : e + 1].double() for p in parameters] for parameters in (self.weights, self.biases)]
+            parts = [[p[e : e + 1].double() for p in parameters] for parameters in (self.weights, self.biases, self.closed)]
             expected = self._run(x[None], *parts)[0]
             own = {name: parameter.double() for name, parameter in model.named_parameters()}
             found = torch.func.functional_call(model, own, x.clone())
@@ -171,12 +209,18 @@ def _train_only(parameter, trained):
         parameter.register_hook(lambda gradient: gradient.masked_fill(frozen, 0))
 
 
+def free_layers(model):
+    """The nn.Sequential of a network, or of a closed one its free layers."""
+    return model.layers if isinstance(model, closed.Closed) else model
+
+
 def _shape(model):
     """A network's shape in words, e.g. '2-500-500-2 ReLU() ReLU()'."""
-    weights = [layer.weight for layer in model[::2]]
+    layers = free_layers(model)
+    weights = [layer.weight for layer in layers[::2]]
     sizes = "-".join(str(n) for n in [weights[0].shape[1], *map(len, weights)])
     dtype = [] if weights[0].dtype == torch.float32 else [str(weights[0].dtype)]
-    return " ".join([sizes, *(str(layer) for layer in model[1::2]), *dtype])
+    return " ".join(["closed"] * (layers is not model) + [sizes, *(str(layer) for layer in layers[1::2]), *dtype])
 
 
 def check_plain(networks):
@@ -184,9 +228,13 @@ def check_plain(networks):
 
     networks  by name. Each must be an nn.Sequential of Linear and one activation in turn, float32 or float64 on the processor,
               without hooks, forwards of their own, buffers or weights made of others (pruned, normed, parametrised); every
-              parameter must have memory of its own (not tied, no layer used twice), and an activation must be a fixed function
+              parameter must have memory of its own (not tied, no layer used twice), and an activation must be a fixed function.
+              Or a `closed.Closed` of such layers, all of ReLU
     """
     for name, model in networks.items():
+        if isinstance(model, closed.Closed):
+            _check_closed(name, model)
+            model = model.layers
         if not (isinstance(model, nn.Sequential) and len(model) % 2 == 1):
             got = f"{type(model).__name__} of {len(model)} layers" if isinstance(model, nn.Sequential) else type(model).__name__
             raise ValueError(f"{name} must be an nn.Sequential (Linear, activation, …, Linear); got {got}")
@@ -197,12 +245,14 @@ def check_plain(networks):
                 _check_linear(where, layer, model[i - 2] if i else layer, model[0])
             else:
                 _check_activation(where, layer, before.weight)
-    spans = sorted(
+    spans = [
         (*_span(parameter), f"{name}, layer {i} ({type(layer).__name__}), {part}")
         for name, model in networks.items()
-        for i, layer in enumerate(model)
+        for i, layer in enumerate(free_layers(model))
         for part, parameter in layer.named_parameters()
-    )
+    ]
+    spans += [(*_span(model.raw), f"{name}, raw") for name, model in networks.items() if isinstance(model, closed.Closed)]
+    spans.sort()
     for (_, end, one), (start, _, other) in itertools.pairwise(spans):
         if start < end:
             raise ValueError(
@@ -245,21 +295,42 @@ def _check_linear(where, layer, before, first):
             "Make it plain (torch.nn.utils.parametrize.remove_parametrizations), or train it with a loop of your own"
         )
     for name, parameter in layer.named_parameters():
-        if parameter.device.type != "cpu" or parameter.layout != torch.strided or type(parameter) is not nn.Parameter:
-            got = f"{type(parameter).__name__}, {parameter.layout}, on {parameter.device}"
-            raise ValueError(f"{where}: its {name} must be an ordinary (strided) Parameter on the cpu; got {got}")
-        if parameter.dtype not in (torch.float32, torch.float64) or parameter.dtype != first.weight.dtype:
-            raise ValueError(
-                f"{where}: its {name} is {parameter.dtype}; all of a network must be float32 or all float64. "
-                "Convert it with .float() or .double()"
-            )
-        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
-            raise ValueError(f"{where}: its {name} has a gradient hook, which would not run; remove it")
+        _check_parameter(where, name, parameter, first)
     if layer.weight.dim() != 2 or layer.bias.shape != layer.weight.shape[:1]:
         shapes = f"{list(layer.weight.shape)} and {list(layer.bias.shape)}"
         raise ValueError(f"{where}: weight and bias must have shapes [outputs, inputs] and [outputs]; got {shapes}")
     if before is not layer and layer.weight.shape[1] != len(before.weight):
         raise ValueError(f"{where}: takes {layer.weight.shape[1]} inputs but the Linear before it gives {len(before.weight)}")
+
+
+def _check_parameter(where, name, parameter, first):
+    if parameter.device.type != "cpu" or parameter.layout != torch.strided or type(parameter) is not nn.Parameter:
+        got = f"{type(parameter).__name__}, {parameter.layout}, on {parameter.device}"
+        raise ValueError(f"{where}: its {name} must be an ordinary (strided) Parameter on the cpu; got {got}")
+    if parameter.dtype not in (torch.float32, torch.float64) or parameter.dtype != first.weight.dtype:
+        raise ValueError(
+            f"{where}: its {name} is {parameter.dtype}; all of a network must be float32 or all float64. "
+            "Convert it with .float() or .double()"
+        )
+    if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
+        raise ValueError(f"{where}: its {name} has a gradient hook, which would not run; remove it")
+
+
+def _check_closed(name, model):
+    """What is beside the free layers, which `check_plain` looks at: the proof of `closed` needs them to be ReLU."""
+    check_forward(name, model, closed.Closed)
+    names = [*dict(model.named_children()), *model._parameters, *model._buffers]
+    kinds = list(map(type, model.layers[1::2])) if isinstance(model.layers, nn.Sequential) else []
+    if names != ["layers", "raw", "centre"] or len(kinds) < 2 or set(kinds) != {nn.ReLU}:
+        raise ValueError(
+            f"{name} must be a closed network as `models.closed_mlp` makes it, with two hidden layers of ReLU or more; "
+            f"it holds {', '.join(names)} and the activations {', '.join(kind.__name__ for kind in kinds)}"
+        )
+    _check_parameter(name, "raw", model.raw, model.layers[0])
+    width, d = len(model.layers[-3].weight), model.layers[0].weight.shape[1]
+    if model.raw.shape != (d, width) or model.centre.shape != (d,):
+        shapes = f"{list(model.raw.shape)} and {list(model.centre.shape)}"
+        raise ValueError(f"{name}: raw and centre must have the shapes [{d}, {width}] and [{d}]; got {shapes}")
 
 
 def _check_activation(where, activation, before):

@@ -420,3 +420,42 @@ def test_numbers_that_are_not_allowed_are_named():
 def test_what_cannot_be_silent_is_refused(network, got):
     with pytest.raises(ValueError, match=f"last hidden layer of ReLU.*got {got}"):
         silent_horizon_loss(network, directions())
+
+
+# Networks of other layers -------------------------------------------------------------------------------------------------
+
+
+def layered():
+    torch.manual_seed(3)
+    model = nn.Sequential(
+        nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.BatchNorm1d(6)), nn.ReLU(), nn.Dropout(), nn.Linear(6, 5, bias=False),
+        nn.Identity(), nn.Linear(5, 5), nn.ReLU(inplace=True), nn.Linear(5, 3)).double()  # fmt: skip
+    model[0][2].running_mean.normal_(), model[0][2].running_var.uniform_(0.5, 2), model[0][2].weight.data.normal_()
+    return model.eval()
+
+
+def pictures():
+    torch.manual_seed(4)
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.LeakyReLU(0.1), nn.AvgPool2d(2), nn.Conv2d(3, 2, 2), nn.ReLU(),
+        nn.Flatten(), nn.Linear(2, 3)).double().eval()  # fmt: skip
+
+
+@pytest.mark.parametrize("model, shape", [(layered(), (2, 2)), (layered(), (4,)), (pictures(), (1, 4, 4))])
+def test_f0_passes_affine_layers_of_all_kinds(model, shape):
+    u = torch.randn(20, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(model(1e9 * u) / 1e9, f0(model, u), rtol=0, atol=1e-6)
+    assert slope_spread_loss(model, u) > 0
+    silent_horizon_loss(model, u).backward()
+    assert next(model.parameters()).grad.any()
+
+
+def test_layers_that_train_mode_changes_are_refused():
+    with pytest.raises(ValueError, match=r"layer 0.2 \(BatchNorm1d\): is not affine in train mode; call model.eval\(\) first"):
+        f0(layered().train(), directions(dim=4))
+
+
+def test_a_certificate_sees_through_affine_layers():
+    model = silent_network()
+    longer = nn.Sequential(nn.Flatten(), *model[:2], nn.Dropout(), nn.Sequential(model[2], nn.Identity()), *model[3:]).eval()
+    assert (silent_certificate(longer).bound == silent_certificate(model).bound).all()

@@ -19,11 +19,12 @@ import torch
 
 from ood_helpers.data import TwoGaussians
 from ood_helpers.losses import confidence_loss
-from ood_helpers.models import mlp
+from ood_helpers.models import closed_mlp, mlp
 from ood_helpers.polytopes.infinity import infinity
 from ood_helpers.polytopes.line import ray
 from ood_helpers.polytopes.network import read
 from ood_helpers.polytopes.plane import plane
+from ood_helpers.polytopes.radius import horizon_radius
 from ood_helpers.training import train
 
 WIDTHS = (16, 32, 64, 100, 200, 500)
@@ -104,14 +105,16 @@ def plane_row(width):
 
 
 def other_rows():
-    """`infinity` and `ray` at the sizes that the course draws."""
+    """`infinity`, `ray` and `horizon_radius` at the sizes that the course draws."""
     generator = torch.Generator().manual_seed(0)
     digits = mlp(in_dim=784, n_classes=10, generator=generator)
     start, direction = torch.rand(784, generator=generator).numpy(), torch.randn(784, generator=generator).numpy()
     model = trained(500, n_classes=3)
+    closed = closed_mlp(784, 500, 10, points=torch.rand(100, 784, generator=generator), generator=generator).plain()
     return {
         "infinity 2-500-500-3": (seconds(lambda: infinity(model)), len(infinity(model)), "sectors"),
         "ray 784-500-500-10": (seconds(lambda: ray(digits, start, direction)), len(ray(digits, start, direction).t), "pieces"),
+        "horizon_radius 784-500-500-10 (reach 50)": (seconds(lambda: horizon_radius(closed)), 1, "ball"),
     }
 
 

@@ -13,7 +13,7 @@ import torch
 
 from ood_helpers.data import TwoGaussians
 from ood_helpers.losses import confidence_loss
-from ood_helpers.models import mlp
+from ood_helpers.models import closed_mlp, mlp
 from ood_helpers.training import train
 
 NETWORKS, ROUNDS = 12, 5
@@ -76,6 +76,21 @@ def sweep(width, steps=1500, compared=(1, 6, 10)):
     return together, one_by_one, max(gaps)
 
 
+def closed_against_plain(dim, width, networks=NETWORKS, steps=128):
+    """Median seconds of training closed networks, and plain ones with the same number of neurons in every layer."""
+    world, times = TwoGaussians(dim=dim), ([], [])
+    x, _ = world.sample(200, generator=torch.Generator().manual_seed(0))
+    loss, shell = (
+        functools.partial(confidence_loss, beta=1.0),
+        functools.partial(world.boundary, inner=dim**0.5, outer=2 * dim**0.5),
+    )
+    for _ in range(ROUNDS):
+        closed = [closed_mlp(dim, width, 2, points=x, generator=torch.Generator().manual_seed(s)) for s in range(networks)]
+        for record, models in zip(times, (closed, [model.plain() for model in closed]), strict=True):
+            record.append(seconds(lambda models=models: train(models, world, loss, shell, steps=steps)))
+    return [statistics.median(record) for record in times]
+
+
 def matrix_rate():
     """The machine's own rate of float32 matrix products, in floating-point operations a second."""
     a, b = torch.randn(1500, 1500), torch.randn(1500, 1500)
@@ -95,6 +110,10 @@ def main():
             f"{width:5d}   {alone:10.2f}   {together:7.3f}   {alone / together:5.1f}   {reach:>5}   {share:.0%}"
             + " (reach 65%)" * (width == 500)
         )
+    print("\nClosed networks (`models.closed_mlp`) against plain ones with as many neurons in each layer, reach: at most 2 times")
+    for dim, width, networks in [(2, 8, 12), (2, 100, 12), (2, 500, 4), (100, 100, 12), (784, 500, 1)]:
+        closed, plain = closed_against_plain(dim, width, networks)
+        print(f"d = {dim:3d}, width {width:3d}, {networks:2d} networks: {closed / plain:.2f} times")
     print("\nA sweep over 12 values of beta, 1,500 steps each; losses are means over the last 200 steps")
     for width, reach in [(100, 20), (500, 90)]:
         together, alone, gap = sweep(width)

@@ -15,9 +15,16 @@ from pathlib import Path
 from ood_helpers.files import write_whole
 
 from . import claims as verdicts
-from . import detectors, horizons, paper, samples
+from . import closed, detectors, horizons, objections, paper, samples
 
-EXPERIMENTS = (paper, horizons, samples, detectors)  # each with a dict SETTINGS, by name, and, for these, `run`
+EXPERIMENTS = (
+    paper,
+    horizons,
+    samples,
+    detectors,
+    closed,
+    objections,
+)  # each with a dict SETTINGS, by name, and, for these, `run`
 REMEDY = (
     "run from a clone of the course, bring the tables back with `git checkout results`, set OOD_RESULTS to their folder, "
     "or make them anew with `make reproduce` and `make beyond`"

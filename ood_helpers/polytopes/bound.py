@@ -7,7 +7,7 @@ from scipy.special import expit
 
 from ood_helpers.arrays import float64, whole
 
-from .network import read
+from .network import flat_rows, read, shape_of
 from .proofs import EPS
 
 
@@ -22,8 +22,8 @@ def confidence_bound(model, low, high, classes=None):
     but a network that runs in float32 rounds by itself. Where float64 overflows the bound is 1.
     Raises ValueError as `read` does, for boxes that do not fit it, or are empty, and for any other `classes`.
     """
-    network = read(model)
-    low, high = np.atleast_2d(float64(low, "low")), np.atleast_2d(float64(high, "high"))
+    network = read(model, shape_of(low, batch=np.ndim(low) > 1))
+    low, high = (flat_rows(np.atleast_2d(float64(box, name)), network) for box, name in ((low, "low"), (high, "high")))
     if low.shape != high.shape or low.shape[1:] != (network.in_dim,):
         raise ValueError(f"low and high must both have shape (n, {network.in_dim}); got {low.shape} and {high.shape}")
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):

@@ -14,7 +14,9 @@ and from how well the vertex itself is placed (crossings of nearly parallel kink
 
 import numpy as np
 
-from .mesh import Mesh, independent
+from . import flat
+from .graph import Graph
+from .mesh import Mesh, independent, widths_of
 
 ROUND = 1e-15  # relative rounding of a sum of many floats, against the sum of its terms' sizes
 TRUST = 30  # a value is a sign from so many times its estimated rounding on
@@ -36,6 +38,13 @@ def values(network, layers, x, misplaced):
         gain = np.where(z > -TRUST * np.hypot(lost, shaken), 1.0, abs(leak))  # a neuron at rest passes nothing on
         h, lost, shaken = np.where(z > 0, z, leak * z), gain * lost, gain * shaken
     return found
+
+
+def layer_values(network, layer, x, misplaced):
+    """`values` of one layer of a `Network` or a `Graph`: z, rounding, uncertainty, each [n, width]."""
+    if isinstance(network, Graph):
+        return flat.survey(network, x, misplaced, only=layer)[0]
+    return [part[-1] for part in values(network, layer + 1, x, misplaced)]
 
 
 class _Growing:
@@ -111,24 +120,27 @@ def subdivide(network):
     A neuron that is 0 throughout a face is off. Raises ArithmeticError where rounding leaves no consistent signs.
     """
     cells, on, first = _Cells(), [], 0
-    for layer, bias in enumerate(network.biases[:-1]):
+    for layer, width in enumerate(widths_of(network)):
         cells.parent, faces = [], len(cells.loops)
-        z, lost, unsure = (_Growing(part[-1]) for part in values(network, layer + 1, cells.xy.all, cells.misplaced.all))
-        active = _Growing(np.zeros((faces, len(bias)), bool))
-        for j in range(len(bias)):
+        found = layer_values(network, layer, cells.xy.all, cells.misplaced.all)
+        everywhere = found[0].min(axis=0) > TRUST * found[2].max(axis=0)
+        unclear = np.flatnonzero(~everywhere & (found[0] > TRUST * found[2]).any(axis=0))  # the others are on or off throughout
+        z, lost, unsure = (_Growing(part[:, unclear]) for part in found)
+        active = _Growing(np.broadcast_to(everywhere, (faces, width)))
+        for j, neuron in enumerate(unclear.tolist()):
             sign = _signs(z.all[:, j], TRUST * unsure.all[:, j])
             start = cells.xy.used
             _cross(cells, sign, z.all[:, j], lost.all[:, j])
             if cells.xy.used > start:
-                new = values(network, layer + 1, cells.xy.all[start:], cells.misplaced.all[start:])
+                new = layer_values(network, layer, cells.xy.all[start:], cells.misplaced.all[start:])
                 for growing, part in zip((z, lost, unsure), new, strict=True):
-                    growing.append(part[-1])
+                    growing.append(part[:, unclear])
             sign = np.concatenate([sign, np.zeros(cells.xy.used - start, int)])
-            _cut_faces(cells, sign, first + j, active, j)
+            _cut_faces(cells, sign, first + neuron, active, neuron)
         for earlier in range(layer):
             on[earlier] = _inherited(on[earlier], cells.parent)
         on.append(active.all.copy())
-        first += len(bias)
+        first += width
     return cells.mesh(), on
 
 
@@ -188,6 +200,8 @@ def _inherited(on, parent):
 
 def maps(network, on, batch=1 << 21):
     """The affine map of every face, (slopes, offset) [F, K, 3], from the neurons that are on in it."""
+    if isinstance(network, Graph):
+        return flat.maps(network, on)
     faces = len(on[0]) if on else 1
     widest = max(map(len, network.biases))
     found, chunk = [], max(1, batch // (3 * widest))

@@ -1,7 +1,11 @@
 """Pre-activations at the vertices of a mesh: by matrix products, and for the second layer by a faster path along lines."""
 
+from functools import partial
+
 import numpy as np
 
+from . import flat
+from .graph import Graph
 from .network import Network
 from .polygons import ragged
 
@@ -11,8 +15,12 @@ BLOCK = 16  # vertices that one small matrix product of `along_runs` advances
 
 def by_product(network, layer, mesh):
     """A layer's pre-activations at the vertices, by matrix products; a generator of batches for `crossings`."""
-    head = Network(network.weights[: layer + 1], network.biases[: layer + 1], network.leaks[:layer])
-    chunk = max(1, BATCH // (2 * max(len(bias) for bias in head.biases)))
+    if isinstance(network, Graph):
+        head, widest = partial(flat.values, network, layer), max(2, flat.widths(network)[layer])
+    else:
+        head = Network(network.weights[: layer + 1], network.biases[: layer + 1], network.leaks[:layer])
+        widest = max(len(bias) for bias in head.biases)
+    chunk = max(1, BATCH // (2 * widest))
     for i in range(0, len(mesh.ends), chunk):
         ends = mesh.ends[i : i + chunk]
         vertices, rows = np.unique(ends, return_inverse=True)

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from .network import read, vector
+from .network import read, shape_of, vector
 from .proofs import EPS, in_cone, inside, least_pull, whole_numbers
 
 ENTERED = 8  # random directions in which a point on kinks is left before the polytopes around it are gone through one by one
@@ -23,8 +23,8 @@ def escape(model, x):
     Cost: 0.01 s for 256 neurons and 64 inputs, about 1 s for 3,000 neurons and 784 inputs.
     Raises ValueError as `read` does, or unless x is [d]; ArithmeticError where it is too large a question to be decided exactly.
     """
-    network = read(model)
-    x = vector(x, "x", network.in_dim)
+    network = read(model, shape_of(x))
+    x = vector(x, "x", network)
     unseen = ~np.any(network.weights[0], axis=0)
     if unseen.any() or not network.leaks:
         return np.eye(network.in_dim)[unseen.argmax()]  # an input that no neuron sees

@@ -12,8 +12,10 @@ import numpy as np
 
 from ood_helpers.arrays import float64
 
-from .fan import cut, sweep
-from .network import Network, plane_of, read
+from .along import swept
+from .fan import cut
+from .graph import Graph
+from .network import Network, flat_rows, plane_of, read, shape_of
 
 DIAMOND = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0], [1.0, 0.0]])
 
@@ -77,9 +79,9 @@ def infinity(model, axes=None):
     Exact to rounding: a slope below 1e-13 of the terms it is summed from counts as 0, edges closer than about 1e-13 as one.
     Raises ValueError for a model that `read` refuses and for axes that are missing or do not span a plane.
     """
-    network = read(model)
-    inputs = np.vstack([plane_of(axes, network.in_dim), np.zeros(network.in_dim)])
-    edges, maps, real = sweep(_with_differences(network), DIAMOND, inputs, slack=1)
+    network = read(model, shape_of(axes, 1))
+    inputs = np.vstack([plane_of(axes, network), np.zeros(network.in_dim)])
+    edges, maps, real = swept(_with_differences(network), DIAMOND, inputs, slack=1)
     k = network.n_classes
     duels = cut(edges, maps[:, :, k:], slack=1)  # the winner may change inside a sector: cut it where two classes draw
     leaders = _leaders(duels.signs(np.arange(len(duels.old))), k)
@@ -96,8 +98,8 @@ def directions(model, u):
     Exact for each of these rays, whatever point they start from; it says nothing about the directions between them.
     Raises ValueError for a model that `read` refuses, for a wrong shape, NaN, infinity or a zero row.
     """
-    network = read(model)
-    u = float64(u, "u")
+    network = read(model, shape_of(u, 1))
+    u = flat_rows(float64(u, "u"), network)
     if u.ndim != 2 or u.shape[1] != network.in_dim:
         raise ValueError(f"u must have shape (n, {network.in_dim}), one direction per row, not {u.shape}")
     if not (np.isfinite(u).all() and u.any(axis=1).all()):
@@ -109,6 +111,9 @@ def directions(model, u):
 def _with_differences(network):
     """The network with one more output for each pair k < l: logit k - logit l. Its sign is a duel, its exact 0 a tie."""
     k, l = np.triu_indices(network.n_classes, 1)  # noqa: E741
+    if isinstance(network, Graph):
+        one = np.eye(network.n_classes)
+        return network.with_outputs(np.concatenate([one, one[k] - one[l]]))
     weight, bias = network.weights[-1], network.biases[-1]
     weights = [*network.weights[:-1], np.concatenate([weight, weight[k] - weight[l]])]
     return Network(weights, [*network.biases[:-1], np.append(bias, bias[k] - bias[l])], network.leaks)

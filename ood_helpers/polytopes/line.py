@@ -10,8 +10,8 @@ import numpy as np
 
 from ood_helpers.arrays import float64
 
-from .fan import sweep
-from .network import read, vector
+from .along import swept
+from .network import read, shape_of, vector
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,8 +75,8 @@ def line(model, start, end):
 
     Raises ValueError for a model that `read` refuses, for points that are not d finite numbers, and where start equals end.
     """
-    network = read(model)
-    start, end = vector(start, "start", network.in_dim), vector(end, "end", network.in_dim)
+    network = read(model, shape_of(start))
+    start, end = vector(start, "start", network), vector(end, "end", network)
     if (start == end).all():
         raise ValueError("end must differ from start; a line needs two points")
     with np.errstate(over="ignore"):  # `sweep` refuses what exceeds float64
@@ -94,8 +94,8 @@ def ray(model, start, direction):
 
     Raises ValueError for a model that `read` refuses, for vectors that are not d finite numbers, and for a zero direction.
     """
-    network = read(model)
-    start, direction = vector(start, "start", network.in_dim), vector(direction, "direction", network.in_dim)
+    network = read(model, shape_of(start))
+    start, direction = vector(start, "start", network), vector(direction, "direction", network)
     if not direction.any():
         raise ValueError("direction must not be the zero vector")
     t, slopes, offsets = _pieces(network, start, direction, [1.0, 0.0])
@@ -104,5 +104,5 @@ def ray(model, start, direction):
 
 def _pieces(network, start, direction, last_edge):
     """Breakpoints, slopes and offsets: the constant is u_y = 1 times the offset, so (direction, start) are the input's maps."""
-    edges, maps, _ = sweep(network, np.array([[0.0, 1.0], last_edge]), np.stack([direction, start]), slack=0)
+    edges, maps, _ = swept(network, np.array([[0.0, 1.0], last_edge]), np.stack([direction, start]), slack=0)
     return edges[:-1, 0] / edges[:-1, 1], maps[:, 0], maps[:, 1]

@@ -12,8 +12,10 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
+from . import flat
 from .crossings import BATCH
-from .mesh import first_neurons
+from .graph import Graph
+from .mesh import first_neurons, widths_of
 
 Tree = namedtuple("Tree", "order up neuron levels")
 
@@ -72,7 +74,7 @@ def patterns(network, tree, root):
 
 def unpacked(network, packed):
     """The active neurons as booleans: one [F, n] per hidden layer."""
-    return [np.unpackbits(bits, axis=1, count=len(bias)) > 0 for bits, bias in zip(packed, network.biases, strict=False)]
+    return [np.unpackbits(bits, axis=1, count=width) > 0 for bits, width in zip(packed, widths_of(network), strict=True)]
 
 
 def affine_maps(network, tree, centroids):
@@ -156,6 +158,8 @@ def layers_of(network, neuron):
 
 def activity(network, x):
     """Which hidden neurons are active at points x [n, 2], all layers side by side: bool [n, neurons]."""
+    if isinstance(network, Graph):
+        return flat.activity(network, x)
     on, h = [np.zeros((len(x), 0), bool)], x
     for weight, bias, leak in zip(network.weights, network.biases, network.leaks, strict=False):
         z = h @ weight.T + bias

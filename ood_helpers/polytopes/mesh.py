@@ -18,7 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import flat
 from .crossings import along_runs, by_product
+from .graph import Graph
 from .polygons import FAINT, cross, next_corner, ragged
 
 SHORT = 1e-13  # an edge this short is a coincidence of kinks; the square is 2 wide
@@ -66,7 +68,8 @@ def subdivide(network):
     mesh = square()
     first = first_neurons(network)
     for layer, size in enumerate(magnitudes(network)[:-1]):
-        batches = along_runs(network, mesh) if layer == 1 else by_product(network, layer, mesh)
+        fast = layer == 1 and not isinstance(network, Graph)
+        batches = along_runs(network, mesh) if fast else by_product(network, layer, mesh)
         edge, neuron, t = crossings(batches, FAINT * size)
         mesh = insert(mesh, edge, first[layer] + neuron, t)
     return mesh
@@ -271,7 +274,12 @@ def measure(mesh):
 
 def first_neurons(network):
     """Hidden neurons are counted through all layers: the number of each layer's first neuron, and the total at the end."""
-    return np.cumsum([0] + [len(bias) for bias in network.biases[:-1]])
+    return np.cumsum([0, *widths_of(network)])
+
+
+def widths_of(network):
+    """How many neurons each layer of a `Network` or a `Graph` has."""
+    return flat.widths(network) if isinstance(network, Graph) else network.widths
 
 
 def magnitudes(network):
@@ -293,6 +301,8 @@ def sizes(network, x):
     |b| + |W| @ |what the layer before gives|, and what the layers before have rounded away already, as independent errors:
     √(W² @ size²). A neuron that is off passes on neither value nor error: deep networks are not judged by what is off in them.
     """
+    if isinstance(network, Graph):
+        return [rounding / flat.ROUND for _, rounding, _ in flat.survey(network, x)]
     found, h, size = [], x, np.zeros_like(x)
     with np.errstate(over="ignore", invalid="ignore"):
         for weight, bias, leak in zip(network.weights, network.biases, [*network.leaks, 1.0], strict=True):

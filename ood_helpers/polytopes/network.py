@@ -1,6 +1,7 @@
 """Read an ordinary torch network as plain float64 matrices, or say which layer cannot be read."""
 
 import contextlib
+import math
 import sys
 from dataclasses import dataclass
 
@@ -10,12 +11,12 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 
-from ood_helpers.arrays import float64
+from ood_helpers.arrays import dense, float64
+
+from .graph import ROUNDING, SEE_THROUGH, Graph, cut_softmax, traced
 
 # sizes of the points at which a network is run: between them kinks come and go, whatever the scale of its inputs
 SCALES = (0, 2**-6, 1, 1, 2**4, 2**8, 2**12, 2**20)
-SEE_THROUGH = (nn.DataParallel, nn.parallel.DistributedDataParallel)  # they compute what their `.module` does
-ROUNDING = 1e-13  # a sum of floats this small against the sum of its terms' sizes is taken for rounding noise: it is 0
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,13 @@ class Network:
     weights  one float64 array [outputs, inputs] per `Linear`
     biases   one float64 array [outputs] per `Linear`
     leaks    one slope per hidden layer for negative pre-activations: 0 for ReLU, the `negative_slope` of a LeakyReLU
+    shape    of one input of the model that was read, where that is not a vector
     """
 
     weights: list
     biases: list
     leaks: list
+    shape: tuple | None = None
 
     @property
     def in_dim(self):
@@ -38,6 +41,11 @@ class Network:
     @property
     def n_classes(self):
         return self.weights[-1].shape[0]
+
+    @property
+    def widths(self):
+        """How many neurons each hidden layer has."""
+        return [len(bias) for bias in self.biases[:-1]]
 
     def __call__(self, x):
         """Logits [..., K] of points x [..., d]."""
@@ -69,25 +77,58 @@ class Network:
         return Network([weight @ axes.T, *self.weights[1:]], [bias + weight @ origin, *self.biases[1:]], self.leaks)
 
 
-def read(model):
-    """The `Network` of an `nn.Sequential` of `Linear` and `ReLU` (or `LeakyReLU`), any depth, also without hidden layers.
+def read(model, shape=None):
+    """A piecewise affine network as numbers: a `Network` of matrices where it is a chain, else a `Graph` of steps.
+
+    model  an nn.Module of one input: any `forward` that torch.fx can trace, of layers and functions that are affine or piecewise
+           affine (docs/your_network.md lists them) · [(W, b), …], with ReLU between · the state dict of such a network · what
+           `read` gave before
+    shape  of one input, without the batch: (2,), (1, 28, 28). Where it is left out it is that of the first Linear
 
     It is the network that runs in eval mode: pruned, weight-normed and otherwise parametrised layers are read with the weights
     they compute with, and `model(x)` is compared with what was read, at eight points of many sizes. DataParallel, compiled
     modules and other wrappers with a `.module` are looked into. The model is left as it was found.
 
-    Raises ValueError that names the layer for anything else: another module, NaN or infinite weights, two activations in
-    a row, two `Linear` without one between them, or sizes that do not fit; and for a model that cannot be run or computes
-    something else than its layers say: hooks, or a `forward` of its own, that change values.
+    Raises ValueError that names the layer or step for anything else: one that is not piecewise affine, NaN or infinite weights,
+    train mode where it matters, or sizes that do not fit; and for a model that cannot be run or computes something else than its
+    layers say: hooks, or a `forward` of its own, that change values.
     """
+    if isinstance(model, Network | Graph):
+        return model
+    if isinstance(model, dict):
+        return _from_pairs(_pairs_of(model), "the state dict")
+    if isinstance(model, list | tuple) and model:
+        return _from_pairs(model, "model")
     sequential, runs = _unwrapped(model)
-    if not isinstance(sequential, nn.Sequential) or len(sequential) == 0:
-        raise ValueError(f"model must be a non-empty nn.Sequential of Linear and ReLU or LeakyReLU, not {type(model).__name__}")
+    if not isinstance(sequential, nn.Module) or (isinstance(sequential, nn.Sequential) and len(sequential) == 0):
+        raise ValueError(
+            "model must be a non-empty nn.Sequential or another nn.Module, a list of pairs (W, b), or a state dict; "
+            f"not {type(model).__name__}"
+        )
     for name, parameter in runs.named_parameters():
         if parameter.is_meta or is_lazy(parameter):
             raise ValueError(
                 f"model must hold numbers, but its {name} holds none yet: give it weights, or run it once if it is lazy"
             )
+    in_training = {name for name, module in runs.named_modules(remove_duplicate=False) if module.training}
+    if not _is_alternating(sequential):
+        return _traced(runs, shape, in_training)
+    try:
+        return _alternating(sequential, runs)
+    except Differs:
+        try:  # its forward may say what its layers do not
+            return _traced(runs, shape, in_training)
+        except ValueError:
+            pass
+        raise
+
+
+class Differs(ValueError):
+    """A model computes something else than was read."""
+
+
+def _alternating(sequential, runs):
+    """The `Network` of Linear, ReLU, …, Linear, as it stands there; raises `Differs` where `runs` computes something else."""
     with _as_it_runs(runs):
         linears, leaks = _layers(sequential)
         x = _points(linears[0][1].weight)
@@ -104,6 +145,141 @@ def read(model):
     return network
 
 
+def _traced(runs, shape, in_training):
+    """The `Network` or `Graph` of a module of any form; raises ValueError as `read` does."""
+    root = runs
+    while isinstance(getattr(root, "_orig_mod", None), nn.Module):
+        root = root._orig_mod
+    own = getattr(root, "input_shape", None)
+    if shape is None or (own is not None and math.prod(own) == math.prod(shape)):
+        shape = _shape_of(root)
+    shape = tuple(map(int, shape))
+    with _as_it_runs(runs):
+        _in_float64(runs)
+        steps = np.random.default_rng(0).integers(-8, 9, size=(len(SCALES), *shape)) / 8
+        x = torch.from_numpy(steps * np.array(SCALES).reshape(-1, *[1] * len(shape)))
+        try:  # one by one: a forward may count on a batch of one
+            logits, trouble = [float64(runs(one[None].clone()), "the logits model(x)").reshape(1, -1) for one in x], None
+        except Exception as error:
+            logits, trouble = None, error
+        try:
+            graph = traced(root, shape, in_training)
+        except ValueError:
+            inner = getattr(root, "module", None)  # a wrapper whose forward cannot be traced
+            if not isinstance(inner, nn.Module):
+                raise
+            graph = traced(inner, shape, {name.removeprefix("module.") for name in in_training})
+        if trouble is not None:
+            raise ValueError(
+                f"model must run on points {[1, *shape]} of float64; it raised {type(trouble).__name__}: {trouble}. Give points in "
+                "the shape that one input has, without the axis of the batch"
+            ) from trouble
+        _compare_steps(logits, x, graph)
+    matrices = graph.matrices()
+    return Network(*matrices, shape=shape) if matrices else graph
+
+
+def _shape_of(model):
+    """The shape of one input where nobody has given it: that of a file, or that of the first layer with weights."""
+    shape = getattr(model, "input_shape", None)
+    if shape is not None:
+        return tuple(shape)
+    for name, layer in model.named_modules():
+        where = f"layer {name} ({type(layer).__name__})"
+        if isinstance(layer, nn.Unflatten):
+            return (math.prod(layer.unflattened_size),)
+        if isinstance(layer, nn.Linear | nn.BatchNorm1d):
+            return (layer.in_features if isinstance(layer, nn.Linear) else layer.num_features,)
+        if isinstance(layer, nn.modules.conv._ConvNd | nn.modules.batchnorm._NormBase):
+            raise ValueError(f"{where}: works on any size of input; say which: polytopes.read(model, shape=(1, 28, 28))")
+    raise ValueError("shape must be given: no layer says how many inputs the model has; polytopes.read(model, shape=(2,))")
+
+
+def _in_float64(model):
+    """Give every module its numbers in float64, on the cpu, for as long as `_as_it_runs` lasts."""
+    for name, module in model.named_modules():
+        for held in (module._parameters, module._buffers, vars(module)):
+            for key, value in held.items():
+                if isinstance(value, torch.Tensor) and value.dtype in (torch.float16, torch.bfloat16):
+                    raise ValueError(
+                        f"layer {name} ({type(module).__name__}): its {key} is of {str(value.dtype).removeprefix('torch.')}, "
+                        "too coarse to be compared with what it computes; call model.float() first"
+                    )
+                if isinstance(value, torch.Tensor) and value.is_floating_point():
+                    plain = dense(value.detach().cpu(), key)
+                    held[key] = nn.Parameter(plain, requires_grad=False) if isinstance(value, nn.Parameter) else plain
+
+
+def _compare_steps(logits, x, graph):
+    """ValueError unless a model's logits at points x are those of its steps, but for the rounding of float64."""
+    values, largest = {0: x[:, None]}, x.abs().flatten(1).amax(1)
+    for i, step in enumerate(graph.steps[1:], 1):
+        values[i] = step(*(values[source] for source in step.sources))
+        graph.forget(values, i)
+        largest = torch.maximum(largest, values[i].abs().flatten(1).amax(1))
+    expected = values[len(graph.steps) - 1].reshape(len(x), -1).numpy()
+    if {len(row[0]) for row in logits} != {graph.n_classes}:
+        raise ValueError(f"model must give {graph.n_classes} logits for one input, not {len(logits[0][0])}")
+    got, room = np.concatenate(logits), 1e-9 * largest.numpy()[:, None]
+    if not np.isfinite(expected).any():
+        raise ValueError("model must give finite logits somewhere to be compared with its layers: scale it")
+    differs = ~(np.abs(got - expected) <= room) & np.isfinite(expected)
+    if differs.any():
+        i, k = np.unravel_index(differs.argmax(), differs.shape)
+        raise Differs(_difference(got[i, k], expected[i, k], i, k))
+
+
+def _pairs_of(state):
+    """The pairs (weight, bias) of a state dict of Linear layers, in its order."""
+    pairs = {}
+    for key, value in state.items():
+        layer, _, part = str(key).rpartition(".")
+        if part not in ("weight", "bias") or np.ndim(value) != (2 if part == "weight" else 1):
+            raise ValueError(
+                f"the state dict must hold the weight [outputs, inputs] and bias of Linear layers only; its {key} is neither. "
+                "Load it into its model, and give that"
+            )
+        pairs.setdefault(layer, {})[part] = value
+    for layer, parts in pairs.items():
+        if "weight" not in parts:
+            raise ValueError(f"the state dict must hold a weight for each bias; {layer} has none")
+    return [(parts["weight"], parts.get("bias")) for parts in pairs.values()]
+
+
+def _from_pairs(pairs, name):
+    """The `Network` with the given weights and biases (or None), and ReLU between."""
+    weights, biases = [], []
+    for i, pair in enumerate(pairs):
+        where = f"{name}, pair {i}"
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise ValueError(f"{where}: must be (W, b), the weight [outputs, inputs] and bias [outputs] of a Linear layer")
+        weight = float64(pair[0], f"{where}: W")
+        if weight.ndim != 2 or 0 in weight.shape:
+            raise ValueError(f"{where}: W must be [outputs, inputs], not {list(weight.shape)}")
+        bias = np.zeros(len(weight)) if pair[1] is None else float64(pair[1], f"{where}: b")
+        if bias.shape != (len(weight),):
+            raise ValueError(f"{where}: b must be [{len(weight)}], one number for each row of W, not {list(bias.shape)}")
+        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+            raise ValueError(f"{where}: weights must be finite numbers; it holds NaN or infinity")
+        if weights and weight.shape[1] != len(weights[-1]):
+            raise ValueError(f"{where}: takes {weight.shape[1]} inputs but the pair before it gives {len(weights[-1])}")
+        weights.append(weight)
+        biases.append(bias)
+    return Network(weights, biases, [0.0] * (len(weights) - 1))
+
+
+def without_softmax(model):
+    """The model without the Softmax or LogSoftmax at its end: it gives the logits. A module that shares the model's weights.
+
+    Raises ValueError where no such step comes last.
+    """
+    if isinstance(model, nn.Sequential) and len(model) > 1 and isinstance(model[-1], nn.Softmax | nn.LogSoftmax):
+        return model[:-1]
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be an nn.Module, not {type(model).__name__}")
+    return cut_softmax(model)
+
+
 def _unwrapped(model):
     """The Sequential inside of wrappers, and the outermost module that has to be run to know what they compute."""
     runs = model
@@ -117,26 +293,27 @@ def _unwrapped(model):
     return model, runs
 
 
+def _is_alternating(model):
+    """Whether a model is a Sequential of Linear, ReLU or LeakyReLU, Linear, …, Linear: no tracing is needed."""
+    if not isinstance(model, nn.Sequential) or len(model) % 2 == 0:
+        return False
+    kinds = (nn.Linear, nn.ReLU | nn.LeakyReLU)
+    return all(isinstance(_unwrapped(layer)[0], kinds[i % 2]) for i, layer in enumerate(model))
+
+
 def _layers(model):
-    """The named Linear layers [(name, layer), …] and the slopes of the activations between them; ValueError for other layers."""
+    """The named Linear layers [(name, layer), …] and the slopes of the activations between them."""
     linears, leaks = [], []
     for i, layer in enumerate(model):
         layer = _unwrapped(layer)[0]
         name = f"layer {i} ({type(layer).__name__})"
         if i % 2 == 0:
-            if not isinstance(layer, nn.Linear):
-                raise ValueError(f"{name}: expected a Linear here; the order must be Linear, ReLU, Linear, …, Linear")
             linears.append((name, layer))
-        elif isinstance(layer, nn.ReLU):
-            leaks.append(0.0)
-        elif isinstance(layer, nn.LeakyReLU):
-            if not np.isfinite(layer.negative_slope):
-                raise ValueError(f"{name}: negative_slope must be a finite number, not {layer.negative_slope}")
-            leaks.append(float(layer.negative_slope))
-        else:
-            raise ValueError(f"{name}: expected a ReLU or LeakyReLU here; no other module is understood")
-    if len(leaks) == len(linears):
-        raise ValueError(f"{name}: the last layer must be a Linear that gives the logits")
+            continue
+        leak = layer.negative_slope if isinstance(layer, nn.LeakyReLU) else 0.0
+        if not np.isfinite(leak):
+            raise ValueError(f"{name}: negative_slope must be a finite number, not {leak}")
+        leaks.append(float(leak))
     return linears, leaks
 
 
@@ -218,11 +395,15 @@ def _compare(logits, x, linears, network, plain):
         differs = ~((np.abs(got - expected) <= room) & (room < np.inf)) & ~np.isnan(room)
     if differs.any():
         i, k = np.unravel_index(differs.argmax(), differs.shape)
-        raise ValueError(
-            f"model must compute what its layers say, but logit {k} of model(x) is {got[i, k]:.6g} and that of its layers "
-            f"{expected[i, k]:.6g}, at a point of size {SCALES[i]:g}. A hook, a wrapper or a forward of its own changes it: "
-            "remove that, or write its effect into the weights and biases"
-        )
+        raise Differs(_difference(got[i, k], expected[i, k], i, k))
+
+
+def _difference(got, expected, i, k):
+    return (
+        f"model must compute what its layers say, but logit {k} of model(x) is {got:.6g} and that of its layers "
+        f"{expected:.6g}, at a point of size {SCALES[i]:g}. A hook, a wrapper or a forward of its own changes it: "
+        "remove that, or write its effect into the weights and biases"
+    )
 
 
 def _rounding(network, x, dtype):
@@ -241,16 +422,19 @@ def _rounding(network, x, dtype):
     return (4 if unit > 2**-24 else 32) * noise  # where neurons are much alike, their errors are, too
 
 
-def plane_of(axes, dim):
-    """Two directions [2, dim] that span a plane, as float64; the plane itself if `axes` is None and dim is 2.
+def plane_of(axes, network):
+    """Two directions [2, d] that span a plane, as float64; the plane itself if `axes` is None and d is 2.
 
     Raises ValueError where axes are missing, of another shape, not finite, or do not span a plane.
     """
+    dim = network.in_dim
     if axes is None:
         if dim != 2:
             raise ValueError(f"axes must be given for a model with {dim} inputs: axes [2, {dim}], two vectors that span a plane")
         return np.eye(2)
     axes = float64(axes, "axes")
+    if axes.shape == (2, *(network.shape or ())):
+        axes = axes.reshape(2, dim)
     if axes.shape != (2, dim):
         raise ValueError(f"axes must have shape (2, {dim}), not {axes.shape}")
     if not np.isfinite(axes).all() or np.linalg.matrix_rank(axes) < 2:
@@ -258,14 +442,35 @@ def plane_of(axes, dim):
     return axes
 
 
-def vector(values, name, size):
-    """`values` as a float64 vector [size], or a ValueError that names the argument."""
+def vector(values, name, network):
+    """A point or direction as a float64 vector [d], or a ValueError that names the argument."""
     values = float64(values, name)
-    if values.shape != (size,):
-        raise ValueError(f"{name} must have shape ({size},), the input dimension of the model, not {values.shape}")
+    if values.shape == network.shape:
+        values = values.ravel()
+    if values.shape != (network.in_dim,):
+        raise ValueError(f"{name} must have shape {_shapes(network)}, the input dimension of the model, not {values.shape}")
     if not np.isfinite(values).all():
         raise ValueError(f"{name} must hold finite numbers; it holds NaN or infinity")
     return values
+
+
+def flat_rows(values, network):
+    """Points or directions [n, d] as they are, and [n, *shape] as [n, d]."""
+    return values.reshape(len(values), -1) if network.shape and values.shape[1:] == network.shape else values
+
+
+def _shapes(network):
+    vector = f"({network.in_dim},)"
+    return vector if network.shape in (None, (network.in_dim,)) else f"{network.shape} or {vector}"
+
+
+def shape_of(values, batch=0):
+    """The shape that points have, without the first `batch` axes; None where they have none."""
+    try:
+        shape = tuple(values.shape) if isinstance(values, torch.Tensor) else np.shape(values)
+    except (ValueError, RuntimeError, TypeError):
+        return None
+    return shape[batch:] or None
 
 
 def _near_one(values, axis=None):

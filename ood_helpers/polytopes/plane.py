@@ -16,11 +16,12 @@ import numpy as np
 
 from ood_helpers.arrays import float64
 
-from . import careful
+from . import careful, flat
 from .crossings import BATCH
+from .graph import Graph
 from .maps import activity, affine_maps, dual_tree, layers_of, patterns, unpacked
-from .mesh import Degenerate, first_neurons, measure, sizes, subdivide
-from .network import plane_of, read, vector
+from .mesh import Degenerate, first_neurons, measure, sizes, subdivide, widths_of
+from .network import plane_of, read, shape_of, vector
 from .polygons import cross, next_corner
 
 DRIFT = 1e-14  # relative rounding of sums of many maps
@@ -42,12 +43,13 @@ def plane(model, lo=-50.0, hi=50.0, origin=None, axes=None):
     Raises ValueError for a model that `read` refuses, an empty rectangle, or inputs that do not make a plane, and
     ArithmeticError if an internal check fails: no answer is better than a wrong one.
     """
-    network, box = _flat(read(model), origin, axes), _box(lo, hi)
+    network, box = _flat(read(model, shape_of(axes, 1)), origin, axes), _box(lo, hi)
     square = _in_square(network, box)
-    try:
-        return Plane(network, box, subdivide(square))
-    except Degenerate:
-        pass
+    if not (isinstance(square, Graph) and square.chooses):  # of numbers behind a ReLU, several are 0 at once
+        try:
+            return Plane(network, box, subdivide(square))
+        except Degenerate:
+            pass
     try:
         return Plane(network, box, *careful.subdivide(square))
     except Degenerate as reason:
@@ -136,8 +138,9 @@ class Plane:
         """Which neurons are on at points x [n, 2] of the square. Where `careful` was at work, 0 but for rounding is off."""
         if self._on is None:
             return activity(self._square_network, x)
-        z, _, unsure = careful.values(self._square_network, len(self.network.leaks), x, np.full(len(x), careful.ROUND))
-        return np.concatenate([a > careful.TRUST * b for a, b in zip(z, unsure, strict=True)], axis=1)
+        layers, misplaced = range(len(widths_of(self.network))), np.full(len(x), careful.ROUND)
+        found = [careful.layer_values(self._square_network, layer, x, misplaced) for layer in layers]
+        return np.concatenate([z > careful.TRUST * unsure for z, _, unsure in found], axis=1)
 
     def _around(self, point):
         """The polytope whose edges the point of the square is on the left of, or nearest to that."""
@@ -205,7 +208,9 @@ class Plane:
     @property
     def is_small(self):
         """Whether each map is a product of its own; else they are running sums along a tree, which is quicker for many."""
-        return self._on is not None or len(self) * max(map(len, self.network.biases)) ** 2 <= SMALL
+        if self._on is not None or isinstance(self.network, Graph):
+            return True
+        return len(self) * max(map(len, self.network.biases)) ** 2 <= SMALL
 
     @cached_property
     def drift(self):
@@ -229,9 +234,9 @@ def _flat(network, origin, axes):
     dim = network.in_dim
     if axes is None and origin is not None:
         raise ValueError("origin is only used together with axes [2, d]")
-    axes = plane_of(axes, dim)
-    origin = np.zeros(dim) if origin is None else vector(origin, "origin", dim)
-    return network.restricted(origin, axes)
+    axes = plane_of(axes, network)
+    origin = np.zeros(dim) if origin is None else vector(origin, "origin", network)
+    return _restricted(network, origin, axes)
 
 
 def _box(lo, hi):
@@ -248,7 +253,11 @@ def _box(lo, hi):
 def _in_square(network, box):
     """The network as a function of the square [-1, 1]² that is stretched over the rectangle."""
     lo, hi = box
-    return network.restricted((lo + hi) / 2, np.diag((hi - lo) / 2))
+    return _restricted(network, (lo + hi) / 2, np.diag((hi - lo) / 2))
+
+
+def _restricted(network, origin, axes):
+    return flat.restricted(network, origin, axes) if isinstance(network, Graph) else network.restricted(origin, axes)
 
 
 def _code(on, keys):

@@ -1,0 +1,302 @@
+"""Closed networks on every world of the course: trained and measured like the paper's, each with its proven ball.
+
+As in `experiment`, a setting says everything that matters, and `run` trains and measures one network per seed. Steepness 0.5,
+price 0.1, learning rate 2e-3 and 1,500 steps were chosen on seeds 0 to 3 of two Gaussians alone, and kept everywhere else but for
+the settings that are named after another value.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import torch
+
+from ood_helpers import closed, data, horizon, images, polytopes, scores
+from ood_helpers.arrays import keep_whole
+from ood_helpers.lab import experiment, horizons
+from ood_helpers.lab.experiment import FAR, NEAR, POINTS, TEST_SEED
+from ood_helpers.lab.gans import GanSetting
+from ood_helpers.lab.paper import shell
+from ood_helpers.losses import confidence_loss, reject_loss
+from ood_helpers.models import closed_mlp, mlp
+
+WORLDS = {
+    "two": data.TwoGaussians,
+    "overlap": functools.partial(data.TwoGaussians, separation=3.0),
+    "four": data.FourGaussians,
+    "moons": data.TwoMoons,
+    "rings": data.Rings,
+}
+START = 1000  # points that a network's centre and biases start from
+AWAY = 1e5  # distance at which the answer is compared with the one proved
+CLIMBS, CLIMBERS, CLIMB_STEPS, LEAST = ("uniform", "letters", "ring", "digits"), 100, 150, 1.5
+CERTIFICATE = ("certified", "radius", "data_radius", "constant_away", "answer_away")
+COLUMNS = (
+    "seed", "diverged", "loss", "accuracy", "class_accuracy", "confidence_in",
+    "auroc", "fpr95", "auroc_ring", "auroc_far", "sure", "sure_ring", "sure_far", "directions_tied", *CERTIFICATE,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ClosedSetting:
+    """A world, a network and how it is trained. ValueError names a field with a bad value.
+
+    shape     of the world: a name in `WORLDS` · dim, of "two" only, with the shell `paper.shell` in more than two dimensions
+    method    "confident": Eq. (1) with `beta` · "reject": one more class, whose probability far away is at least `far`
+    ood       training OOD points: "boundary" shell · "general", the box [-50, 50]^d · "none" (confident only: beta is 0)
+    closed    False: the course's mlp of the same width, trained in the same way, for comparison
+    steepness of the start, and `price`, the weight of `horizon.radius_loss`; at least 0
+    width, depth, lr, steps   as in `experiment.Setting`
+    """
+
+    shape: str = "two"
+    method: str = "confident"
+    ood: str = "boundary"
+    closed: bool = True
+    dim: int = 2
+    width: int = 100
+    depth: int = 2
+    beta: float = 1.0
+    far: float = 0.99
+    steepness: float = 0.5
+    price: float = 0.1
+    lr: float = 2e-3
+    steps: int = 1500
+    separation: float = 20.0
+
+    columns = COLUMNS
+    batch, cosine, n_train, n_ood = 64, True, None, None
+    penalty_loss = staticmethod(horizon.radius_loss)
+    penalty_weight = property(lambda self: self.price)
+
+    def __post_init__(self):
+        keep_whole(self, dim=1, width=1, depth=1, steps=1)
+        for name, allowed in [
+            ("shape", self.shapes),
+            ("method", experiment.METHODS),
+            ("ood", ("boundary", "general", "none")),
+        ]:
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        if not 0 <= self.price < math.inf:
+            raise ValueError(f"price must be a number of at least 0; got {self.price!r}")
+        if (self.dim != 2 and self.shape != "two") or (self.ood == "none" and self.method == "reject"):
+            raise ValueError(f"dim must be 2 but for the shape 'two', and reject needs OOD points; got {self}")
+        self.network(0)
+
+    shapes = tuple(WORLDS)
+
+    @property
+    def work(self):
+        """About how many multiplications a network takes, as in `experiment.Setting`."""
+        inputs = self.world.dim
+        size = inputs * self.width + (self.depth - 1) * self.width**2
+        pull = self.closed * inputs * self.width**2 * (self.depth - 1) / 64
+        return self.steps * 64 * (size + pull + 3000)
+
+    @property
+    def penalty(self):
+        return self.closed and self.price > 0
+
+    @property
+    def world(self):
+        if self.shape == "two":
+            return data.TwoGaussians(dim=self.dim, separation=self.separation)
+        return WORLDS[self.shape]()
+
+    @property
+    def shell(self):
+        """The training shell, which is also a test."""
+        return functools.partial(self.world.boundary, **(shell(self.dim) if self.dim > 2 else {}))
+
+    @property
+    def ood_points(self):
+        """The sampler of training OOD points, called with (n, generator=g)."""
+        return functools.partial(self.world.box, half_width=NEAR) if self.ood == "general" else self.shell
+
+    @property
+    def loss(self):
+        if self.method == "reject":
+            return reject_loss
+        return functools.partial(confidence_loss, beta=0.0 if self.ood == "none" else self.beta)
+
+    def network(self, seed):
+        """An untrained network; the seed decides its weights and the points that it starts from."""
+        random, outputs = torch.Generator().manual_seed(seed), self.world.n_classes + (self.method == "reject")
+        if not self.closed:
+            return mlp(self.world.dim, self.width, outputs, self.depth, generator=random)
+        points, _ = self.world.sample(START, generator=torch.Generator().manual_seed(seed))
+        how = {"steepness": self.steepness, "far": self.far if self.method == "reject" else None, "generator": random}
+        return closed_mlp(self.world.dim, self.width, outputs, self.depth, points=points, **how)
+
+
+class ClosedGanSetting(ClosedSetting):
+    """Trained on samples of a GAN, as `horizons.GanDetectorSetting`."""
+
+    gan = GanSetting(steps=500)
+
+    def like(self, separation):
+        return ClosedSetting(**vars(self) | {"separation": separation})
+
+
+class ClosedDigitsSetting(ClosedSetting):
+    """Digits and the OOD images around them, as `horizons.DigitsSetting`; more columns."""
+
+    shapes = ("digits",)
+    world = images.Digits()
+    columns = (
+        "seed", "diverged", "loss", "accuracy", "class_accuracy", "confidence_in", *(f"auroc_{kind}" for kind in images.KINDS),
+        "auroc_ring", "auroc_far", "directions_tied", *(f"climb_{start}" for start in CLIMBS), *CERTIFICATE,
+    )  # fmt: skip
+    ood_points = horizons.DigitsSetting.ood_points
+
+
+def run(setting, seeds):
+    """Train and measure one network per seed: a list of dicts with the keys `setting.columns`, in the order of the seeds.
+
+    Measured is the plain network. Beside the columns of `experiment.run`:
+    auroc_ring, sure_ring   as auroc and sure, against fresh points of the training shell
+    certified       1 if `polytopes.horizon_radius` proves a ball, else 0; NaN for networks that are not closed
+    radius          of the ball, l1 · data_radius: the largest l1 distance of the test points from its centre
+    constant_away   share of 4,000 points at distance 1e5 in random directions whose logits equal the proved ones, every bit
+    answer_away     the mean confidence there; of reject networks the mean probability of reject
+    For digits: accuracies on the test digits, AUROCs against 2,000 images of each kind, against OOD images like those of the
+    training (_ring), and against points at distance 100 in random directions (_far); climb_…: of 100 searches from such images,
+    and from test digits, the share that ends above a confidence of 0.9, at least 1.5 times `reach` from every training digit.
+    """
+    if isinstance(setting, ClosedGanSetting):
+        return horizons.run_on_gan_samples(setting, experiment.check_seeds(seeds), measure)
+    return experiment.run(setting, seeds, measured=measure)
+
+
+@torch.no_grad()
+def measure(setting, network):
+    """The numbers of one trained network, see `run`; always from the same test points."""
+    network = network.plain() if isinstance(network, closed.Closed) else network
+    digits, random = isinstance(setting, ClosedDigitsSetting), torch.Generator().manual_seed(TEST_SEED)
+    world, reject, classes = setting.world, setting.method == "reject", setting.world.n_classes
+    score = scores.class_log_odds if reject else scores.max_softmax_log_odds
+    unit = horizon.unit_directions(POINTS, world.dim, generator=random)
+    if digits:
+        x, y = world.x_test, world.y_test
+        draws = {f"_{kind}": draw(2000, generator=random) for kind, draw in images.KINDS.items()}
+        draws |= {"_ring": setting.ood_points(2000, generator=random), "_far": 100 * unit[:2000]}
+    else:
+        x, y = world.sample(POINTS, generator=random)
+        draws = {"": world.box(POINTS, generator=random, half_width=NEAR), "_ring": setting.shell(POINTS, generator=random)}
+        draws |= {"_far": world.box(POINTS, generator=random, half_width=FAR)}
+    inside, away = network(x), network(AWAY * unit)
+    found = {
+        "accuracy": _share(inside.argmax(1) == y),
+        "class_accuracy": _share(inside[:, :classes].argmax(1) == y),
+        "confidence_in": scores.max_softmax_log_odds(inside, classes).sigmoid().mean().item(),
+        "answer_away": (scores.reject_probability(away) if reject else scores.max_softmax(away)).mean().item(),
+    }
+    for name, points in draws.items():
+        logits = network(points)
+        found[f"auroc{name}"] = scores.auroc(score(inside), score(logits))
+        found[f"sure{name}"] = _share(scores.max_softmax_log_odds(logits, classes).sigmoid() > experiment.SURE)
+        if not name:
+            found["fpr95"] = scores.fpr_at_95_tpr(score(inside), score(logits))
+    if digits:
+        starts = {"uniform": draws["_uniform"], "letters": draws["_letters"], "ring": draws["_ring"], "digits": x}
+        for name, start in starts.items():
+            found[f"climb_{name}"] = _share(climb(network, world, start[:CLIMBERS]).sigmoid() > experiment.SURE)
+    found["directions_tied"] = _tied(network, unit)
+    found |= _certificate(setting, network, x, away)
+    return {name: found[name] for name in setting.columns[3:]}
+
+
+def climb(network, world, x, steps=CLIMB_STEPS, size=0.15):
+    """The highest log-odds [n] of a digit that gradient ascent finds from images x [n, d]: the search of notebook 06, longer.
+
+    In the box, and at least `LEAST` times `reach` from every training digit.
+    """
+    highest = torch.full((len(x),), -math.inf, dtype=torch.float64)
+    for _ in range(steps):
+        x = _away(world, x)
+        with torch.enable_grad():
+            here = x.clone().requires_grad_()
+            odds = scores.max_softmax_log_odds(network(here), world.n_classes)
+            (uphill,) = torch.autograd.grad(odds.sum(), here)
+        counts = world.distance(x) >= LEAST * world.reach
+        highest = torch.where(counts, torch.maximum(highest, odds.detach()), highest)
+        x = (x + size * torch.nn.functional.normalize(uphill, eps=1e-30)).clamp(0, 1)
+    return highest
+
+
+def _away(world, x):
+    """Images x pushed off their nearest training digits, to `LEAST` reaches, inside the box: five pushes at most."""
+    for _ in range(5):
+        distance, nearest = torch.cdist(x, world.x_train).min(1)
+        near = distance < LEAST * world.reach
+        if not near.any():
+            break
+        digit = world.x_train[nearest]
+        pushed = digit + (x - digit) * (1.01 * LEAST * world.reach / distance.clamp_min(1e-6))[:, None]
+        x = torch.where(near[:, None], pushed.clamp(0, 1), x)
+    return x
+
+
+def _tied(network, unit):
+    """The share of directions with several k*: of the circle exactly, else of the given ones."""
+    if unit.shape[1] == 2:
+        circle = polytopes.infinity(network)
+        return float(circle.width[circle.tie].sum() / circle.width.sum())
+    return float(polytopes.directions(network, unit.double().numpy())[1].mean())
+
+
+def _certificate(setting, network, x, away):
+    found = dict.fromkeys(("certified", "radius", "data_radius", "constant_away"), math.nan)
+    if not setting.closed:
+        return found
+    try:
+        centre, radius, logits = polytopes.horizon_radius(network)
+    except ArithmeticError:
+        return found | {"certified": 0.0}
+    same = (away == torch.from_numpy(logits).to(away.dtype)).all(1)
+    distance = (x.double() - torch.from_numpy(centre)).abs().sum(1)
+    return {"certified": 1.0, "radius": radius, "data_radius": distance.max().item(), "constant_away": _share(same)}
+
+
+def _share(which):
+    return which.double().mean().item()
+
+
+def _both(name, kind=ClosedSetting, **changes):
+    """A closed setting and the plain one it is compared with: {"closed_…", "open_…"}."""
+    changes_of_open = {key: value for key, value in changes.items() if key not in ("steepness", "price")}
+    return {f"closed_{name}": kind(**changes), f"open_{name}": kind(**changes_of_open, closed=False)}
+
+
+DIMS, WIDTHS, DEPTHS = (3, 5, 10, 100), (8, 16, 32, 500), (3, 4)
+SETTINGS = {
+    # the worlds, confident and reject
+    **{name: s for shape in WORLDS for name, s in _both(shape, shape=shape).items()},
+    **{name: s for shape in WORLDS for name, s in _both(f"{shape}_reject", shape=shape, method="reject").items()},
+    # more dimensions
+    **{name: s for dim in DIMS for name, s in _both(f"dim_{dim}", dim=dim).items()},
+    **{name: s for dim in (10, 100) for name, s in _both(f"dim_{dim}_reject", dim=dim, method="reject").items()},
+    # without any OOD point, and with points of the whole box
+    **{name: s for shape in WORLDS for name, s in _both(f"{shape}_none", shape=shape, ood="none").items()},
+    "closed_dim_100_none": ClosedSetting(dim=100, ood="none"),
+    **_both("two_general", ood="general"),
+    **_both("two_general_reject", ood="general", method="reject"),
+    # width and depth
+    **{name: s for width in WIDTHS for name, s in _both(f"width_{width}", width=width).items()},
+    **{name: s for depth in DEPTHS for name, s in _both(f"depth_{depth}", depth=depth).items()},
+    "closed_four_depth_3": ClosedSetting("four", depth=3),
+    # the price of the radius
+    **{f"closed_steep_{steepness:g}": ClosedSetting(steepness=steepness, price=0.0) for steepness in (0.05, 0.2, 0.5, 2.0)},
+    **{f"closed_price_{price:g}": ClosedSetting(price=price) for price in (0.01, 1.0, 3.0)},
+    **{f"closed_{shape}_price_1": ClosedSetting(shape, price=1.0) for shape in WORLDS if shape != "two"},
+    "closed_dim_100_price_1": ClosedSetting(dim=100, price=1.0),
+    "closed_far_0.9": ClosedSetting(method="reject", far=0.9),
+    "closed_far_0.999": ClosedSetting(method="reject", far=0.999),
+    # images, and samples of a GAN
+    **_both("digits", ClosedDigitsSetting, shape="digits"),
+    **_both("digits_reject", ClosedDigitsSetting, shape="digits", method="reject"),
+    **_both("digits_none", ClosedDigitsSetting, shape="digits", ood="none"),
+    "closed_on_gan": ClosedGanSetting(),
+    "closed_on_gan_reject": ClosedGanSetting(method="reject"),
+}

@@ -1,0 +1,208 @@
+"""Sweep a direction through a graph of steps, as `fan` does through matrices: every value is an affine map in every sector.
+
+The same sectors are cut at the same kinks, by `fan.cut`; where the greatest of several numbers is taken, a sector is cut where
+another one becomes the greatest. Affine steps are pushed through in all sectors at once. So that memory stays bounded the sectors
+behind a kink are carried on in groups, the first group to the end before the second.
+"""
+
+import numpy as np
+import torch
+
+from .fan import SUSPICIOUS, _same, cut, sweep
+from .graph import BATCH, ROUNDING, Bend, Graph
+from .steps import Affine
+
+OUT_OF_RANGE = "the network's numbers exceed the range of float64: scale weights, biases or points nearer to 1"
+
+
+def swept(network, edges, inputs, slack):
+    """`fan.sweep` for a `Network` or a `Graph`."""
+    return (_sweep if isinstance(network, Graph) else sweep)(network, edges, inputs, slack)
+
+
+def _sweep(graph, edges, inputs, slack):
+    """As `fan.sweep`; real is False where nothing changes at an edge that the caller brought along."""
+    given, ends, maps = edges, [], []
+    start = graph.tensor(inputs).expand(len(edges) - 1, -1, -1, *[-1] * len(graph.shape))
+    waiting = [(1, edges, lambda: {0: start})]
+    while waiting:
+        i, edges, values = waiting.pop()
+        values = values()
+        while i < len(graph.steps):
+            step = graph.steps[i]
+            xs = [values[source] for source in step.sources]
+            if isinstance(step, Affine):
+                values[i] = _pushed(step, xs)
+                graph.forget(values, i)
+                i += 1
+                continue
+            _check_range(xs[0])
+            parts = (_Bent if isinstance(step, Bend) else _Chosen)(step, edges, xs[0], slack)
+            graph.forget(values, i)
+            room = max(1, BATCH // (len(inputs) * graph.widest))
+            groups = [range(k, min(k + room, len(parts.old))) for k in range(0, len(parts.old), room)]
+            for rows in reversed(groups):
+                carry = _carried(parts, values, i, rows)
+                waiting.append((i + 1, parts.edges[rows.start : rows.stop + 1], carry))
+            break
+        else:
+            last = values[len(graph.steps) - 1]
+            _check_range(last)
+            ends.append(edges[:-1])
+            maps.append(last.flatten(2).numpy())
+    edges, maps = np.concatenate([*ends, given[-1:]]), np.concatenate(maps)
+    return edges, maps, _changes(edges, maps, given)
+
+
+def _carried(parts, values, i, rows):
+    """What gives the values in some of the new sectors, when it is their turn."""
+
+    def carry():
+        old = torch.from_numpy(parts.old[rows.start : rows.stop])
+        return {key: value[old] for key, value in values.items()} | {i: parts.values(np.arange(rows.start, rows.stop))}
+
+    return carry
+
+
+def _pushed(step, xs):
+    """Maps [R, C, …] through an affine step; the last channel receives the constant. Sums of nothing but rounding become 0."""
+    rows, channels = xs[0].shape[:2]
+    y = step.linear(*(x.flatten(0, 1) for x in xs)).unflatten(0, (rows, channels))
+    if step.constant is not None:
+        y = torch.cat([y[:, :-1], y[:, -1:] + step.constant], dim=1)
+    if step.reach > 2:
+        faint = ROUNDING * _terms(step, [x.abs().amax(0) for x in xs])
+        near = ((y.abs() <= faint) & (y != 0)).flatten(1).any(1).nonzero()[:, 0]
+        for row in near.tolist():
+            part = y[row]
+            part[part.abs() <= ROUNDING * _terms(step, [x[row].abs() for x in xs])] = 0
+    return y
+
+
+def _terms(step, sizes):
+    """How large the terms of each sum are, [C, …], for values of these sizes."""
+    size = step.sized(*sizes)
+    if step.constant is not None:
+        size = torch.cat([size[:-1], size[-1:] + step.constant.abs()])
+    return size
+
+
+def _check_range(maps):
+    most, moving = (float(torch.maximum(part.amax(), -part.amin())) for part in (maps, maps[:, : min(2, maps.shape[1])]))
+    if not (most < 1e290 and (moving == 0 or moving > 1e-150)):
+        raise ValueError(OUT_OF_RANGE)
+
+
+class _Bent:
+    """Sectors cut at the kinks of a bend: edges [R + 1, 2], old [R], and the values behind it."""
+
+    def __init__(self, step, edges, maps, slack):
+        self.step, self.shape = step, maps.shape[2:]
+        shifted = []
+        for at in step.at:
+            moved = maps
+            if torch.is_tensor(at) or at:
+                moved = maps.clone()
+                moved[:, -1] -= at
+            shifted.append(moved.flatten(2))
+        self.maps = maps
+        self.cut = cut(edges, (shifted[0] if len(shifted) == 1 else torch.cat(shifted, dim=2)).numpy(), slack)
+        self.edges, self.old = self.cut.edges, self.cut.old
+
+    def values(self, rows):
+        on = torch.from_numpy(self.cut.active(rows)).reshape(len(rows), len(self.step.at), *self.shape)
+        y = self.maps[torch.from_numpy(self.old[rows])]
+        gain, shift = self.step.gains[0], self.step.shifts[0]
+        for i in range(len(self.step.at)):
+            gain, shift = (torch.where(on[:, i], torch.as_tensor(parts[i + 1], dtype=torch.float64), torch.as_tensor(part, dtype=torch.float64))
+                           for parts, part in ((self.step.gains, gain), (self.step.shifts, shift)))  # fmt: skip
+        y *= gain[:, None]
+        y[:, -1] += shift
+        return y
+
+
+class _Chosen:
+    """Sectors cut where another of several numbers becomes the greatest: edges [R + 1, 2], old [R], and the greatest ones."""
+
+    def __init__(self, step, edges, maps, slack):
+        self.step, self.maps = step, maps.flatten(2)
+        m = step.sign * self.maps
+        values = [(m[:, :2] * torch.from_numpy(ends)[:, :, None]).sum(1) for ends in (edges[:-1], edges[1:])]
+        start, stop = (self._candidates(value) for value in values)  # [R, n, J]
+        last = self._candidates(m[:, -1])
+        self.first = _best(start, stop, last)
+        change = self.first != _best(stop, start, last)
+        row, result = change.nonzero(as_tuple=True)
+        start, stop = start[row, result].numpy(), stop[row, result].numpy()
+        pair, place = _overtakings(start, stop)
+        row, result = row.numpy(), result.numpy()
+        roots = edges[row[pair]] * (1 - place)[:, None] + edges[row[pair] + 1] * place[:, None]
+        inside = ~(_same(roots, edges[row[pair]], slack) | _same(roots, edges[row[pair] + 1], slack))
+        sector, place, roots = row[pair][inside], place[inside], roots[inside]
+        count = len(edges) - 1
+        order = np.lexsort((np.append(np.zeros(count), place), np.append(np.arange(count), sector)))
+        points = np.concatenate([edges[:-1], roots])[order]
+        new = (order < count) | ~_same(points, np.roll(points, 1, axis=0), slack)
+        self.edges = np.concatenate([points[new], edges[-1:]])
+        self.old = np.append(np.arange(count), sector)[order][new]
+        self.pairs = row, result, start, stop, last[torch.from_numpy(row), torch.from_numpy(result)].numpy()
+        places = np.append(np.zeros(count), place)[order][new]
+        following = np.append(places[1:], 1.0)
+        following[np.append(np.diff(self.old) > 0, True)] = 1.0
+        self.middle = (places + following) / 2
+
+    def _candidates(self, values):
+        return torch.where(self.step.index < 0, -torch.inf, values[:, self.step.index.clamp(min=0)])
+
+    def values(self, rows):
+        old = self.old[rows]
+        best = self.first[torch.from_numpy(old)].numpy()
+        row, result, start, stop, last = self.pairs
+        begin, end = np.searchsorted(row, old), np.searchsorted(row, old, side="right")
+        here = np.repeat(np.arange(len(rows)), end - begin)
+        pair = np.repeat(begin, end - begin) + np.arange(len(here)) - np.repeat(np.cumsum(end - begin) - (end - begin), end - begin)
+        middle = self.middle[rows][here][:, None]
+        with np.errstate(invalid="ignore"):
+            inside = np.where(np.isinf(start[pair]), -np.inf, start[pair] * (1 - middle) + stop[pair] * middle)
+        best[here, result[pair]] = inside.argmax(1)
+        index = torch.take_along_dim(self.step.index[None], torch.from_numpy(best)[:, :, None], dim=2)[:, :, 0]
+        y = torch.take_along_dim(self.maps[torch.from_numpy(old)], index[:, None], dim=2)
+        return y.reshape(len(rows), -1, *self.step.shape)
+
+
+def _best(value, other, last):
+    """The candidate with the greatest value; of several the one with the greatest value elsewhere, and of these of `last`."""
+    best = value == value.amax(-1, keepdim=True)
+    other = torch.where(best, other, -torch.inf)
+    best &= other == other.amax(-1, keepdim=True)
+    return torch.where(best, last, -torch.inf).argmax(-1)
+
+
+def _overtakings(start, stop):
+    """Where the greatest of J functions changes between 0 and 1, given their values [P, J] at both ends: pair [X], place [X]."""
+    pairs = np.arange(len(start))
+    found = [], []
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rise = np.where(np.isinf(start), -np.inf, stop - start)
+        best = np.lexsort((rise, start), axis=1)[:, -1] if len(start) else pairs
+        while len(pairs):
+            ahead, speed = start[pairs, best][:, None], rise[pairs, best][:, None]
+            place = np.where(rise[pairs] > speed, (ahead - start[pairs]) / (rise[pairs] - speed), np.inf)
+            first = place.min(1)
+            meets = first < 1
+            quickest = np.where(place == first[:, None], rise[pairs], -np.inf).argmax(1)
+            pairs, best = pairs[meets], quickest[meets]
+            found[0].append(pairs)
+            found[1].append(first[meets])
+    pair, place = (np.concatenate(part) if part else np.zeros(0) for part in found)
+    return pair.astype(int), np.clip(place, 0, 1)
+
+
+def _changes(edges, maps, given):
+    """False [R] at given edges at which no map changes."""
+    real = np.ones(len(maps), dtype=bool)
+    for edge in given[:-1]:
+        i = int(np.flatnonzero((edges[:-1] == edge).all(axis=1))[0])
+        size = np.maximum(np.abs(maps[i]), np.abs(maps[i - 1]))
+        real[i] = (np.abs(maps[i] - maps[i - 1]) > SUSPICIOUS * size.max()).any()
+    return real

@@ -1,0 +1,394 @@
+"""A torch module of any form as a graph of steps: what `line`, `plane` and the others compute with where there are no matrices.
+
+`torch.fx` runs the module's `forward` once with symbols in place of numbers and writes down what it calls. Each call that is
+known (`steps`) is kept, in float64; parts that do not depend on the input are computed at once; any other call is refused by
+its name.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from ood_helpers.arrays import float64
+
+from .steps import Affine, Bend, Most, Refused, Steps, is_value, numbers, of_function, of_layer, values_in
+
+BATCH = 1 << 22  # numbers that a step holds at a time: 32 MB
+ROUNDING = 1e-13  # a sum of floats this small against the sum of its terms' sizes is taken for rounding noise: it is 0
+CHAIN = 1 << 23  # numbers that the matrices of a graph may hold in all: 64 MB
+SEE_THROUGH = (nn.DataParallel, nn.parallel.DistributedDataParallel)  # they compute what their `.module` does
+SOFTMAX = ("softmax", "log_softmax", "Softmax", "LogSoftmax")
+TRAINED = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RReLU)  # they compute something else in train mode
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A piecewise affine network as steps: entry 0 of `steps` is the input, the last one gives the logits.
+
+    shape    of one input, without the axis of the batch
+    last_use [steps] the step after which the value of each is not needed any more
+    """
+
+    steps: list
+    shape: tuple
+    last_use: list = field(init=False)
+
+    def __post_init__(self):
+        last = list(range(len(self.steps)))
+        for i, step in enumerate(self.steps):
+            for source in step.sources if step else ():
+                last[source] = i
+        object.__setattr__(self, "last_use", last)
+
+    @property
+    def in_dim(self):
+        return math.prod(self.shape)
+
+    @property
+    def n_classes(self):
+        return math.prod(self.steps[-1].shape)
+
+    @property
+    def kinks(self):
+        """The numbers of the steps that are not affine."""
+        return [i for i, step in enumerate(self.steps) if isinstance(step, Bend | Most)]
+
+    @property
+    def chooses(self):
+        """Whether the greatest of several numbers is taken somewhere."""
+        return any(isinstance(step, Most) for step in self.steps[1:])
+
+    @property
+    def widest(self):
+        """How many numbers the largest value holds."""
+        return max(self.in_dim, *(math.prod(step.shape) * (step.index.shape[1] if isinstance(step, Most) else 1)
+                                  for step in self.steps[1:]))  # fmt: skip
+
+    def tensor(self, x):
+        """Points [n, d] as values of the input, [n, 1, …]."""
+        return torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64)).reshape(-1, 1, *self.shape)
+
+    def __call__(self, x):
+        """Logits [..., K] of points x [..., d] or [..., *shape]."""
+        x = float64(x, "x")
+        lead = x.shape[: x.ndim - len(self.shape)] if x.shape[x.ndim - len(self.shape) :] == self.shape else x.shape[:-1]
+        return self.logits(x.reshape(-1, self.in_dim)).reshape(*lead, self.n_classes)
+
+    def logits(self, x):
+        """Logits [n, K] of points x [n, d], in batches."""
+        chunk = max(1, BATCH // self.widest)
+        found = [self.run(self.tensor(x[i : i + chunk]))[len(self.steps) - 1] for i in range(0, len(x), chunk)]
+        return torch.cat(found).reshape(len(x), -1).numpy() if found else np.zeros((0, self.n_classes))
+
+    def run(self, x, start=0, stop=None, kept=None):
+        """The values of the steps up to `stop` that are still needed then, as a dict; `kept` are those before `start`."""
+        stop = len(self.steps) if stop is None else stop
+        values = {0: x} if kept is None else dict(kept)
+        for i in range(max(start, 1), stop):
+            values[i] = self.steps[i](*(values[source] for source in self.steps[i].sources))
+            self.forget(values, i)
+        return values
+
+    def forget(self, values, i):
+        """Drop what step i was the last to use."""
+        for source in {s for s in self.steps[i].sources if self.last_use[s] == i}:
+            del values[source]
+
+    def leaders(self, u):
+        """The classes whose logit grows fastest along the rays α·u, α → ∞: boolean [n, K] for directions u [n, d].
+
+        f(αu)/α → f0(u): every constant is 0, and a bend has the slopes of its two ends.
+        """
+        u = u / np.abs(u).max(axis=1, keepdims=True)
+        found = []
+        chunk = max(1, BATCH // (2 * self.widest))
+        for i in range(0, len(u), chunk):
+            x = self.tensor(u[i : i + chunk])
+            values, sizes = {0: x}, {0: x.abs()}
+            for j, step in enumerate(self.steps[1:], 1):
+                xs, their = ([held[s] for s in step.sources] for held in (values, sizes))
+                if isinstance(step, Affine):
+                    y, size = step.linear(*xs), step.sized(*their)
+                    y[y.abs() <= ROUNDING * size] = 0
+                elif isinstance(step, Bend):
+                    y = far_bend(step, *xs)
+                    size = y.abs()
+                else:
+                    y = step(*xs)
+                    size = y.abs()
+                values[j], sizes[j] = y, size
+                self.forget(values, j), self.forget(sizes, j)
+            h, size = (held[len(self.steps) - 1].reshape(len(x), -1).numpy() for held in (values, sizes))
+            best = h.argmax(axis=1)[:, None]
+            margin = np.take_along_axis(h, best, axis=1) - h
+            found.append(margin <= ROUNDING * (np.take_along_axis(size, best, axis=1) + size))
+        return np.concatenate(found) if found else np.zeros((0, self.n_classes), bool)
+
+    def with_outputs(self, matrix):
+        """The graph with the outputs matrix [m, K] @ logits, summed as one step with the last affine one."""
+        matrix, last = torch.from_numpy(np.asarray(matrix, dtype=np.float64)), self.steps[-1]
+        known = isinstance(last, Affine)
+
+        def outputs(inner, matrix):
+            return lambda *xs: (inner(*xs) if known else xs[0]).flatten(1)[:, None] @ matrix.T
+
+        constant = last.constant.reshape(1, -1) @ matrix.T if known and last.constant is not None else None
+        linear, sized = (outputs(getattr(last, part, None), m) for part, m in (("linear", matrix), ("sized", matrix.abs())))
+        sources = last.sources if known else (len(self.steps) - 1,)
+        reach = (last.reach if known else 0) + sum(matrix.shape)
+        step = Affine("the logits", sources, (1, len(matrix)), linear, sized, constant, reach)
+        return Graph([*self.steps[: -1 if known else None], step], self.shape)
+
+    def matrices(self):
+        """(weights, biases, leaks) of the network that computes the same by matrices, or None where it is no chain or too large.
+
+        In a chain all that a kink gives goes through affine steps into one other kink, or into the logits.
+        """
+        weights, biases, leaks = [], [], []
+        carried, at, pending, room = {}, 0, None, CHAIN
+        sizes = [self.in_dim, *(math.prod(self.steps[i].shape) for i in self.kinks), self.n_classes]
+        if sum(m * n for m, n in zip(sizes, sizes[1:], strict=False)) > room or self.chooses:
+            return None
+        for stop in [*self.kinks, len(self.steps)]:
+            target = self.steps[stop].sources[0] if stop < len(self.steps) else len(self.steps) - 1
+            between = range(at + 1, max(target, at) + 1)
+            if any(source < at for i in between for source in self.steps[i].sources) or target < at:
+                return None  # a value from before the last kink is used again: a skip
+            weight, bias = self._affine(at, target)
+            if pending is not None:
+                weight, bias = weight @ pending[0], bias + weight @ pending[1]
+            if stop < len(self.steps):
+                ahead, leak, out = as_relus(self.steps[stop], len(bias))
+                weight, bias = ahead[0] @ weight, ahead[0] @ bias + ahead[1]
+                pending = out
+                leaks.append(leak)
+            weights.append(weight)
+            biases.append(bias)
+            at = stop
+        return weights, biases, leaks
+
+    def _affine(self, at, target):
+        """Weight and bias of the steps after `at`, up to `target`, which depend on nothing else."""
+        shape = self.steps[at].shape if at else (1, *self.shape)
+        n = math.prod(shape)
+        if at == target:
+            return np.eye(n), np.zeros(n)
+        zero = {at: torch.zeros(1, *shape, dtype=torch.float64)}
+        for i in range(at + 1, target + 1):
+            zero[i] = self.steps[i](*(zero[source] for source in self.steps[i].sources))
+        columns, chunk = [], max(1, BATCH // self.widest)
+        basis = torch.eye(n, dtype=torch.float64).reshape(n, *shape)
+        for k in range(0, n, chunk):
+            values = {at: basis[k : k + chunk]}
+            for i in range(at + 1, target + 1):
+                values[i] = self.steps[i].linear(*(values[source] for source in self.steps[i].sources))
+            columns.append(values[target].flatten(1))
+        return np.ascontiguousarray(torch.cat(columns).T.numpy()), zero[target].flatten().numpy()
+
+
+def far_bend(step, z):
+    """What a bend is far out: its first slope below 0, its last one above, and 0 at 0."""
+    return torch.where(z > 0, step.gains[-1] * z, torch.where(z < 0, step.gains[0] * z, torch.zeros_like(z)))
+
+
+def as_relus(step, n):
+    """A bend of n numbers as ((W, b) ahead, leak of the kink between, (W, b) behind): one LeakyReLU, or several ReLUs a number."""
+    shape = step.shape
+
+    def column(values):
+        return torch.broadcast_to(torch.as_tensor(values, dtype=torch.float64), shape).flatten().numpy()
+
+    at, gains, shifts = ([column(part) for part in parts] for parts in (step.at, step.gains, step.shifts))
+    if len(at) == 1 and (gains[1] == 1).all() and (gains[0] == gains[0][0]).all() and not at[0].any():
+        return (np.eye(n), np.zeros(n)), float(gains[0][0]), (np.eye(n), np.zeros(n))
+    # f(z) = f(at_0) − gain_0 relu(at_0 − z) + gain_1 relu(z − at_0) + Σ (gain_i − gain_i−1) relu(z − at_i−1)
+    terms = [(-1.0, at[0], -gains[0]), (1.0, at[0], gains[1])]
+    terms += [(1.0, at[i], gains[i + 1] - gains[i]) for i in range(1, len(at))]
+    ahead, shift, behind = [], [], []
+    for sign, place, gain in terms:
+        used = np.flatnonzero(gain)
+        ahead.append(sign * np.eye(n)[used])
+        shift.append(-sign * place[used])
+        behind.append((np.eye(n) * gain)[:, used])
+    constant = gains[0] * at[0] + shifts[0]
+    return (np.concatenate(ahead), np.concatenate(shift)), 0.0, (np.concatenate(behind, axis=1), constant)
+
+
+# Tracing ------------------------------------------------------------------------------------------------------------------
+
+
+class _Tracer(fx.Tracer):
+    """Layers of torch.nn stay whole; wrappers, compiled layers and Sequentials are looked into."""
+
+    def is_leaf_module(self, module, name):
+        return super().is_leaf_module(module, name) and not isinstance(module, SEE_THROUGH)
+
+    def call_module(self, module, forward, args, kwargs):
+        inner = getattr(module, "_orig_mod", None)
+        if isinstance(inner, nn.Module):
+            return inner(*args, **kwargs)
+        if isinstance(module, SEE_THROUGH):
+            return module.module(*args, **kwargs)
+        return super().call_module(module, forward, args, kwargs)
+
+
+def traced(model, shape, in_training=()):
+    """The `Graph` of a module in eval mode, for inputs of this shape. The module is not run.
+
+    in_training  names of the modules that were in train mode when the reader gave the model
+    Raises ValueError that names the step which is not understood.
+    """
+    try:
+        graph = _Tracer().trace(model)
+    except Exception as error:
+        raise ValueError(
+            "model must do the same for every input, so that its forward can be traced by torch.fx. Choices that depend on the "
+            f"data, and loops over a tensor, are not understood ({type(error).__name__}: {str(error).split('. ')[0]})"
+        ) from error
+    steps, known, layers, shown = Steps(shape), {}, dict(model.named_modules(remove_duplicate=False)), None
+    for node in graph.nodes:
+        args, kwargs = (fx.node.map_arg(part, lambda n: known[n]) for part in (node.args, node.kwargs))
+        steps.name = shown = shown_name(node, layers)
+        try:
+            known[node] = _value(steps, model, node, layers, args, kwargs, in_training, first=not known)
+        except Refused as refused:
+            raise ValueError(f"{shown}: {refused.args[0] or what_is_known(node, layers)}") from refused
+        except ValueError as error:
+            raise ValueError(f"{shown}: {error}") from error
+        if node.op == "output":
+            return _finished(steps, known[node])
+    raise ValueError("model must return its logits")
+
+
+def cut_softmax(model):
+    """The model as a traced module that ends before its softmax; ValueError where it does not end in one."""
+    root = fx.GraphModule(model, _Tracer().trace(model))
+    layers = dict(root.named_modules())
+    for node in root.graph.nodes:
+        if node.op == "output":
+            last = node.args[0]
+    named = isinstance(last, fx.Node) and (_name(last) if last.op != "call_module" else type(layers[last.target]).__name__)
+    if named not in SOFTMAX:
+        raise ValueError("model must end in a Softmax or LogSoftmax; its last step is another one")
+    last.replace_all_uses_with(last.args[0])
+    root.graph.erase_node(last)
+    root.recompile()
+    return root
+
+
+def _finished(steps, output):
+    if isinstance(output, list | tuple) and len(output) == 1:
+        output = output[0]
+    if not is_value(output):
+        raise ValueError("model must return one tensor, its logits, that depends on its input")
+    if math.prod(output.shape) != max(output.shape, default=1):
+        raise ValueError(f"model must give one row of logits for one input, not an output of shape {list(output.shape)}")
+    needed = {output.index}
+    for i in range(output.index, 0, -1):
+        if i in needed:
+            needed.update(steps.found[i].sources)
+    if 0 not in needed:
+        raise ValueError("model must return logits that depend on its input")
+    if output.index == 0:
+        output = steps.affine([output], lambda x: x.clone(), reach=1)
+        needed.add(output.index)
+    order = {old: new for new, old in enumerate(sorted(needed))}
+    kept = [None]
+    for old in sorted(needed)[1:]:
+        step = steps.found[old]
+        fields = {name: getattr(step, name) for name in step.__dataclass_fields__}
+        kept.append(type(step)(**fields | {"sources": tuple(order[source] for source in step.sources)}))
+    return Graph(kept, steps.input.shape[1:])
+
+
+def shown_name(node, layers):
+    """A step as a reader finds it: by the layer's place in the model, or by the function that is called."""
+    if node.op == "call_module":
+        return f"layer {node.target} ({type(layers[node.target]).__name__})"
+    if node.op in ("call_function", "call_method"):
+        return f"step {node.name} ({_name(node)})"
+    return f"{node.op} {node.name}"
+
+
+def _name(node):
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+
+
+def what_is_known(node, layers):
+    name = type(layers[node.target]).__name__ if node.op == "call_module" else _name(node)
+    if name in SOFTMAX:
+        return "gives probabilities, which are not piecewise affine; polytopes.without_softmax(model) is the model without it"
+    return (
+        "expected a ReLU or LeakyReLU, or another layer that is affine or piecewise affine (docs/your_network.md lists them); "
+        "this one is not understood"
+    )
+
+
+def _value(steps, model, node, layers, args, kwargs, in_training, first):
+    match node.op:
+        case "placeholder":
+            if first:
+                return steps.input
+            if not args:
+                raise ValueError("model must have one input; fix the others, for example by a module that calls it with them")
+            return args[0]
+        case "get_attr":
+            return _constant(_attribute(model, node.target))
+        case "output":
+            return args[0]
+        case "call_module":
+            layer = layers[node.target]
+            if node.target in in_training and isinstance(layer, TRAINED) and getattr(layer, "p", 1):
+                raise ValueError("is in train mode, in which it computes something else; call model.eval() first")
+            values = values_in([args, kwargs])
+            if not values:
+                return _constant(layer(*args, **kwargs))
+            if len(args) != 1 or kwargs or not is_value(args[0]):
+                raise Refused("must be called with one value")
+            return of_layer(steps, layer, args[0])
+    name = _name(node)
+    if not values_in([args, kwargs]):
+        target = node.target if node.op == "call_function" else getattr(args[0], node.target)
+        return target(*(args if node.op == "call_function" else args[1:]), **kwargs)
+    if name == "getattr" and is_value(args[0]):
+        name, args = args[1], args[:1]
+    if is_value(args[0]) and name in ("shape", "size", "dim", "ndim", "ndimension", "numel", "nelement", "dtype", "device"):
+        return _fact(args[0].shape, name, *args[1:], **kwargs)
+    if name in ("T", "mT"):
+        name, args = "transpose", (args[0], -2, -1)
+    if name == "getitem" and not is_value(args[0]):
+        return args[0][args[1]]
+    if name in ("view_as", "reshape_as", "expand_as"):
+        name, args = name.split("_")[0].replace("view", "reshape"), (args[0], args[1].shape)
+    if name.rstrip("_") in ("dropout", "batch_norm") and "" in in_training:
+        raise ValueError("the model is in train mode, in which this computes something else; call model.eval() first")
+    return of_function(steps, name, args, kwargs)
+
+
+def _fact(shape, name, *args, **kwargs):
+    """What a program may ask of a value without depending on its numbers."""
+    match name:
+        case "shape" | "size":
+            return torch.zeros(shape, device="meta").size(*args, **kwargs)
+        case "numel" | "nelement":
+            return math.prod(shape)
+        case "dtype":
+            return torch.float64
+        case "device":
+            return torch.device("cpu")
+    return len(shape)
+
+
+def _attribute(model, path):
+    for part in path.split("."):
+        model = getattr(model, part)
+    return model
+
+
+def _constant(value):
+    if isinstance(value, torch.Tensor) and value.is_floating_point():
+        return numbers(value)
+    return value

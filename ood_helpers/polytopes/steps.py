@@ -1,0 +1,616 @@
+"""What a traced network may consist of: affine steps, bends of single numbers, and the greatest of several numbers.
+
+Every operation of torch that is known here becomes one or two of these, in float64. Any other is refused by its name. Values
+have the shape that they have for a batch of one input, [1, …]; steps work on many such values at once, [N, 1, …].
+"""
+
+import itertools
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ood_helpers.arrays import dense
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """linear(*x) + constant. `sized` is `linear` with every factor replaced by its size: how large the terms of its sums are.
+
+    reach is at least the number of terms in any sum of it, or of its transpose.
+    """
+
+    name: str
+    sources: tuple
+    shape: tuple
+    linear: Callable
+    sized: Callable
+    constant: torch.Tensor | None
+    reach: int
+
+    def __call__(self, *xs):
+        y = self.linear(*xs)
+        return y if self.constant is None else y + self.constant
+
+
+@dataclass(frozen=True, eq=False)
+class Bend:
+    """A continuous function of each number: gains[i] z + shifts[i] for z between at[i - 1] and at[i]; floats or tensors."""
+
+    name: str
+    sources: tuple
+    shape: tuple
+    at: list
+    gains: list
+    shifts: list
+
+    def __call__(self, z):
+        y = self.gains[0] * z + self.shifts[0]
+        for at, gain, shift in zip(self.at, self.gains[1:], self.shifts[1:], strict=True):
+            y = torch.where(z > at, gain * z + shift, y)
+        return y
+
+
+@dataclass(frozen=True, eq=False)
+class Most:
+    """The greatest of several numbers of one value (sign 1), or the least of them (sign −1).
+
+    index [n, J] says which numbers of the flat value each result chooses from; −1 is none.
+    """
+
+    name: str
+    sources: tuple
+    shape: tuple
+    index: torch.Tensor
+    sign: int
+
+    def __call__(self, x):
+        return self.sign * self.candidates(self.sign * x).amax(-1).reshape(len(x), *self.shape)
+
+    def candidates(self, x):
+        """[N, n, J] of values [N, …]; −∞ where there is none."""
+        x = x.flatten(1)
+        return torch.cat([x, x.new_full((len(x), 1), -math.inf)], dim=1)[:, self.index]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number or numbers that depend on the network's input: what step `index` gives, of this shape."""
+
+    index: int
+    shape: tuple
+
+
+class Refused(ValueError):
+    """A step that is not understood. Raised with what is wrong, without the name of the step, which its caller adds."""
+
+
+class Steps:
+    """The steps found so far. The first entry stands for the input."""
+
+    def __init__(self, shape):
+        self.found = [None]
+        self.input = Value(0, (1, *shape))
+        self.name = ""
+
+    def _add(self, kind, sources, shape, *rest):
+        step = kind(self.name, tuple(value.index for value in sources), tuple(shape), *rest)
+        self.found.append(step)
+        return Value(len(self.found) - 1, step.shape)
+
+    def affine(self, sources, linear, sized=None, constant=None, reach=None):
+        """A value linear(*sources) + constant; the functions take values with N in front. sized None: it is linear itself."""
+        zeros = [torch.zeros(1, *value.shape, dtype=torch.float64) for value in sources]
+        shape = linear(*zeros).shape[1:]
+        if constant is not None:
+            constant = torch.broadcast_to(constant, shape).clone()
+            if not torch.isfinite(constant).all():
+                raise Refused("holds NaN or infinity; its numbers must be finite")
+        if reach is None:
+            reach = sum(math.prod(value.shape) for value in sources) + math.prod(shape)
+        return self._add(Affine, sources, shape, linear, sized or linear, constant, reach)
+
+    def bend(self, z, at, gains, shifts):
+        for values in (*at, *gains, *shifts):
+            if not torch.isfinite(torch.as_tensor(values)).all():
+                raise Refused("its slopes and bounds must be finite numbers")
+        return self._add(Bend, [z], z.shape, at, gains, shifts)
+
+    def most(self, x, index, shape, sign=1):
+        return self._add(Most, [x], shape, index, sign)
+
+
+# Pieces of operations -----------------------------------------------------------------------------------------------------
+
+
+def is_value(argument):
+    return isinstance(argument, Value)
+
+
+def values_in(arguments):
+    """All values in nested lists, tuples and dicts."""
+    if is_value(arguments):
+        return [arguments]
+    if isinstance(arguments, dict):
+        arguments = list(arguments.values())
+    return [value for part in arguments for value in values_in(part)] if isinstance(arguments, list | tuple) else []
+
+
+def _filled(arguments, xs, constant):
+    """The arguments with the next of xs for each value, and constant(c) for each tensor."""
+    if is_value(arguments):
+        return next(xs)
+    if isinstance(arguments, torch.Tensor):
+        return constant(arguments)
+    if isinstance(arguments, dict):
+        return {key: _filled(part, xs, constant) for key, part in arguments.items()}
+    if isinstance(arguments, list | tuple):
+        filled = [_filled(part, xs, constant) for part in arguments]
+        return filled if isinstance(arguments, list) else tuple(filled)
+    return arguments
+
+
+def _caller(function, args, kwargs, constant):
+    """function(*args, **kwargs) as a function of the values in them, for many at once."""
+
+    def call(*xs):
+        xs = iter(xs)
+        return function(*_filled(args, xs, constant), **_filled(kwargs, xs, constant))
+
+    return lambda *xs: torch.vmap(call)(*xs)
+
+
+def _number(argument):
+    """A number as a tensor, so that it counts as a constant of the function and not as one of its options."""
+    return torch.tensor(float(argument), dtype=torch.float64) if isinstance(argument, int | float) else argument
+
+
+def _unchanged(constant):
+    return constant
+
+
+def moves(function, alike=True):
+    """Numbers are moved, copied or averaged: all factors are at least 0. Tensors beside them are constants (in `cat`)."""
+
+    def handle(steps, *args, **kwargs):
+        xs = _zeros(values_in([args, kwargs]))
+        outputs = function(*_filled(args, xs, _unchanged), **_filled(kwargs, xs, _unchanged))
+        if isinstance(outputs, tuple | list):
+            return tuple(one(steps, lambda *a, i=i, **k: function(*a, **k)[i], args, kwargs) for i in range(len(outputs)))
+        return one(steps, function, args, kwargs)
+
+    def one(steps, function, args, kwargs):
+        values = values_in([args, kwargs])
+        constant = _caller(function, args, kwargs, _unchanged)(*_zeros(values, 1))[0]
+        linear = _caller(function, args, kwargs, torch.zeros_like)
+        copies = None
+        if alike and len(values) == 1:  # so many results hold the same number
+            sizes, back = torch.func.vjp(linear, next(_zeros(values, 1)))
+            copies = int(back(torch.ones_like(sizes))[0].max()) + 1
+        return steps.affine(values, linear, constant=constant if constant.any() else None, reach=copies)
+
+    return handle
+
+
+def _zeros(values, *lead):
+    return iter([torch.zeros(*lead, *value.shape, dtype=torch.float64) for value in values])
+
+
+def sums(function, sized):
+    """Values and constants are added up, or subtracted."""
+
+    def handle(steps, *args, **kwargs):
+        args = [_number(argument) for argument in args]
+        values = values_in(args)
+        constant = _caller(function, args, kwargs, _unchanged)(*_zeros(values, 1))[0]
+        linear, sizes = (_caller(f, args, kwargs, torch.zeros_like) for f in (function, sized))
+        return steps.affine(values, linear, sizes, constant if constant.any() else None, reach=4)
+
+    return handle
+
+
+def factors(function, value_first=False):
+    """One value times constants."""
+
+    def handle(steps, *args, **kwargs):
+        args = [_number(argument) if function is not torch.einsum else argument for argument in args]
+        values = values_in([args, kwargs])
+        if len(values) > 1:
+            raise Refused("multiplies two values that both depend on the input, which is not piecewise affine")
+        if value_first and not is_value(args[0]):
+            raise Refused("divides by a value that depends on the input, which is not piecewise affine")
+        for constant in (*args, *kwargs.values()):
+            if isinstance(constant, torch.Tensor) and not torch.isfinite(constant).all():
+                raise Refused("holds NaN or infinity; its numbers must be finite")
+        linear, sizes = (_caller(function, args, kwargs, change) for change in (_unchanged, torch.abs))
+        return steps.affine(values, linear, sizes)
+
+    return handle
+
+
+def weighted(steps, x, weight, bias, apply, trailing):
+    """apply(x, weight) + bias, where `apply` works on any number of values whose last `trailing` axes belong together."""
+    if not (torch.isfinite(weight).all() and (bias is None or torch.isfinite(bias).all())):
+        raise Refused("weights must be finite numbers; it holds NaN or infinity")
+
+    def run(x, weight):
+        lead = x.shape[: x.dim() - trailing]
+        y = apply(x.reshape(-1, *x.shape[x.dim() - trailing :]), weight)
+        return y.reshape(*lead, *y.shape[1:])
+
+    reach = weight.numel() // weight.shape[0] + weight.numel() // weight.shape[1]
+    return steps.affine([x], lambda x: run(x, weight), lambda x: run(x, weight.abs()), bias, reach)
+
+
+def scaled(steps, x, scale, shift):
+    """scale * x + shift, both [channels], channels on axis 1."""
+    ones = [1] * (len(x.shape) - 2)
+    scale, shift = scale.reshape(1, -1, *ones), shift.reshape(1, -1, *ones)
+    if not torch.isfinite(scale).all():
+        raise Refused("weights must be finite numbers; it holds NaN or infinity")
+    return steps.affine([x], lambda x: scale * x, lambda x: scale.abs() * x, torch.broadcast_to(shift, x.shape), reach=1)
+
+
+def numbers(tensor, name="weight"):
+    """A parameter or buffer as a float64 tensor of its own, on the cpu; None stays None."""
+    return None if tensor is None else dense(tensor.detach().cpu(), name).clone()
+
+
+# Layers and functions -----------------------------------------------------------------------------------------------------
+
+
+def linear(steps, x, weight, bias=None):
+    if x.shape[-1] != weight.shape[-1]:
+        raise Refused(f"takes {weight.shape[-1]} inputs but the layer before it gives {x.shape[-1]}")
+    return weighted(steps, x, weight, bias, lambda x, w: x @ w.T, 1)
+
+
+def convolution(steps, x, weight, bias, apply):
+    bias = None if bias is None else bias.reshape(-1, *[1] * (weight.dim() - 2))
+    return weighted(steps, x, weight, bias, apply, weight.dim() - 1)
+
+
+def _conv_module(steps, layer, x):
+    if isinstance(layer, nn.modules.conv._ConvTransposeNd):
+        run = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[layer.weight.dim() - 3]
+        options = (layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation)
+        apply = lambda x, w: run(x, w, None, *options)  # noqa: E731
+    else:
+        apply = lambda x, w: layer._conv_forward(x, w, None)  # noqa: E731
+    return convolution(steps, x, numbers(layer.weight), numbers(layer.bias), apply)
+
+
+def _conv_function(function):
+    def handle(steps, x, weight, bias=None, *args, **kwargs):
+        return convolution(steps, x, weight, bias, lambda x, w: function(x, w, None, *args, **kwargs))
+
+    return handle
+
+
+def _norm_module(steps, layer, x):
+    if layer.running_mean is None:
+        raise Refused("normalises by the statistics of its own input, which is not piecewise affine; train it with running ones")
+    return batch_norm(steps, x, *map(numbers, (layer.running_mean, layer.running_var, layer.weight, layer.bias)), eps=layer.eps)
+
+
+def batch_norm(steps, x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    if training:
+        raise Refused("normalises by the statistics of its batch; call model.eval() first")
+    scale = (1 if weight is None else weight) / torch.sqrt(running_var + eps)
+    return scaled(steps, x, scale, (0 if bias is None else bias) - running_mean * scale)
+
+
+def dropout(steps, x, p=0.5, training=True, inplace=False):
+    if training and p > 0:
+        raise Refused("drops values at random; call model.eval() first")
+    return x
+
+
+def leaky(steps, z, negative_slope=0.01, inplace=False):
+    """max(z, 0) + negative_slope min(z, 0)."""
+    return steps.bend(z, [0.0], [negative_slope, 1.0], [0.0, 0.0])
+
+
+def relu(steps, z, inplace=False):
+    return leaky(steps, z, 0.0)
+
+
+def prelu(steps, z, weight):
+    return leaky(steps, z, float(weight) if weight.numel() == 1 else weight.reshape(-1, *[1] * (len(z.shape) - 2)))
+
+
+def clamp(steps, z, min=None, max=None, inplace=False):
+    """min, max: numbers or constant tensors."""
+    if values_in([min, max]):
+        raise Refused("is clamped by values that depend on the input; use torch.maximum and torch.minimum")
+    low, high = (None if bound is None or _number(bound).isinf().all() else bound for bound in (min, max))
+    if low is not None and high is not None and not (_number(low) < _number(high)).all():
+        raise Refused("its lower bound must be below its upper one")
+    at, gains, shifts = [], [1.0], [0.0]
+    if low is not None:
+        at, gains, shifts = [low], [0.0, 1.0], [low, 0.0]
+    if high is not None:
+        at, gains, shifts = [*at, high], [*gains, 0.0], [*shifts, high]
+    return steps.bend(z, at, gains, shifts) if at else z
+
+
+def hardtanh(steps, z, min_val=-1.0, max_val=1.0, inplace=False):
+    return clamp(steps, z, min_val, max_val)
+
+
+def softshrink(steps, z, lambd=0.5):
+    if not lambd > 0:
+        raise Refused("lambd must be positive")
+    return steps.bend(z, [-lambd, lambd], [1.0, 0.0, 1.0], [lambd, 0.0, -lambd])
+
+
+def threshold(steps, z, threshold, value, inplace=False):
+    if threshold != value:
+        raise Refused("jumps where value is not the threshold: such a function is not continuous")
+    return steps.bend(z, [threshold], [0.0, 1.0], [value, 0.0])
+
+
+def maximum(sign):
+    def handle(steps, x, other):
+        pair = sums(_side_by_side, _side_by_side)(steps, x, other)
+        return steps.most(pair, torch.arange(math.prod(pair.shape)).reshape(-1, 2), pair.shape[:-1], sign)
+
+    return handle
+
+
+def _side_by_side(x, other):
+    return torch.stack(torch.broadcast_tensors(x, other), dim=-1)
+
+
+def extreme(sign, with_index):
+    """amax, amin; and max, min along one axis (which give where, too), of two values, or of all numbers."""
+
+    def handle(steps, x, dim=None, keepdim=False, **kwargs):
+        if kwargs or is_value(dim) or isinstance(dim, torch.Tensor):
+            return maximum(sign)(steps, x, kwargs.get("other", dim))
+        order = torch.arange(math.prod(x.shape)).reshape(x.shape)
+        axes = range(order.dim()) if dim is None or dim == () else [dim] if isinstance(dim, int) else dim
+        axes = sorted(axis % order.dim() for axis in axes)
+        shape = [1 if i in axes else n for i, n in enumerate(order.shape)]
+        index = order.movedim(axes, tuple(range(-len(axes), 0))).reshape(math.prod(shape), -1)
+        if not keepdim:
+            shape = [n for i, n in enumerate(order.shape) if i not in axes]
+        found = steps.most(x, index, tuple(shape), sign)
+        return (found, None) if with_index and dim is not None else found
+
+    return handle
+
+
+def max_pool(steps, x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False, *, dims):
+    if return_indices:
+        raise Refused("return_indices is not understood")
+    kernel, step, pad, dilation = (
+        (option,) * dims if isinstance(option, int) else tuple(option) * (dims if len(option) == 1 else 1)
+        for option in (kernel_size, stride or kernel_size, padding, dilation)
+    )
+    pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[dims - 1]
+    out = pool(torch.zeros(x.shape), kernel, step, pad, dilation, ceil_mode).shape
+    windows = [
+        [[o * s - p + k * d for k in range(size)] for o in range(n)]
+        for n, size, s, p, d in zip(out[-dims:], kernel, step, pad, dilation, strict=True)
+    ]
+    return _pooled(steps, x, windows)
+
+
+def adaptive_max_pool(steps, x, output_size, return_indices=False, *, dims):
+    if return_indices:
+        raise Refused("return_indices is not understood")
+    sizes = x.shape[-dims:]
+    out = (output_size,) * dims if isinstance(output_size, int | None) else output_size
+    windows = []
+    for n, m in zip(sizes, out, strict=True):
+        m = n if m is None else m
+        windows.append([list(range(o * n // m, -(-(o + 1) * n // m))) for o in range(m)])
+    return _pooled(steps, x, windows)
+
+
+def _pooled(steps, x, windows):
+    """windows: for each axis of the picture a list of the places that each result takes in; those outside count as −∞."""
+    dims = len(windows)
+    sizes, lead = x.shape[len(x.shape) - dims :], x.shape[: len(x.shape) - dims]
+    picture = torch.arange(math.prod(sizes)).reshape(sizes)
+    rows = []
+    for places in itertools.product(*windows):
+        kept = [torch.tensor([i for i in where if 0 <= i < n]) for where, n in zip(places, sizes, strict=True)]
+        rows.append(picture[torch.meshgrid(*kept, indexing="ij")].flatten())
+    index = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
+    channels = torch.arange(math.prod(lead))[:, None, None] * picture.numel()
+    index = torch.where(index < 0, -1, index + channels).reshape(-1, index.shape[-1])
+    return steps.most(x, index, (*lead, *map(len, windows)))
+
+
+def interpolate(steps, x, size=None, scale_factor=None, mode="nearest", *args, **kwargs):
+    if mode == "bicubic":
+        raise Refused("mode bicubic is not understood; nearest, linear, bilinear, trilinear and area are")
+    return moves(F.interpolate, alike=False)(steps, x, size, scale_factor, mode, *args, **kwargs)
+
+
+def pad(steps, x, pad, mode="constant", value=None):
+    if mode != "constant":
+        return moves(F.pad)(steps, x, tuple(pad), mode)
+    constant = F.pad(torch.zeros(x.shape, dtype=torch.float64), tuple(pad), value=float(value or 0))
+    return steps.affine([x], lambda x: F.pad(x, tuple(pad)), constant=constant if value else None, reach=1)
+
+
+def same(steps, x, *args, **kwargs):
+    """Copies, and casts: all is float64 here."""
+    if torch.float16 in (*args, *kwargs.values()) or torch.bfloat16 in (*args, *kwargs.values()):
+        raise Refused("rounds to half precision, which is not piecewise affine; leave the cast out")
+    if any(isinstance(a, torch.dtype) and not a.is_floating_point for a in (*args, *kwargs.values())):
+        raise Refused("rounds to whole numbers, which is not piecewise affine")
+    return x
+
+
+def product(function):
+    return lambda steps, *args, **kwargs: factors(function)(steps, *args, **kwargs)
+
+
+def addmm(steps, bias, x, weight, beta=1, alpha=1):
+    return sums(torch.add, torch.add)(steps, product(torch.matmul)(steps, x, weight * alpha), bias * beta)
+
+
+def subtracted_from(steps, x, other, alpha=1):
+    return sums(torch.sub, _added)(steps, other, x, alpha=alpha)
+
+
+def _added(x, y, alpha=1):
+    return torch.add(x, y, alpha=abs(alpha))
+
+
+def _reshaped(steps, x, *size, **kwargs):
+    return moves(torch.Tensor.reshape)(steps, x, *size, **kwargs)
+
+
+# by the name of the function or method, without trailing underscores
+FUNCTIONS = {
+    **{
+        name: moves(getattr(torch.Tensor, name))
+        for name in (
+            "flatten unflatten permute transpose squeeze unsqueeze expand repeat flip roll narrow select movedim swapaxes chunk "
+            "split unbind index_select tile moveaxis broadcast_to repeat_interleave swapdims unfold"
+        ).split()
+    },
+    **{name: moves(getattr(torch.Tensor, name), alike=False) for name in "sum mean cumsum".split()},
+    **{
+        f"{kind}{dims}d": moves(getattr(F, f"{kind}{dims}d"), alike=False)
+        for kind in ("avg_pool", "adaptive_avg_pool")
+        for dims in (1, 2, 3)
+    },
+    **{f"conv{dims}d": _conv_function(getattr(F, f"conv{dims}d")) for dims in (1, 2, 3)},
+    **{f"conv_transpose{dims}d": _conv_function(getattr(F, f"conv_transpose{dims}d")) for dims in (1, 2, 3)},
+    "view": _reshaped,
+    "reshape": _reshaped,
+    "getitem": moves(operator.getitem),
+    "cat": moves(torch.cat),
+    "stack": moves(torch.stack),
+    "pixel_shuffle": moves(F.pixel_shuffle),
+    "pixel_unshuffle": moves(F.pixel_unshuffle),
+    "interpolate": interpolate,
+    "pad": pad,
+    "add": sums(torch.add, _added),
+    "sub": sums(torch.sub, _added),
+    "rsub": subtracted_from,
+    "neg": sums(torch.neg, torch.clone),
+    "mul": product(torch.mul),
+    "div": factors(torch.div, value_first=True),
+    "matmul": product(torch.matmul),
+    "mm": product(torch.matmul),
+    "bmm": product(torch.matmul),
+    "einsum": product(torch.einsum),
+    "addmm": addmm,
+    "linear": linear,
+    "batch_norm": batch_norm,
+    "relu": relu,
+    "leaky_relu": leaky,
+    "prelu": prelu,
+    "relu6": lambda steps, z, inplace=False: clamp(steps, z, 0.0, 6.0),
+    "hardtanh": hardtanh,
+    "clamp": clamp,
+    "clamp_min": lambda steps, z, min: clamp(steps, z, min),
+    "clamp_max": lambda steps, z, max: clamp(steps, z, None, max),
+    "abs": lambda steps, z: leaky(steps, z, -1.0),
+    "hardsigmoid": lambda steps, z, inplace=False: steps.bend(z, [-3.0, 3.0], [0.0, 1 / 6, 0.0], [0.0, 0.5, 1.0]),
+    "softshrink": softshrink,
+    "threshold": threshold,
+    "rrelu": lambda steps, z, lower=1 / 8, upper=1 / 3, training=False, inplace=False: leaky(steps, z, (lower + upper) / 2),
+    "maximum": maximum(1),
+    "minimum": maximum(-1),
+    "amax": extreme(1, False),
+    "amin": extreme(-1, False),
+    "max": extreme(1, True),
+    "min": extreme(-1, True),
+    **{name: same for name in "contiguous clone detach float double to type cpu alias identity requires_grad".split()},
+    **{name: dropout for name in "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout".split()},
+}
+for _dims in (1, 2, 3):
+    FUNCTIONS[f"max_pool{_dims}d"] = lambda *args, dims=_dims, **kwargs: max_pool(*args, dims=dims, **kwargs)
+    FUNCTIONS[f"adaptive_max_pool{_dims}d"] = lambda *args, dims=_dims, **kwargs: adaptive_max_pool(*args, dims=dims, **kwargs)
+ALIASES = {
+    "truediv": "div", "divide": "div", "multiply": "mul", "subtract": "sub", "negative": "neg", "concat": "cat",
+    "concatenate": "cat", "clip": "clamp", "absolute": "abs", "view_as": "reshape_as", "iadd": "add", "isub": "sub",
+    "imul": "mul", "itruediv": "div", "imatmul": "matmul", "true_divide": "div", "hard_tanh": "hardtanh",
+}  # fmt: skip
+
+
+def _options(*names):
+    """A layer as the function of the same name, with these attributes as its arguments."""
+    return lambda layer: {name: getattr(layer, name) for name in names}
+
+
+POOL = ("kernel_size", "stride", "padding")
+LAYERS = [  # (classes of torch.nn, function of (steps, layer, x))
+    ((nn.Identity, *(getattr(nn, f"Dropout{i}") for i in ("", "1d", "2d", "3d")), nn.AlphaDropout, nn.FeatureAlphaDropout),
+     lambda steps, layer, x: x),
+    (nn.Linear, lambda steps, layer, x: linear(steps, x, numbers(layer.weight), numbers(layer.bias))),
+    (nn.modules.conv._ConvNd, _conv_module),
+    (nn.modules.batchnorm._NormBase, _norm_module),
+    (nn.ReLU6, lambda steps, layer, x: clamp(steps, x, 0.0, 6.0)),
+    (nn.Hardtanh, lambda steps, layer, x: hardtanh(steps, x, layer.min_val, layer.max_val)),
+    (nn.ReLU, lambda steps, layer, x: relu(steps, x)),
+    (nn.LeakyReLU, lambda steps, layer, x: leaky(steps, x, layer.negative_slope)),
+    (nn.RReLU, lambda steps, layer, x: leaky(steps, x, (layer.lower + layer.upper) / 2)),
+    (nn.PReLU, lambda steps, layer, x: prelu(steps, x, numbers(layer.weight))),
+    (nn.Hardsigmoid, lambda steps, layer, x: FUNCTIONS["hardsigmoid"](steps, x)),
+    (nn.Softshrink, lambda steps, layer, x: softshrink(steps, x, layer.lambd)),
+    (nn.Threshold, lambda steps, layer, x: threshold(steps, x, layer.threshold, layer.value)),
+    *(
+        (getattr(nn, f"MaxPool{dims}d"), lambda steps, layer, x, dims=dims: max_pool(
+            steps, x, layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode, layer.return_indices,
+            dims=dims))
+        for dims in (1, 2, 3)
+    ),
+    *(
+        (getattr(nn, f"AdaptiveMaxPool{dims}d"), lambda steps, layer, x, dims=dims: adaptive_max_pool(
+            steps, x, layer.output_size, layer.return_indices, dims=dims))
+        for dims in (1, 2, 3)
+    ),
+    (nn.modules.padding._ConstantPadNd, lambda steps, layer, x: pad(steps, x, layer.padding, value=layer.value)),
+    (nn.Upsample, lambda steps, layer, x: interpolate(
+        steps, x, layer.size, layer.scale_factor, layer.mode, layer.align_corners)),
+    (
+        (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle,
+         nn.modules.padding._ReflectionPadNd, nn.modules.padding._ReplicationPadNd, nn.modules.padding._CircularPadNd),
+        lambda steps, layer, x: moves(layer.forward)(steps, x),
+    ),
+    (
+        (nn.modules.pooling._AvgPoolNd, nn.modules.pooling._AdaptiveAvgPoolNd),
+        lambda steps, layer, x: moves(layer.forward, alike=False)(steps, x),
+    ),
+]  # fmt: skip
+
+
+def of_layer(steps, layer, x):
+    """The value of a torch.nn layer at a value x; Refused where it is not understood."""
+    for kinds, handle in LAYERS:
+        if isinstance(layer, kinds):
+            return _handled(handle, steps, layer, x)
+    raise Refused(None)
+
+
+def of_function(steps, name, args, kwargs):
+    """The value of a function or method of torch, by its name, at arguments with values in them; Refused as above."""
+    name, kwargs = name.rstrip("_"), dict(kwargs)
+    handle = FUNCTIONS.get(ALIASES.get(name, name))
+    if handle is None:
+        raise Refused(None)
+    first = [kwargs.pop(word) for word in ("input", "tensors") if word in kwargs]
+    return _handled(handle, steps, *first, *args, **kwargs)
+
+
+def _handled(handle, steps, *args, **kwargs):
+    try:
+        return handle(steps, *args, **kwargs)
+    except Refused:
+        raise
+    except Exception as error:
+        shapes = ", ".join(str(list(value.shape)) for value in values_in([args, kwargs]))
+        raise Refused(f"does not take what comes before it, of shape {shapes}; {type(error).__name__}: {error}") from error

@@ -1,0 +1,125 @@
+"""Experiments with closed networks: what a row holds, that its certificate is the network's own, and that rows can be stored."""
+
+import math
+
+import pytest
+import torch
+from small_networks import build
+
+from ood_helpers import images, polytopes, scores
+from ood_helpers.lab import closed, experiment
+from ood_helpers.lab.closed import SETTINGS, ClosedDigitsSetting, ClosedGanSetting, ClosedSetting, climb, measure, run
+from ood_helpers.lab.gans import GanSetting
+from ood_helpers.lab.stored import load, save
+
+SHORT = {"width": 8, "steps": 5}
+
+
+def test_names_say_what_the_settings_are():
+    for name, setting in SETTINGS.items():
+        assert setting.closed == name.startswith("closed_") and (setting.method == "reject") == (
+            "reject" in name or "far" in name
+        )
+        assert setting.work > 0 and tuple(setting.columns[:3]) == ("seed", "diverged", "loss")
+        assert setting.columns[-5:] == closed.CERTIFICATE
+    for name in SETTINGS:
+        if name.startswith("open_"):
+            assert name.replace("open_", "closed_") in SETTINGS
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        ClosedSetting(**SHORT),
+        ClosedSetting("rings", closed=False, **SHORT),
+        ClosedSetting(dim=3, depth=3, ood="none", **SHORT),
+        ClosedSetting("four", method="reject", ood="general", price=0.0, **SHORT),
+        ClosedDigitsSetting("digits", **SHORT),
+    ],
+)
+def test_rows_have_their_columns_can_be_stored_and_a_seed_gets_what_it_gets_alone(setting, tmp_path, monkeypatch):
+    monkeypatch.setattr(closed, "CLIMB_STEPS", 2)
+    rows, (alone,) = run(setting, [3, 5]), run(setting, [5])
+    assert [row["seed"] for row in rows] == [3, 5] and all(tuple(row) == setting.columns for row in rows)
+    for name in setting.columns[2:]:
+        assert rows[1][name] == pytest.approx(alone[name], abs=5e-3, rel=1e-3, nan_ok=True), name
+    save(tmp_path / "rows.csv", setting, rows)
+    stored = load(tmp_path / "rows.csv", setting)
+    assert [list(map(str, row.values())) for row in stored] == [list(map(str, row.values())) for row in rows]
+
+
+def test_the_certificate_is_the_network_s_own():
+    setting = ClosedSetting(method="reject", far=0.9, **SHORT)
+    network = setting.network(7)
+    found = measure(setting, network)
+    centre, radius, _ = polytopes.horizon_radius(network.plain())
+    x, _ = setting.world.sample(closed.POINTS, generator=experimental_points(setting))
+    assert (found["certified"], found["radius"], found["constant_away"]) == (1, radius, 1)
+    assert found["data_radius"] == pytest.approx((x.double() - torch.from_numpy(centre)).abs().sum(1).max().item())
+    assert found["answer_away"] == pytest.approx(0.9, abs=1e-4) and found["directions_tied"] == 1
+
+
+def experimental_points(setting):
+    """The generator of the test points, after the directions have been drawn."""
+    random = torch.Generator().manual_seed(experiment.TEST_SEED)
+    torch.randn(closed.POINTS, setting.world.dim, generator=random)
+    return random
+
+
+def test_a_network_that_is_not_closed_is_measured_but_not_certified():
+    model = build([[[1, 0]], [[1]], [[1], [-1]]], [[0], [0], [0, 0]]).float()  # sure where x is large
+    found = measure(ClosedSetting(closed=False), model)
+    assert all(math.isnan(found[name]) for name in ("certified", "radius", "data_radius", "constant_away"))
+    assert found["accuracy"] == pytest.approx(0.5, abs=0.05) and found["answer_away"] == pytest.approx(0.75, abs=0.02)
+    assert found["directions_tied"] == pytest.approx(0.5)
+    assert measure(ClosedSetting(), model)["certified"] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        ({"shape": "square"}, "shape must be one of two, overlap, four, moons, rings"),
+        ({"method": "closed"}, "method must be"),
+        ({"ood": "gan"}, "ood must be"),
+        ({"price": -1.0}, "price must be"),
+        ({"price": math.nan}, "price must be"),
+        ({"steepness": 0.0}, "steepness must be"),
+        ({"depth": 1}, "depth must be a whole number of at least 2"),
+        ({"width": 0}, "width must be"),
+        ({"dim": 3, "shape": "rings"}, "dim must be 2"),
+        ({"method": "reject", "ood": "none"}, "reject needs OOD points"),
+        ({"method": "reject", "far": 1.0}, "far must be"),
+    ],
+)
+def test_bad_fields_are_named(arguments, says):
+    with pytest.raises(ValueError, match=says):
+        ClosedSetting(**arguments)
+
+
+def test_detectors_on_samples_of_a_gan(monkeypatch):
+    monkeypatch.setattr(ClosedGanSetting, "gan", GanSetting(width=8, classifier_width=8, steps=3))
+    (row,) = run(ClosedGanSetting(**SHORT), [2])
+    assert tuple(row) == closed.COLUMNS and row["certified"] == 1
+
+
+# ---- the search ----
+
+
+def test_a_climb_finds_what_there_is_and_stays_away_from_the_digits():
+    """Digit 0 is the surer the more ink: from every start the search fills the image, which is far from all digits."""
+    world = images.Digits()
+    network = build([[[1.0] * 64], [[1.0]], [[1.0]] + [[0.0]] * 9], [[0.0], [-20.0], [0.0] * 10]).float()
+    start = images.uniform(5, generator=torch.Generator().manual_seed(0))
+    found = climb(network, world, start)
+    assert (found > 0.8 * scores.max_softmax_log_odds(network(torch.ones(1, 64)), 10)).all()
+
+
+def test_a_climb_does_not_count_images_near_a_digit():
+    """Sure only within a tenth of one training digit: no search may come back with that."""
+    world = images.Digits()
+    x = world.x_train[0]
+    rows = torch.cat([torch.eye(64), -torch.eye(64)])
+    network = build([rows.tolist(), [[-100.0] * 128], [[1.0]] + [[0.0]] * 9], [(-rows @ x).tolist(), [100.0], [0.0] * 10]).float()
+    assert scores.max_softmax_log_odds(network(x[None]), 10) > 90
+    found = climb(network, world, world.x_train[:5], steps=20)
+    assert (found < 0).all()
