@@ -4,7 +4,6 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
-import browser
 import numpy as np
 import pytest
 import torch
@@ -15,24 +14,23 @@ from torch import nn
 from ood_helpers import data, models, polytopes, widgets
 from ood_helpers.widgets import living_map
 
-pytestmark = pytest.mark.skipif(bool(browser.missing()), reason=browser.missing())
+pytestmark = pytest.mark.browser
 SOURCE = Path(living_map.__file__).with_suffix(".js").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def page(browser, tmp_path_factory):
     """A page from a file that holds the module as `oodMap`."""
     path = tmp_path_factory.mktemp("map") / "page.html"
     module = SOURCE.replace("export default {", "window.oodMap = {")
     path.write_text(f'<!doctype html><meta charset="utf-8"><body><script type="module">{module}</script>', encoding="utf-8")
-    with browser.chromium() as chromium:
-        page = chromium.new_page()
-        errors = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(path.as_uri())
-        page.wait_for_function("window.oodMap")
-        yield page
-        assert errors == []
+    page, errors = browser.new_page(), []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(path.as_uri())
+    page.wait_for_function("window.oodMap")
+    yield page
+    page.close()
+    assert errors == []
 
 
 def random_networks():
@@ -333,6 +331,7 @@ def test_what_is_missing_is_asked_for_and_shown_when_it_comes(page, shown):
     )
     drawn(page)
     assert root.locator(".said").inner_text() == "…" and picture(page) == before
+    page.wait_for_function("window.asked.length === 2")  # the neighbour is fetched before it is wanted
     root.locator("input[type=range]").press("ArrowLeft")
     drawn(page)
     assert page.evaluate("window.asked") == [{"note": "1"}, {"network": 0}, {"note": "0"}]

@@ -693,12 +693,15 @@ function draw({ model, el }) {
     position.forEach((v, i) => fields[i].set(v));
     if (zoomed !== null && size !== zoomed) view.move({ x: 0, y: 0, half: spec.halves[size] });
     zoomed = size ?? null;
-    const i = spec.places[position.filter((_, j) => j !== spec.zoomed).join(",")];
+    const at = (place) => spec.places[place.filter((_, j) => j !== spec.zoomed).join(",")], i = at(position);
+    const beside = position.flatMap((v, j) => [v - 1, v + 1].map((w) => at(position.map((u, k) => (k === j ? w : u)))));
+    const missing = beside.find((k) => k !== undefined && !networks[k] && spec.networks[k].at === null); // soon wanted
+    if (network(i) && missing !== undefined) setTimeout(ask, 300, "network", missing);
     if (network(i)) view.show(network(i), rings[i], spec.networks[i].reject);
     else if (spec.networks.length) ask("network", i);
     const note = notes[place];
     if (spec.speaks) ask("note", place); // also where it is here already: the kernel then prepares those around it
-    root.setAttribute("aria-busy", String(!network(i) && spec.networks.length > 0));
+    root.setAttribute("aria-busy", String(i !== undefined && !network(i)));
     view.note = note ?? {};
     said.textContent = note ? note.text : !spec.speaks ? "" : alone ? "The numbers of this position need a running kernel." : "…";
     starred.hidden = !note?.star;
@@ -819,8 +822,7 @@ function draw({ model, el }) {
     },
   };
   for (const [event, act] of Object.entries(heard)) model.on(event, act);
-  view.painted = model.get("painted");
-  view.window = { ...model.get("window") };
+  Object.assign(view, { painted: model.get("painted"), window: { ...model.get("window") } });
   el.append(root);
   const sized = new ResizeObserver(() => {
     const width = Math.floor(root.clientWidth);
