@@ -56,7 +56,7 @@ def test_a_sentence_that_fails_says_so():
         ({0.0: models.mlp(width=4), 1.0: models.mlp(width=4, n_classes=3)}, {}, "classes must say"),
         ({0.0: models.mlp(width=4), 1.0: models.mlp(width=4, n_classes=4)}, {"world": data.TwoGaussians()}, "2 outputs"),
         ({0.0: models.mlp(width=4), 1.0: nn.Sequential(nn.Linear(2, 4), nn.GELU(), nn.Linear(4, 2))}, {}, "GELU"),
-        ({0.0: models.mlp(width=4), 1.0: nn.Linear(2, 2)}, {}, "Sequential"),
+        ({0.0: models.mlp(width=4), 1.0: "a network"}, {}, "Sequential"),
         (None, {"presets": {"odd": {"gamma": 1}}}, "no control 'gamma'"),
         (None, {"presets": {"odd": {"beta": 7.0}}}, "must be one of"),
         (None, {"colours": "rainbow"}, "colours must be one of"),
@@ -104,6 +104,36 @@ def test_a_world_of_other_inputs_is_not_outlined():
         away = data.TwoMoons().arcs[k].distance(torch.tensor(path, dtype=torch.float64))
         np.testing.assert_allclose(away, 3.0, atol=1e-3)
     assert len(widgets.LivingMap(models.mlp(width=4), world=data.Rings()).spec["outlines"]) == 4
+
+
+class Residual(nn.Module):
+    """A network whose steps are no chain."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(2, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        h = self.first(x).relu()
+        return self.last(h + self.second(h).relu())
+
+
+def test_a_network_that_is_no_chain_is_refused():
+    with pytest.raises(ValueError, match="follow one another"):
+        widgets.LivingMap(Residual())
+
+
+def test_a_smooth_layer_is_found_wherever_it_stands():
+    norm = nn.BatchNorm1d(5)
+    norm.running_mean += 0.5
+    model = nn.Sequential(
+        nn.Linear(2, 5), norm, nn.Tanh(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 4), nn.Sigmoid(), nn.Linear(4, 2)
+    )
+    model = model.double().eval()
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    living = widgets.LivingMap(model)
+    assert living.spec["networks"][0]["leaks"] == ["tanh", 0.0, "sigmoid"]
+    np.testing.assert_allclose(living_map._answers(living._read[0], x), model(torch.tensor(x)).detach(), atol=1e-12)
 
 
 def test_nan_weights_are_refused():

@@ -32,7 +32,7 @@ SIZE = 440  # pixels of the map's side, where the page is wide enough
 AT_ONCE = 2_000_000  # bytes of networks that are in the page from the start; others come when they are first wanted
 AHEAD = 12  # sentences that are made ahead around a position, while the kernel is idle
 COLOURS = ("bands", "classes", "shades")
-SMOOTH = {nn.Sigmoid: "sigmoid", nn.Tanh: "tanh"}
+SMOOTH = {nn.Sigmoid: ("sigmoid", 0.7310585786300049), nn.Tanh: ("tanh", 0.7615941559557649)}  # and the leak that stands for it
 BEND = {"sigmoid": lambda z: 0.5 * (1 + np.tanh(z / 2)), "tanh": np.tanh}
 BINS = 20  # of a histogram
 
@@ -415,21 +415,21 @@ def _sweep(networks, names, options, zoomed):
 
 def _plane(network, axes, origin):
     """The numbers of a network, as float64: of two inputs, or of the plane that axes and origin say."""
-    smooth = {}
-    if isinstance(network, nn.Sequential):  # polytopes has no such layers: read the network as if they were ReLUs
-        smooth = {i // 2: SMOOTH[type(layer)] for i, layer in enumerate(network) if type(layer) in SMOOTH}
-        if smooth:
-            network = nn.Sequential(*(nn.ReLU() if type(layer) in SMOOTH else layer for layer in network))
+    if isinstance(network, nn.Sequential) and any(type(layer) in SMOOTH for layer in network):
+        # polytopes has no such layers: read the network with a leaky ReLU of an odd slope in the place of each
+        kinks = (nn.LeakyReLU(SMOOTH[type(layer)][1]) if type(layer) in SMOOTH else layer for layer in network)
+        network = nn.Sequential(*kinks)
     read = polytopes.read(network)
+    if not isinstance(read, polytopes.network.Network):
+        raise ValueError("a map draws networks whose layers follow one another; this one has a graph of steps")
     if axes is None and read.in_dim != 2:
         raise ValueError(f"a map needs networks with 2 inputs, or axes [2, d] and origin [d]; this one has {read.in_dim} inputs")
     if axes is not None:
-        axes = polytopes.network.plane_of(axes, read.in_dim)
-        origin = np.zeros(read.in_dim) if origin is None else polytopes.network.vector(origin, "origin", read.in_dim)
+        axes = polytopes.network.plane_of(axes, read)
+        origin = np.zeros(read.in_dim) if origin is None else polytopes.network.vector(origin, "origin", read)
         read = read.restricted(origin, axes)
-    return polytopes.network.Network(
-        read.weights, read.biases, [smooth.get(layer, leak) for layer, leak in enumerate(read.leaks)]
-    )
+    names = {leak: name for name, leak in SMOOTH.values()}
+    return polytopes.network.Network(read.weights, read.biases, [names.get(leak, leak) for leak in read.leaks])
 
 
 def _as(dtype, read):
