@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from .network import read
+from .network import Network, read
 from .proofs import EPS
 from .silence import silent_certificate
 
@@ -49,6 +49,8 @@ def horizon_radius(model):
     never off. ArithmeticError where nothing could be proved: such a network may be constant far away all the same.
     """
     network = read(model)
+    if not isinstance(network, Network):
+        raise ValueError("model must be a chain of Linear and ReLU layers")
     if any(network.leaks):
         raise ValueError(f"model must have ReLU only: a LeakyReLU is never silent; got the slopes {network.leaks} below zero")
     if len(network.leaks) < 2:
