@@ -284,6 +284,23 @@ def test_a_training_is_seen_through_a_map():
     assert living in live.box.children
 
 
+def test_points_move_with_a_training_that_is_seen_through_a_map():
+    network = models.mlp(width=4, generator=torch.Generator().manual_seed(0))
+    living = widgets.LivingMap(network, world=data.TwoGaussians())
+    bare = living.picture()
+
+    def draw(steps):
+        return f"{steps} steps", {"points": ([[10.0 * steps, 5]], [-1])}
+
+    live = widgets.Live(living, lambda: iter(range(9)), draw, stop=9, first=1)
+    assert (live.sentence, living.notes[""]["points"]) == ("1 steps", [[10.0, 5.0, -1]])
+    assert living.picture() != bare  # the network is the same: what is new is the point
+    live.step(2)
+    assert (live.sentence, living.notes[""]["points"]) == ("3 steps", [[30.0, 5.0, -1]])
+    with pytest.raises(ValueError, match="it returned 'cloud'"):
+        living.refresh(cloud=1)
+
+
 def test_what_is_painted_is_a_world():
     painting = widgets.Painting(2, points=([[0.0, 0], [5, 5]], [0, 1]))
     assert painting.painted == [[0, 0, 0], [5, 5, 1]] and painting.network is None and len(painting.picture()) > 1000

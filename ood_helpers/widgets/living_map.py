@@ -177,7 +177,7 @@ class LivingMap(anywidget.AnyWidget):
         """The bytes of a PNG of the present position, for readers without a kernel: the same numbers, in the first window."""
         i = self._index.get(id(self.network))
         drawn = None if i is None else (_as(self._type, self._read[i]), self.spec["networks"][i]["reject"])
-        return _png(self, drawn, self._note(self.position) if self._say else {})
+        return _png(self, drawn, self._note(self.position) if self._say else self.notes.get(_key(self.position), {}))
 
     def still(self):
         """The state that `living_map.js` needs in a page without a kernel: a dict for JSON, its weights in base64."""
@@ -267,13 +267,18 @@ class LivingMap(anywidget.AnyWidget):
         rings = {str(i): _ring(self._distinct[i], self._read[i], self._axes) for i in sent}
         return np.concatenate([[], *parts]).astype(self._type).tobytes(), rings
 
-    def refresh(self):
-        """Send the networks' present weights: after a training step, say. ValueError if they are no longer finite numbers."""
+    def refresh(self, **extras):
+        """Send the networks' present weights: after a training step, say. ValueError if they are no longer finite numbers.
+
+        extras  what is to stand upon the map now, as beside a sentence: points=(x, y), star=…
+        """
         self._take()
         with self.hold_sync():
             self.weights, self.rings = self._packed(
                 [i for i, shape in enumerate(self.spec["networks"]) if shape["at"] is not None]
             )
+            if extras:
+                self.notes = {_key(self.position): {"text": ""} | dict(map(_extra, extras, extras.values()))}
 
     # ---- what travels: sentences ----
 
