@@ -1,4 +1,4 @@
-"""Write the two locks from the environment in which the tests ran: what the course needs to run, and what its makers need on top.
+"""Write the two locks from the environment in which the tests ran: what the course needs, and what its makers need on top.
 
     .venv/bin/python tools/make_lock.py      writes requirements.lock and requirements-dev.lock
 
@@ -34,7 +34,7 @@ def closure(requirements):
         new = name not in found
         found[name] = package.version.partition("+")[0]
         for extra in ["", *requirement.extras] if new or requirement.extras else []:
-            waiting += [(Requirement(text), extra) for text in package.requires or [] if new or extra and extra in text]
+            waiting += [(Requirement(text), extra) for text in package.requires or [] if new or (extra and extra in text)]
     return found
 
 
