@@ -35,7 +35,7 @@ def presets(number):
         if "widgets.LivingMap(" in source:  # with "presets = {…}", "presets |= {…}" or presets={…}
             nodes = list(ast.walk(ast.parse(source)))
             made = [node.value for node in nodes if isinstance(node, ast.keyword) and node.arg == "presets"]
-            made += [n.value for n in nodes if isinstance(n, ast.Assign | ast.AugAssign) and "presets" in ast.unparse(n)]
+            made += [n.value for n in nodes if isinstance(n, ast.Assign | ast.AugAssign) and ast.unparse(n).startswith("presets")]
             keys = [key for value in made if isinstance(value, ast.Dict) for key in value.keys]
             found |= {key.value for key in keys if isinstance(key, ast.Constant)}
         elif "widgets.Demo(" in source and "presets" in source:
