@@ -283,11 +283,7 @@ def limits(answer):
         (lambda model, u: model[2:](steps(model, u)).softmax(1).amin(1), "This is the smallest probability."),
     ]
     why = "Infinity in one line: steps in the first layer, then the network as it is. The limit is below 1, and that is all."
-<<<<<<< HEAD
-    return function(answer, right, _networks(), why, wrong, back="section 5")
-=======
-    return function(answer, right, _networks(), why, wrong, tolerance=1e-4, back="section 3")
->>>>>>> work-u
+    return function(answer, right, _networks(), why, wrong, back="section 3")
 
 
 def _networks():
