@@ -34,7 +34,7 @@ def closure(requirements):
         new = name not in found
         found[name] = package.version.partition("+")[0]
         for extra in ["", *requirement.extras] if new or requirement.extras else []:
-            waiting += [(Requirement(text), extra) for text in package.requires or [] if new or extra and extra in text]
+            waiting += [(Requirement(text), extra) for text in package.requires or [] if new or (extra and extra in text)]
     return found
 
 

@@ -403,12 +403,12 @@ def _plane(network, axes, origin):
         smooth = {i // 2: SMOOTH[type(layer)] for i, layer in enumerate(network) if type(layer) in SMOOTH}
         if smooth:
             network = nn.Sequential(*(nn.ReLU() if type(layer) in SMOOTH else layer for layer in network))
-    read = polytopes.read(network)
+    read = polytopes.network.read_chain(network)
     if axes is None and read.in_dim != 2:
         raise ValueError(f"a map needs networks with 2 inputs, or axes [2, d] and origin [d]; this one has {read.in_dim} inputs")
     if axes is not None:
-        axes = polytopes.network.plane_of(axes, read.in_dim)
-        origin = np.zeros(read.in_dim) if origin is None else polytopes.network.vector(origin, "origin", read.in_dim)
+        axes = polytopes.network.plane_of(axes, read)
+        origin = np.zeros(read.in_dim) if origin is None else polytopes.network.vector(origin, "origin", read)
         read = read.restricted(origin, axes)
     return polytopes.network.Network(
         read.weights, read.biases, [smooth.get(layer, leak) for layer, leak in enumerate(read.leaks)]
