@@ -128,7 +128,8 @@ def read_chain(model):
     network = read(model)
     if isinstance(network, Graph):
         raise ValueError(
-            "model must be a chain, layer after layer, for this question; it has skips, pools or convolutions too large for matrices"
+            "model must be a chain, layer after layer, for this question; it has skips, pools or convolutions too large "
+            "for matrices"
         )
     return network
 
