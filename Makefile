@@ -74,6 +74,7 @@ bench: $(DEV)  ## print the speed ratios (slider latency, batched training, the 
 	$(BIN)/python tools/bench_polytopes.py
 	$(BIN)/python tools/bench_gan.py
 	$(BIN)/python tools/bench_latency.py
+	$(BIN)/python tools/bench_map.py
 	$(BIN)/python tools/bench_memory.py
 
 # the package's tests in an environment of its own: $(call range-tests,environment,constraints of pip)

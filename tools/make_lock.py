@@ -1,4 +1,4 @@
-"""Write the two locks from the environment in which the tests ran: what the course needs to run, and what its makers need on top.
+"""Write the two locks from the environment in which the tests ran: what the course needs, and what its makers need on top.
 
     .venv/bin/python tools/make_lock.py      writes requirements.lock and requirements-dev.lock
 
