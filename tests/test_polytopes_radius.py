@@ -295,7 +295,7 @@ def test_on_networks_with_coincidences_a_ball_is_right_or_refused(network, seed)
         (mlp(2, 5, 2, 0), "two hidden layers"),
         (mlp(2, 5, 2, 2, "leaky_relu"), r"a LeakyReLU is never silent; got the slopes \[0.01, 0.01\]"),
         (mlp(2, 5, 2, 2, "tanh"), "layer 1"),
-        (nn.Linear(2, 2), "Sequential"),
+        (nn.Linear(2, 2), "two hidden layers"),
     ],
 )
 def test_what_cannot_be_silent_is_refused(model, says):
