@@ -1,8 +1,8 @@
-"""Write the two locks from the environment in which the tests ran: what the course needs to run, and what its makers need on top.
+"""Write the two locks from the environment in which the tests ran: what the course needs, and what its makers need on top.
 
     .venv/bin/python tools/make_lock.py      writes requirements.lock and requirements-dev.lock
 
-To move to newer versions: install them into .venv (`.venv/bin/python -m pip install --upgrade --editable '.[test,site,hub]'`), run
+To move to newer versions: install them into .venv (`.venv/bin/python -m pip install --upgrade -e ".[test,site,hub]"`), run
 `make test`, then this.
 """
 
@@ -34,7 +34,7 @@ def closure(requirements):
         new = name not in found
         found[name] = package.version.partition("+")[0]
         for extra in ["", *requirement.extras] if new or requirement.extras else []:
-            waiting += [(Requirement(text), extra) for text in package.requires or [] if new or extra and extra in text]
+            waiting += [(Requirement(text), extra) for text in package.requires or [] if new or (extra and extra in text)]
     return found
 
 
