@@ -258,32 +258,21 @@ def _both(name, kind=ClosedSetting, **changes):
     return {f"closed_{name}": kind(**changes), f"open_{name}": kind(**changes_of_open, closed=False)}
 
 
-DIMS, WIDTHS, DEPTHS = (3, 5, 10, 100), (8, 16, 32, 500), (3, 4)
 SETTINGS = {
     # the worlds, confident and reject
     **{name: s for shape in WORLDS for name, s in _both(shape, shape=shape).items()},
-    **{name: s for shape in WORLDS for name, s in _both(f"{shape}_reject", shape=shape, method="reject").items()},
+    **{name: s for shape in ("two", "four") for name, s in _both(f"{shape}_reject", shape=shape, method="reject").items()},
+    "closed_rings_reject": ClosedSetting("rings", method="reject"),
     # more dimensions
-    **{name: s for dim in DIMS for name, s in _both(f"dim_{dim}", dim=dim).items()},
-    **{name: s for dim in (10, 100) for name, s in _both(f"dim_{dim}_reject", dim=dim, method="reject").items()},
-    # without any OOD point, and with points of the whole box
-    **{name: s for shape in WORLDS for name, s in _both(f"{shape}_none", shape=shape, ood="none").items()},
-    "closed_dim_100_none": ClosedSetting(dim=100, ood="none"),
-    **_both("two_general", ood="general"),
-    **_both("two_general_reject", ood="general", method="reject"),
+    **{name: s for dim in (10, 100) for name, s in _both(f"dim_{dim}", dim=dim).items()},
+    # without any OOD point
+    **{name: s for shape in ("two", "moons") for name, s in _both(f"{shape}_none", shape=shape, ood="none").items()},
     # width and depth
-    **{name: s for width in WIDTHS for name, s in _both(f"width_{width}", width=width).items()},
-    **{name: s for depth in DEPTHS for name, s in _both(f"depth_{depth}", depth=depth).items()},
-    "closed_four_depth_3": ClosedSetting("four", depth=3),
+    **{f"closed_width_{width}": ClosedSetting(width=width) for width in (8, 32)},
+    **{f"closed_depth_{depth}": ClosedSetting(depth=depth) for depth in (3, 4)},
     # the price of the radius
     **{f"closed_steep_{steepness:g}": ClosedSetting(steepness=steepness, price=0.0) for steepness in (0.05, 0.2, 0.5, 2.0)},
     **{f"closed_price_{price:g}": ClosedSetting(price=price) for price in (0.01, 1.0, 3.0)},
-    **{f"closed_{shape}_price_1": ClosedSetting(shape, price=1.0) for shape in WORLDS if shape != "two"},
-    "closed_dim_100_price_1": ClosedSetting(dim=100, price=1.0),
-    "closed_far_0.9": ClosedSetting(method="reject", far=0.9),
-    "closed_far_0.999": ClosedSetting(method="reject", far=0.999),
     # images
     **_both("digits", ClosedDigitsSetting, shape="digits"),
-    **_both("digits_reject", ClosedDigitsSetting, shape="digits", method="reject"),
-    **_both("digits_none", ClosedDigitsSetting, shape="digits", ood="none"),
 }

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 
 from ood_helpers.arrays import dense, float64
+from ood_helpers.closed import Closed
 
 from .graph import ROUNDING, SEE_THROUGH, Graph, cut_softmax, traced
 
@@ -95,6 +96,8 @@ def read(model, shape=None):
     """
     if isinstance(model, Network | Graph):
         return model
+    if isinstance(model, Closed):
+        model = model.plain()
     if isinstance(model, dict):
         return _from_pairs(_pairs_of(model), "the state dict")
     if isinstance(model, list | tuple) and model:
