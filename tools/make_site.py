@@ -41,7 +41,12 @@ MARK = "application/x-demo-number"
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
 ElementTree.register_namespace("", MATHML[1:-1])
 ASSETS = ("style.css", "page.js")
-KINDS = {"": "Notebook", "exercises": "Exercises", "solutions": "Solutions"}  # folder -> what a link to its pages says
+KINDS = {
+    "": "Notebook",
+    "further": "Further",
+    "exercises": "Exercises",
+    "solutions": "Solutions",
+}  # folder -> what a link to its pages says
 
 
 @dataclass
@@ -85,7 +90,7 @@ def pages_of(paths):
 
 
 def course():
-    """The notebooks of the course, then their exercises and solutions."""
+    """The notebooks of the course, then what goes further, exercises and solutions."""
     return [path for folder in KINDS for path in sorted((NOTEBOOKS / folder).glob("[0-9][0-9]_*.ipynb"))]
 
 
@@ -402,7 +407,7 @@ def write_index(pages, out):
         if page.kind:
             continue
         words, _, asks = page.title.partition(": ")
-        opening = page.notebook.cells[0].source
+        opening = "\n\n".join(cell.source for cell in page.notebook.cells if cell.cell_type == "markdown")
         rows.append(
             {
                 "number": (re.match(r"\d+", page.name) or [""])[0],
