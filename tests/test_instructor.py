@@ -4,6 +4,7 @@ The first tests hold the page to them; the last ones show on bad pages that each
 """
 
 import ast
+import contextlib
 import functools
 import importlib
 import re
@@ -32,11 +33,14 @@ def presets(number):
     """The names on the buttons of a notebook's demos, from the statements that make them."""
     found = {"Reset"}
     for source in cells(number, "code"):
-        if "widgets.Demo(" in source and "presets" in source:
-            lines = [s for s in ast.parse(source).body if isinstance(s, ast.Assign) and "controls" not in ast.unparse(s.targets)]
-            names = {}
-            exec("\n".join(map(ast.unparse, lines)), names)
-            found |= set(names["presets"])
+        if re.search(r"widgets\.(Demo|LivingMap)\(", source) and "presets" in source:
+            tree, names = ast.parse(source), {}
+            words = [word for call in ast.walk(tree) if isinstance(call, ast.Call) for word in call.keywords]
+            inline = [word.value.keys for word in words if word.arg == "presets" and isinstance(word.value, ast.Dict)]
+            for line in [line for line in tree.body if isinstance(line, ast.Assign)]:
+                with contextlib.suppress(NameError):  # what needs the networks is no preset
+                    exec(ast.unparse(line), names)
+            found |= {*names.get("presets", ()), *(ast.literal_eval(key) for keys in inline for key in keys)}
     return found
 
 

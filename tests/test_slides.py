@@ -36,7 +36,8 @@ def test_every_line_of_an_outline_has_its_place_and_something_to_show(name):
     assert outline[0].kind == "slide" and outline[0].target.startswith("# ")
     assert 10 <= counted(outline) <= 20
     assert [line.target for line, cell in zip(outline, shown, strict=True) if cell.cell_type == "code" and not cell.outputs] == []
-    assert any("widgets.Demo(" in cell.source for cell in shown) and any(line.target.startswith("## Summary") for line in outline)
+    assert any(re.search(r"widgets\.(Demo|LivingMap)\(", cell.source) for cell in shown)
+    assert any(line.target.startswith("## Summary") for line in outline)
     assert len(set(map(str, outline))) == len(outline)
 
 
