@@ -1,11 +1,13 @@
 """A cache of training runs on disk, so that a notebook opened again starts at once."""
 
 import ast
+import copy
 import dataclasses
 import functools
 import hashlib
 import importlib.util
 import io
+import itertools
 import operator
 import os
 import sys
@@ -17,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ood_helpers.arrays import whole
 from ood_helpers.files import write_whole
 from ood_helpers.models import check_plain, free_layers
 from ood_helpers.training import History, train
@@ -46,6 +49,32 @@ def cached_train(models, world, loss, ood=None, **settings):
         history = train(models, world, loss, ood, **settings)
         _save(path, key, networks, history)
     return history
+
+
+def cached_snapshots(models, world, loss, moments, ood=None, **settings):
+    """What `train` makes of a list of networks, kept after each number of steps in `moments`: moment -> list of networks.
+
+    The other arguments, the cache and the errors are those of `cached_train`; the given networks stay as they are. ValueError
+    if `moments` is not a list of different whole numbers of at least 1.
+    """
+    moments = [whole("moments", moment, 1) for moment in moments]
+    if not moments or len(set(moments)) < len(moments):
+        raise ValueError(f"moments must be different numbers of steps, at least one; got {moments}")
+    check_plain({f"network {e}": model for e, model in enumerate(models)})
+    kept = {moment: copy.deepcopy(models) for moment in moments}
+    networks = list(itertools.chain(*kept.values()))
+    key = _key(models, world, loss, ood, settings | {"moments": moments})
+    path = _file(key)
+    if _load(path, key, networks) is None:
+        learners = copy.deepcopy(models)
+
+        def keep(step, _losses):
+            for own, learner in zip(kept.get(step + 1, []), learners, strict=False):
+                own.load_state_dict(learner.state_dict())
+
+        history = train(learners, world, loss, ood, steps=max(moments), callback=keep, **settings)
+        _save(path, key, networks, history)
+    return kept
 
 
 def _file(key):

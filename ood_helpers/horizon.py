@@ -152,7 +152,7 @@ def _leaves(network, name=""):
 def _linear(where, layer):
     """An affine layer without its constants, as a function; None for any other. ValueError in train mode where that matters."""
     if isinstance(layer, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd):
-        if layer.training and getattr(layer, "p", 1) or getattr(layer, "running_var", 1) is None:
+        if (layer.training and getattr(layer, "p", 1)) or getattr(layer, "running_var", 1) is None:
             raise ValueError(f"{where}: is not affine in train mode; call model.eval() first")
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             return lambda h: h * _norm_scale(layer).reshape(-1, *[1] * (h.dim() - 2))
@@ -183,7 +183,7 @@ def _check_activation(where, activation):
 
 
 def _pre_activations(network, u):
-    """The pre-activations [..., n, outputs] of every layer without its biases, at u [n, d]; the last are the logits. Activations."""
+    """The pre-activations [..., n, outputs] of every layer without its biases, at u [n, d]; the last are the logits."""
     linears, activations = _without_biases(network)
     weight = network.weights[0] if isinstance(network, Stack) else next(network.parameters())
     dim = weight.shape[-2] if isinstance(network, Stack) else _in_dim(network)

@@ -81,6 +81,21 @@ def table(header, rows):
     display({"text/markdown": text, "text/plain": text}, raw=True)
 
 
+def strips(ax, groups, labels, title="", xlabel=""):
+    """A small mark for every value and a large one for their mean, such as one per seed: columns `labels`, side by side.
+
+    groups  name -> values [columns, n]; up to three, each in its colour and with its marker
+    """
+    for i, ((name, values), (color, marker)) in enumerate(zip(groups.items(), SERIES, strict=False)):
+        values = np.asarray(values, dtype=float)
+        x = np.arange(len(values)) + (i - (len(groups) - 1) / 2) * 0.3
+        ax.plot(x[:, None] + np.linspace(-0.1, 0.1, values.shape[1]), values, marker, ms=3, color=color, alpha=0.5)
+        ax.plot(x, values.mean(1), marker, ms=10, color=color, mec="black", label=name)
+    ax.set(ylim=(-0.03, 1.03), xlabel=xlabel, title=title)
+    ax.set_xticks(range(len(labels)), labels)
+    ax.legend(ncols=len(groups), **BELOW | {"bbox_to_anchor": (0.5, -0.24)})
+
+
 def spread(values, form=".2f"):
     """The smallest and the largest of some values, in words; `form` as in an f-string."""
     return f"{min(values):{form}} … {max(values):{form}}"

@@ -339,7 +339,7 @@ class Question:
     def answers(self):
         """What is said to each choice, from first to last, chosen by keyboard: Tab leads from one to the next."""
         said = []
-        for button in self.element.locator("button").all():
+        for button in self.element.locator("button:not(.ood-vote button)").all():
             if said:
                 self.notebook.page.keyboard.press("Tab")
             else:

@@ -292,7 +292,7 @@ def seen(page):
 LIVING = [
     ["waited"],
     ["before", "slope", "1", "Reset", "picture", "The slope is 1."],
-    ["Question. Which?", "one", "two"],
+    ["Question. Which?", "one", "two", "Vote"],
     ["Train", "Step", "Reset", "picture", "0 steps."],
     ["after"],
 ]

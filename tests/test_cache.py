@@ -23,7 +23,7 @@ from ood_helpers.horizon import far_field_loss, silent_horizon_loss
 from ood_helpers.images import Digits
 from ood_helpers.lab.samples import Pools
 from ood_helpers.losses import acet_penalty, ceda_loss, confidence_loss, reject_loss
-from ood_helpers.models import mlp
+from ood_helpers.models import mlp, mlps
 
 WORLD = TwoGaussians()
 LOSS = functools.partial(confidence_loss, beta=1.0)
@@ -56,6 +56,28 @@ def test_the_second_run_is_loaded_and_equal(trainings, folder):
     first, second = run(), run()
     assert len(trainings) == 1 and len(list(folder.iterdir())) == 1
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+
+
+def test_snapshots_are_those_of_shorter_runs_and_are_kept(trainings, folder):
+    def numbers(networks):
+        return torch.cat([p.detach().flatten() for network in networks for p in network.parameters()])
+
+    models = mlps(range(2), width=8)
+    first, second = (cache.cached_snapshots(models, WORLD, LOSS, [1, 7, 4], seed=[3, 4]) for _ in range(2))
+    assert len(trainings) == 1 and list(first) == [1, 7, 4] and torch.equal(numbers(models), numbers(mlps(range(2), width=8)))
+    for steps, networks in first.items():
+        shorter = mlps(range(2), width=8)
+        real(shorter, WORLD, LOSS, steps=steps, seed=[3, 4])
+        assert torch.equal(numbers(networks), numbers(second[steps]))
+        torch.testing.assert_close(numbers(networks), numbers(shorter))
+    cache.cached_snapshots(models, WORLD, LOSS, [1, 7], seed=[3, 4])
+    assert len(trainings) == 2, "other moments are another run"
+
+
+@pytest.mark.parametrize("moments", [[], [0, 5], [5, 5], [2.5], ["3"]])
+def test_moments_are_different_whole_numbers(moments):
+    with pytest.raises(ValueError, match="moments must be"):
+        cache.cached_snapshots(mlps(range(2), width=8), WORLD, LOSS, moments)
 
 
 @pytest.mark.parametrize(

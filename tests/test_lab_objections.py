@@ -133,6 +133,21 @@ def test_a_quadratic_reject_logit_wins_where_features_grow_and_only_there():
     assert (far == far[0]).all()
 
 
+def test_the_quadratic_logit_grows_even_where_the_data_would_have_it_fall():
+    """OOD points in the middle, the classes outside: far away reject wins all the same."""
+    out = torch.linspace(-1, 1, 100, dtype=torch.float64)[:, None]
+    x = torch.cat([out - 4, out + 4])
+    grows = build([[[1], [-1]], [[-1, 1], [1, -1]]], [[0, 0], [0, 0]])
+    logits = objections.quadratic_reject(grows, x, (x[:, 0] > 0).long(), out)
+    assert (logits(1e9 * x).argmax(1) == 2).all()
+
+
+def test_small_norms_are_left_alone():
+    network = build([[[0.5]], [[0.5]], [[3.0]]], [[0.0]] * 3)
+    objections.keep_norms([network], 4, None)
+    assert [network[i].weight.item() for i in (0, 2, 4)] == [0.5, 0.5, 1.0]
+
+
 def test_temperature_leaves_the_order_and_an_ensemble_is_the_mean_of_probabilities():
     setting, x = ObjectionSetting("plain"), torch.randn(50, 2, generator=seeded(), dtype=torch.float64)
     with torch.no_grad():
@@ -155,6 +170,8 @@ def test_the_share_of_directions_that_become_certain_is_exact():
     assert certain(ObjectionSetting("ensemble"), networks) == pytest.approx(0.5, abs=1e-12)
     assert certain(ObjectionSetting("plain"), networks[:1]) == pytest.approx(1, abs=1e-12)
     assert math.isnan(certain(ObjectionSetting("laplace"), networks[:1]))
+    tied = build([[[1.0, 0.0]], [[0.0], [0.0]]], [[0.0], [0.0, 1.0]])
+    assert certain(ObjectionSetting("closed"), [tied]) == 0
     random = [small(s, (2, 12, 9, 3)) for s in range(3)]
     angle = np.linspace(0, 2 * np.pi, 20001)[:-1]
     winners = [polytopes.directions(network, np.stack([np.cos(angle), np.sin(angle)], 1)) for network in random]

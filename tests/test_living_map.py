@@ -6,6 +6,7 @@ import functools
 import io
 import json
 
+import ipywidgets
 import numpy as np
 import pytest
 import torch
@@ -36,6 +37,13 @@ def test_sentences_come_once_per_position():
     assert living.values == {"beta": 0.0}
 
 
+def test_one_network_has_a_sentence_too():
+    living = widgets.LivingMap(models.mlp(width=2), sentence=lambda: "one")
+    messages = told(living)
+    living._asked(None, {"note": ""}, [])
+    assert messages[0][0] == {"place": "", "note": {"text": "one"}} and living.words() == "one"
+
+
 def test_a_sentence_that_fails_says_so():
     assert "ZeroDivisionError" in a_map(sentence=lambda beta: f"{1 / 0}").words()
 
@@ -48,15 +56,21 @@ def test_a_sentence_that_fails_says_so():
         ({0.0: models.mlp(width=4), 1.0: models.mlp(width=4, n_classes=3)}, {}, "classes must say"),
         ({0.0: models.mlp(width=4), 1.0: models.mlp(width=4, n_classes=4)}, {"world": data.TwoGaussians()}, "2 outputs"),
         ({0.0: models.mlp(width=4), 1.0: nn.Sequential(nn.Linear(2, 4), nn.GELU(), nn.Linear(4, 2))}, {}, "GELU"),
-        ({0.0: models.mlp(width=4), 1.0: nn.Linear(2, 2)}, {}, "Sequential"),
+        ({0.0: models.mlp(width=4), 1.0: "a network"}, {}, "Sequential"),
         (None, {"presets": {"odd": {"gamma": 1}}}, "no control 'gamma'"),
         (None, {"presets": {"odd": {"beta": 7.0}}}, "must be one of"),
         (None, {"colours": "rainbow"}, "colours must be one of"),
         (None, {"window": 1e9}, "half width"),
         (None, {"window": "size"}, "half width"),
         (None, {"presets": {"Reset": {}}}, "already"),
+        (None, {"presets": {"empty": {}}}, "would do nothing"),
         (None, {"presets": {"odd": {"window": -1}}}, "half width"),
         (None, {"points": ([[1.0, 2.0, 3.0]], [0])}, "points"),
+        (None, {"points": ([[1.0, 2.0]], [0.5])}, "classes 0, 1"),
+        (None, {"title": ""}, "title"),
+        (None, {"classes": 0}, "classes"),
+        (lambda beta: {}[beta], {}, "raised KeyError"),
+        (None, {"axes": [[1, 0], [2, 0]]}, "span a plane"),
         (models.mlp(width=4), {}, "must be a function or a dict"),
     ],
 )
@@ -64,6 +78,62 @@ def test_what_cannot_be_drawn_is_refused_when_the_map_is_made(networks, settings
     networks = networks or {beta: models.mlp(width=4) for beta in (0.0, 1.0)}
     with pytest.raises(ValueError, match=message):
         widgets.LivingMap(networks, {"beta": widgets.slider("beta", [0.0, 1.0], 1.0, "")}, **settings)
+
+
+def test_what_is_no_sentence_and_no_control_is_refused():
+    for sentence in ("text", lambda: "", lambda gamma: ""):
+        with pytest.raises(TypeError, match="sentence must be a function"):
+            a_map(sentence=sentence)
+    with pytest.raises(ValueError, match="`slider` or `choice`"):
+        widgets.LivingMap(lambda k: models.mlp(width=2), {"k": ipywidgets.IntSlider()})
+
+
+@pytest.mark.parametrize(
+    "extras", [{"star": [np.nan, 0]}, {"star": [1.0]}, {"bars": {"in": [0.5, np.nan]}}, {"bars": {"in": []}}]
+)
+def test_extras_that_cannot_be_drawn_are_named_in_place_of_the_sentence(extras):
+    assert next(iter(extras)) in a_map(sentence=lambda beta: ("", extras)).words()
+
+
+def test_a_world_of_other_inputs_is_not_outlined():
+    network = models.mlp(3, 6)
+    living = widgets.LivingMap(network, axes=[[1.0, 0, 1], [0, 2, 0]], world=data.TwoGaussians(dim=3))
+    assert living.spec["discs"] == []
+    moons = widgets.LivingMap(models.mlp(width=4), world=data.TwoMoons())
+    for k, path in moons.spec["outlines"]:  # 3 standard deviations from the arc, that is from the nearest point of the world
+        away = data.TwoMoons().arcs[k].distance(torch.tensor(path, dtype=torch.float64))
+        np.testing.assert_allclose(away, 3.0, atol=1e-3)
+    assert len(widgets.LivingMap(models.mlp(width=4), world=data.Rings()).spec["outlines"]) == 4
+
+
+class Residual(nn.Module):
+    """A network whose steps are no chain."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(2, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        h = self.first(x).relu()
+        return self.last(h + self.second(h).relu())
+
+
+def test_a_network_that_is_no_chain_is_refused():
+    with pytest.raises(ValueError, match="follow one another"):
+        widgets.LivingMap(Residual())
+
+
+def test_a_smooth_layer_is_found_wherever_it_stands():
+    norm = nn.BatchNorm1d(5)
+    norm.running_mean += 0.5
+    model = nn.Sequential(
+        nn.Linear(2, 5), norm, nn.Tanh(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 4), nn.Sigmoid(), nn.Linear(4, 2)
+    )
+    model = model.double().eval()
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    living = widgets.LivingMap(model)
+    assert living.spec["networks"][0]["leaks"] == ["tanh", 0.0, "sigmoid"]
+    np.testing.assert_allclose(living_map._answers(living._read[0], x), model(torch.tensor(x)).detach(), atol=1e-12)
 
 
 def test_nan_weights_are_refused():
@@ -143,7 +213,7 @@ def test_a_control_may_be_the_window_and_no_axis_of_the_networks():
     living = a_map(lambda beta: asked.append(beta) or nets[beta], a_box(), window="box", presets={"Near": {"box": 10}})
     assert asked == [0.0, 1.0] and living.network is nets[1.0]
     assert living.spec["halves"] == [10, 50, 1000] and living.spec["zoomed"] == 1 and living.window["half"] == 50
-    assert living.spec["presets"][1] == {"name": "Near", "position": [1, 0], "window": 10}
+    assert living.spec["presets"][1] == {"name": "Near", "position": [1, 0], "window": 10, "title": "box = 10"}
     with pytest.raises(ValueError, match="no control 'window'"):
         a_map(nets, a_box(), window="box", presets={"odd": {"window": 10}})
 
@@ -212,6 +282,23 @@ def test_a_training_is_seen_through_a_map():
     live.step(3)
     assert len({before, first, living.weights}) == 3 and live.sentence == "5 steps"
     assert living in live.box.children
+
+
+def test_points_move_with_a_training_that_is_seen_through_a_map():
+    network = models.mlp(width=4, generator=torch.Generator().manual_seed(0))
+    living = widgets.LivingMap(network, world=data.TwoGaussians())
+    bare = living.picture()
+
+    def draw(steps):
+        return f"{steps} steps", {"points": ([[10.0 * steps, 5]], [-1])}
+
+    live = widgets.Live(living, lambda: iter(range(9)), draw, stop=9, first=1)
+    assert (live.sentence, living.notes[""]["points"]) == ("1 steps", [[10.0, 5.0, -1]])
+    assert living.picture() != bare  # the network is the same: what is new is the point
+    live.step(2)
+    assert (live.sentence, living.notes[""]["points"]) == ("3 steps", [[30.0, 5.0, -1]])
+    with pytest.raises(ValueError, match="it returned 'cloud'"):
+        living.refresh(cloud=1)
 
 
 def test_what_is_painted_is_a_world():

@@ -4,7 +4,6 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
-import browser
 import numpy as np
 import pytest
 import torch
@@ -15,24 +14,23 @@ from torch import nn
 from ood_helpers import data, models, polytopes, widgets
 from ood_helpers.widgets import living_map
 
-pytestmark = pytest.mark.skipif(bool(browser.missing()), reason=browser.missing())
+pytestmark = pytest.mark.browser
 SOURCE = Path(living_map.__file__).with_suffix(".js").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def page(browser, tmp_path_factory):
     """A page from a file that holds the module as `oodMap`."""
     path = tmp_path_factory.mktemp("map") / "page.html"
     module = SOURCE.replace("export default {", "window.oodMap = {")
     path.write_text(f'<!doctype html><meta charset="utf-8"><body><script type="module">{module}</script>', encoding="utf-8")
-    with browser.chromium() as chromium:
-        page = chromium.new_page()
-        errors = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(path.as_uri())
-        page.wait_for_function("window.oodMap")
-        yield page
-        assert errors == []
+    page, errors = browser.new_page(), []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(path.as_uri())
+    page.wait_for_function("window.oodMap")
+    yield page
+    page.close()
+    assert errors == []
 
 
 def random_networks():
@@ -207,20 +205,22 @@ def test_a_slider_shows_another_network_without_a_kernel(page, shown):
     assert picture(page) == before and root.locator(".said").inner_text() == "beta is 1.0"
 
 
-def test_the_map_has_the_colours_of_its_bands(page, shown):
-    living = a_map()
-    shown(living)
+@pytest.mark.parametrize("outputs", [1, 2, 3, 5])
+@pytest.mark.parametrize("colours", ["bands", "classes", "shades"])
+def test_the_map_has_its_colours(page, shown, colours, outputs):
+    """Of the bands, classes or shades that Python says; with three outputs the last is reject."""
+    classes = 2 if outputs == 3 else outputs
+    living = a_map(networks(width=20, n_classes=outputs), world=None, classes=classes, colours=colours, window=20)
+    root = shown(living)
     side = view(page, "v.side")
-    x, y, half = 0.0, 0.0, 50.0
-    step = 2 * half / side
-    column, row = np.meshgrid(np.arange(side), np.arange(side))
-    points = np.stack([x - half + step / 2 + step * column, y + half - (row + 0.5) * step], axis=-1)
+    axis = 40 * (np.arange(side) + 0.5) / side - 20
+    points = np.stack(np.meshgrid(axis, axis[::-1]), axis=-1).reshape(-1, 2)
     logits = polytopes.read(living.network)(points)
-    confidence = 1 / (1 + np.exp(-np.abs(logits[..., 0] - logits[..., 1])))
-    band = np.digitize(confidence, [0.6, 0.9])
-    colours = [int(c[5:7] + c[3:5] + c[1:3], 16) + (255 << 24) for c in living.spec["look"]["bands"]]
-    drawn_pixels = np.reshape(view(page, "Array.from(v.pixels)"), (side, side))
-    assert (drawn_pixels == np.array(colours)[band]).mean() > 0.9999
+    expected = living_map._shade(logits, outputs == 3, living.spec["look"]).reshape(side, side, 3)
+    made = np.array(view(page, "Array.from(v.image.data)")).reshape(side, side, 4)[..., :3] / 255
+    close = np.abs(made - expected).max(axis=2) < 1 / 255
+    assert close.mean() > 0.9999
+    assert root.locator(".key").inner_text().count("reject") == (outputs == 3) * (2 if colours == "bands" else 1)
 
 
 def test_wheel_keys_and_drag_move_the_window(page, shown):
@@ -274,9 +274,17 @@ def test_pointing_tells_the_network_s_answer_and_a_click_its_limit(page, shown):
 
 def test_the_polytopes_edges_are_drawn_on_request(page, shown):
     root, before = shown(a_map()), picture(page)
+    side = view(page, "v.side")
+    plain = np.array(view(page, "Array.from(v.pixels)")).reshape(side, side)
     root.get_by_label("polytopes").check()
     drawn(page)
-    assert picture(page) != before
+    edges = np.array(view(page, "Array.from(v.pixels)")).reshape(side, side) != plain
+    codes = view(page, "Array.from(oodMap.fields(v.network, v.window, v.side, v.side).pattern)")
+    codes = np.array(codes).reshape(side, side)
+    expected = np.zeros_like(edges)
+    expected[:, 1:] |= codes[:, 1:] != codes[:, :-1]
+    expected[1:] |= codes[1:] != codes[:-1]
+    np.testing.assert_array_equal(edges, expected)
     root.get_by_label("polytopes").uncheck()
     drawn(page)
     assert picture(page) == before
@@ -323,6 +331,7 @@ def test_what_is_missing_is_asked_for_and_shown_when_it_comes(page, shown):
     )
     drawn(page)
     assert root.locator(".said").inner_text() == "…" and picture(page) == before
+    page.wait_for_function("window.asked.length === 2")  # the neighbour is fetched before it is wanted
     root.locator("input[type=range]").press("ArrowLeft")
     drawn(page)
     assert page.evaluate("window.asked") == [{"note": "1"}, {"network": 0}, {"note": "0"}]
@@ -452,6 +461,22 @@ def test_a_map_appears_below_what_is_painted(page, shown):
     drawn(page)
     assert view(page, "new Set(v.pixels).size") > 1
     assert view(page, "v.painted") == [[0, 0, 0]]
+
+
+def test_the_frame_has_the_colours_of_the_winners_far_away(page, shown):
+    living = a_map(networks(n_classes=3), world=None, classes=3)
+    shown(living)
+    angles = np.random.default_rng(3).uniform(0, 2 * np.pi, 200)
+    u = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    u /= np.abs(u).max(axis=1, keepdims=True)  # on a square
+    winner, tie = polytopes.directions(living.network, u)
+    places = "[v.left + (v.side / 2) * (1 + d[0]) + 5 * d[0], v.top + (v.side / 2) * (1 - d[1]) - 5 * d[1]]"
+    pixel = f"v.context.getImageData(...{places}.map(Math.floor), 1, 1).data"
+    made = view(page, f"{u.tolist()}.map((d) => Array.from({pixel}).slice(0, 3))")
+    full = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in living.spec["look"]["full"]]
+    expected = np.where(tie[:, None], 0, np.array(full)[winner])
+    assert (np.array(made) == expected).all(axis=1).mean() > 0.97  # but for those on a border
+    assert len(set(winner)) > 1
 
 
 def test_it_fits_narrow_and_wide_pages(page, shown):

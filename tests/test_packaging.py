@@ -4,6 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import make_lock
 import oldest
 import pytest
 from packaging.requirements import Requirement
@@ -21,7 +22,7 @@ def bounds(lines):
 
 
 def pip_bounds():
-    extras = [lines for name, lines in project()["optional-dependencies"].items() if name != "mnist"]  # installed by hand
+    extras = [lines for name, lines in project()["optional-dependencies"].items() if name not in ("mnist", "onnx")]  # by hand
     return bounds(
         [f"python{project()['requires-python']}", *project()["dependencies"], *(line for extra in extras for line in extra)]
     )
@@ -38,17 +39,34 @@ def test_conda_and_pip_name_the_same_packages_and_bounds():
     assert "conda-forge" in text and conda_bounds(text.replace("<3", "<4", 1)) != pip_bounds()
 
 
-def test_the_lock_keeps_within_the_bounds():
-    locked = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "requirements.lock").read_text(), flags=re.M))
-    locked = {name.lower().replace("_", "-"): version for name, version in locked.items()}
+def locked(name):
+    return dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / name).read_text(), flags=re.M))
+
+
+def test_the_locks_keep_within_the_bounds():
+    every = locked("requirements.lock") | locked("requirements-dev.lock")
     for name, specifier in pip_bounds().items():
         if name != "python":
-            assert locked[name.lower()] in specifier, name
+            assert every[name.lower()] in specifier, name
+
+
+def test_what_a_student_installs_holds_no_tool_of_the_makers():
+    run, dev = locked("requirements.lock"), locked("requirements-dev.lock")
+    assert {Requirement(text).name.lower() for text in project()["dependencies"]} <= run.keys()
+    assert run.keys().isdisjoint(dev) and {"playwright", "pytest", "jupyterhub", "distributed", "ruff"} <= dev.keys()
+
+
+def test_the_locks_are_those_of_this_environment():
+    """What `tools/make_lock.py` would write; one needs only the packages of the lock to know which they need."""
+    run = make_lock.closure(project()["dependencies"]).keys()
+    assert locked("requirements.lock").keys() <= run
+    more = run - locked("requirements.lock").keys()
+    assert all(name.startswith(("nvidia-", "cuda-", "triton")) for name in more), more  # what torch's build for CUDA brings
 
 
 def test_the_oldest_versions_are_the_lower_bounds():
     versions = oldest.oldest(project())
-    assert versions.keys() == pip_bounds().keys() - {"python"} | {"mlxtend"}
+    assert versions.keys() == pip_bounds().keys() - {"python"} | {"mlxtend", "onnx"}
     assert versions["numpy"] == "2.0" and versions["torch"] in pip_bounds()["torch"]
     with pytest.raises(ValueError, match="torch<3 must have one lower bound"):
         oldest.oldest({"dependencies": ["torch<3"], "optional-dependencies": {}})

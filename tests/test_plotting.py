@@ -212,5 +212,18 @@ def test_a_table_is_markdown_whose_ranges_stay_in_one_line(monkeypatch):
     assert data["text/plain"] == data["text/markdown"]
 
 
+def test_strips_show_every_value_and_the_mean_of_each_column():
+    _, ax = plotting.figure()
+    plotting.strips(ax, {"a": [[0, 1, 0.5], [0.2, 0.2, 0.2]], "b": [[1, 1, 1], [0, 0, 0.3]]}, ["x", "y"], "t")
+    small = [line for line in ax.lines if line.get_markersize() < 5]
+    large = [line for line in ax.lines if line.get_markersize() > 5]
+    assert [line.get_ydata().tolist() for line in large] == [[0.5, pytest.approx(0.2)], [1, pytest.approx(0.1)]]
+    assert sorted(v for line in small for v in line.get_ydata()) == sorted([0, 1, 0.5, 0.2, 0.2, 0.2, 1, 1, 1, 0, 0, 0.3])
+    columns = [np.round([line.get_xdata()[i] for line in small]).tolist() for i in (0, 1)]
+    assert columns == [[0] * 6, [1] * 6]  # beside their label, on either side
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"] and ax.get_title() == "t"
+    assert {line.get_marker() for line in large} == {"o", "s"}
+
+
 def test_a_spread_is_said_from_the_smallest_to_the_largest():
     assert plotting.spread([0.5, 0.25, 1], ".0%") == "25% … 100%" and plotting.spread([2, 1]) == "1.00 … 2.00"

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_graphs import RandomGraph, answers
-from small_networks import coarse_networks, build
+from small_networks import build, coarse_networks
 from torch import nn
 
 from ood_helpers.polytopes import directions, infinity, line, measures, plane, ray, read

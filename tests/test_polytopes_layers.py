@@ -76,7 +76,10 @@ LAYERS = {  # each row of docs/your_network.md: a model with the layer, and the 
     "Dropout": lambda: vector(nn.ReLU(), nn.Dropout(0.5), nn.AlphaDropout(0.5)),
     "Dropout2d": lambda: image(nn.Dropout2d(0.5), out=72),
     "Flatten": lambda: (nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 3)), (3, 4)),
-    "Unflatten": lambda: (nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(2, 3)), (4,)),
+    "Unflatten": lambda: (
+        nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(2, 3)),
+        (4,),
+    ),
     "ReLU": lambda: vector(nn.ReLU(inplace=True)),
     "ReLU after ReLU": lambda: vector(nn.ReLU(), nn.ReLU()),
     "ReLU last": lambda: (nn.Sequential(nn.Linear(4, 3), nn.ReLU()), (4,)),
@@ -92,14 +95,18 @@ LAYERS = {  # each row of docs/your_network.md: a model with the layer, and the 
     "BatchNorm1d": lambda: vector(nn.BatchNorm1d(5), nn.ReLU(), nn.BatchNorm1d(5, affine=False)),
     "BatchNorm1d first": lambda: (nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3)), (4,)),
     "BatchNorm2d": lambda: image(nn.BatchNorm2d(2), nn.ReLU(), out=72),
-    "InstanceNorm2d with running statistics": lambda: image(nn.InstanceNorm2d(2, track_running_stats=True, affine=True), nn.ReLU(), out=72),
+    "InstanceNorm2d with running statistics": lambda: image(
+        nn.InstanceNorm2d(2, track_running_stats=True, affine=True), nn.ReLU(), out=72
+    ),
     "Conv1d": lambda: image(nn.Conv1d(2, 3, 3, padding=1), nn.ReLU(), out=18, shape=(2, 6)),
     "Conv2d": lambda: image(nn.Conv2d(2, 4, 3, stride=2, padding=1, groups=2, dilation=1), nn.ReLU(), out=36),
     "Conv2d, reflected": lambda: image(nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect", bias=False), nn.ReLU(), out=108),
     "Conv2d, circular": lambda: image(nn.Conv2d(2, 3, 3, padding="same", padding_mode="circular", dilation=2), out=108),
     "Conv3d": lambda: image(nn.Conv3d(1, 2, 2), nn.ReLU(), out=16, shape=(1, 3, 3, 3)),
     "ConvTranspose1d": lambda: image(nn.ConvTranspose1d(2, 3, 3), nn.ReLU(), out=24, shape=(2, 6)),
-    "ConvTranspose2d": lambda: image(nn.ConvTranspose2d(2, 4, 3, stride=2, padding=1, output_padding=1, groups=2), nn.ReLU(), out=576),
+    "ConvTranspose2d": lambda: image(
+        nn.ConvTranspose2d(2, 4, 3, stride=2, padding=1, output_padding=1, groups=2), nn.ReLU(), out=576
+    ),
     "AvgPool2d": lambda: image(nn.AvgPool2d(3, 2, padding=1, ceil_mode=True, count_include_pad=False), nn.ReLU(), out=32),
     "AdaptiveAvgPool2d": lambda: image(nn.ReLU(), nn.AdaptiveAvgPool2d((4, 1)), out=8),
     "MaxPool1d": lambda: image(nn.MaxPool1d(2), out=6, shape=(2, 6)),
@@ -107,27 +114,96 @@ LAYERS = {  # each row of docs/your_network.md: a model with the layer, and the 
     "MaxPool2d, overlapping": lambda: image(nn.MaxPool2d(3, stride=2, padding=1, dilation=1, ceil_mode=True), nn.ReLU(), out=32),
     "AdaptiveMaxPool2d": lambda: image(nn.AdaptiveMaxPool2d((4, None)), out=48),
     "Upsample": lambda: image(nn.Upsample(scale_factor=2, mode="bilinear"), nn.ReLU(), out=288),
-    "padding": lambda: image(nn.ZeroPad2d(1), nn.ConstantPad2d(1, 0.7), nn.ReflectionPad2d(1), nn.ReplicationPad2d(1), nn.ReLU(), out=392),
+    "padding": lambda: image(
+        nn.ZeroPad2d(1), nn.ConstantPad2d(1, 0.7), nn.ReflectionPad2d(1), nn.ReplicationPad2d(1), nn.ReLU(), out=392
+    ),
     "PixelShuffle": lambda: image(nn.PixelUnshuffle(2), nn.ReLU(), nn.PixelShuffle(2), out=72),
     "ChannelShuffle": lambda: image(nn.ChannelShuffle(2), nn.ReLU(), out=72),
-    "shift and scale": lambda: (Forward(lambda m, x: m.net((x - m.mean) / m.std), mean=torch.rand(4), std=torch.rand(4) + 1, net=vector(nn.ReLU())[0]), (4,)),
-    "constants from both sides": lambda: (Forward(lambda m, x: m.net(1.5 - 2 * x + torch.tensor([1.0, 2, 3, 4])), net=vector(nn.ReLU())[0]), (4,)),
-    "functions": lambda: (Forward(lambda m, x: m.b(F.dropout(F.leaky_relu(input=m.a(x), negative_slope=0.3), training=m.training)), a=nn.Linear(4, 5), b=nn.Linear(5, 3)), (4,)),
-    "clamp": lambda: (Forward(lambda m, x: m.b(m.a(x).clamp(min=-0.1).clamp(-1, 0.5).clip(max=0.4)), a=nn.Linear(4, 5), b=nn.Linear(5, 3)), (4,)),
-    "abs": lambda: (Forward(lambda m, x: m.b(m.a(x).abs() - abs(x @ m.w)), a=nn.Linear(4, 5), b=nn.Linear(5, 3), w=torch.rand(4, 5)), (4,)),
-    "maximum and minimum": lambda: (Forward(lambda m, x: torch.minimum(torch.maximum(m.a(x), m.b(x)), m.c.expand(1, 3)), a=nn.Linear(4, 3), b=nn.Linear(4, 3), c=torch.rand(3)), (4,)),
-    "maxout": lambda: (Forward(lambda m, x: m.b(m.a(x).view(-1, 3, 2).max(dim=2)[0] + m.a(x).unflatten(1, (2, 3)).amin(1)), a=nn.Linear(4, 6), b=nn.Linear(3, 3)), (4,)),
-    "residual": lambda: (Forward(lambda m, x: m.c(torch.relu(m.b(torch.relu(m.a(x)))) + m.a(x)), a=nn.Linear(4, 5), b=nn.Linear(5, 5), c=nn.Linear(5, 3)), (4,)),
-    "residual block": lambda: (Forward(lambda m, x: m.c((m.b(m.a(x).relu()) + m.a(x)).relu().mean((2, 3))), a=nn.Conv2d(2, 4, 3, padding=1), b=nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)), c=nn.Linear(4, 3)), (2, 6, 6)),
-    "concatenation": lambda: (Forward(lambda m, x: m.b(torch.cat([torch.relu(m.a(x)), x, m.c[None]], dim=1)), a=nn.Linear(4, 5), b=nn.Linear(11, 3), c=torch.rand(2)), (4,)),
+    "shift and scale": lambda: (
+        Forward(lambda m, x: m.net((x - m.mean) / m.std), mean=torch.rand(4), std=torch.rand(4) + 1, net=vector(nn.ReLU())[0]),
+        (4,),
+    ),
+    "constants from both sides": lambda: (
+        Forward(lambda m, x: m.net(1.5 - 2 * x + torch.tensor([1.0, 2, 3, 4])), net=vector(nn.ReLU())[0]),
+        (4,),
+    ),
+    "functions": lambda: (
+        Forward(
+            lambda m, x: m.b(F.dropout(F.leaky_relu(input=m.a(x), negative_slope=0.3), training=m.training)),
+            a=nn.Linear(4, 5),
+            b=nn.Linear(5, 3),
+        ),
+        (4,),
+    ),
+    "clamp": lambda: (
+        Forward(lambda m, x: m.b(m.a(x).clamp(min=-0.1).clamp(-1, 0.5).clip(max=0.4)), a=nn.Linear(4, 5), b=nn.Linear(5, 3)),
+        (4,),
+    ),
+    "abs": lambda: (
+        Forward(lambda m, x: m.b(m.a(x).abs() - abs(x @ m.w)), a=nn.Linear(4, 5), b=nn.Linear(5, 3), w=torch.rand(4, 5)),
+        (4,),
+    ),
+    "maximum and minimum": lambda: (
+        Forward(
+            lambda m, x: torch.minimum(torch.maximum(m.a(x), m.b(x)), m.c.expand(1, 3)),
+            a=nn.Linear(4, 3),
+            b=nn.Linear(4, 3),
+            c=torch.rand(3),
+        ),
+        (4,),
+    ),
+    "maxout": lambda: (
+        Forward(
+            lambda m, x: m.b(m.a(x).view(-1, 3, 2).max(dim=2)[0] + m.a(x).unflatten(1, (2, 3)).amin(1)),
+            a=nn.Linear(4, 6),
+            b=nn.Linear(3, 3),
+        ),
+        (4,),
+    ),
+    "residual": lambda: (
+        Forward(
+            lambda m, x: m.c(torch.relu(m.b(torch.relu(m.a(x)))) + m.a(x)),
+            a=nn.Linear(4, 5),
+            b=nn.Linear(5, 5),
+            c=nn.Linear(5, 3),
+        ),
+        (4,),
+    ),
+    "residual block": lambda: (
+        Forward(
+            lambda m, x: m.c((m.b(m.a(x).relu()) + m.a(x)).relu().mean((2, 3))),
+            a=nn.Conv2d(2, 4, 3, padding=1),
+            b=nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)),
+            c=nn.Linear(4, 3),
+        ),
+        (2, 6, 6),
+    ),
+    "concatenation": lambda: (
+        Forward(
+            lambda m, x: m.b(torch.cat([torch.relu(m.a(x)), x, m.c[None]], dim=1)),
+            a=nn.Linear(4, 5),
+            b=nn.Linear(11, 3),
+            c=torch.rand(2),
+        ),
+        (4,),
+    ),
     "slices and shapes": lambda: (Forward(halves, a=nn.Linear(4, 6), b=nn.Linear(5, 3)), (4,)),
-    "a batch of one": lambda: (Forward(lambda m, x: m.b(m.a(x).relu().view(6).view(1, 6)), a=nn.Linear(4, 6), b=nn.Linear(6, 3)), (4,)),
-    "vectors without a batch": lambda: (Forward(lambda m, x: m.b(m.a(x.view(-1)).relu()), a=nn.Linear(4, 6), b=nn.Linear(6, 3)), (4,)),
+    "a batch of one": lambda: (
+        Forward(lambda m, x: m.b(m.a(x).relu().view(6).view(1, 6)), a=nn.Linear(4, 6), b=nn.Linear(6, 3)),
+        (4,),
+    ),
+    "vectors without a batch": lambda: (
+        Forward(lambda m, x: m.b(m.a(x.view(-1)).relu()), a=nn.Linear(4, 6), b=nn.Linear(6, 3)),
+        (4,),
+    ),
     "shared layers": lambda: (Forward(lambda m, x: m.b(m.a(m.a(x).relu()).relu()), a=nn.Linear(4, 4), b=nn.Linear(4, 3)), (4,)),
     "DataParallel": lambda: (nn.DataParallel(vector(nn.Linear(5, 5), nn.ReLU())[0]), (4,)),
     "compiled": lambda: (torch.compile(vector(nn.Linear(5, 5), nn.ReLU())[0]), (4,)),
-    "compiled layers": lambda: (nn.Sequential(torch.compile(nn.Linear(4, 5)), torch.compile(nn.Linear(5, 5)), nn.ReLU(), nn.Linear(5, 3)), (4,)),
-}  # fmt: skip
+    "compiled layers": lambda: (
+        nn.Sequential(torch.compile(nn.Linear(4, 5)), torch.compile(nn.Linear(5, 5)), nn.ReLU(), nn.Linear(5, 3)),
+        (4,),
+    ),
+}
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated")
@@ -261,7 +337,7 @@ REFUSED = {
     "half on the way": (own(lambda m, x: m.a(x).to(torch.float16).to(torch.float64)), r"step to \(to\): rounds to half"),
     "rounding": (own(lambda m, x: torch.round(m.a(x))), r"step round_1 \(round\): expected"),
     "nan": (vector(nn.PReLU(init=float("nan")))[0], "finite"),
-    "sizes": (nn.Sequential(nn.Linear(4, 4), nn.Linear(5, 3)), r"layer 1 \(Linear\): takes 5 inputs but the layer before it gives 4"),
+    "sizes": (nn.Sequential(nn.Linear(4, 4), nn.Linear(5, 3)), r"layer 1 \(Linear\): takes 5 inputs but"),
     "hook": (nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3)), "model must compute what its layers say"),
     "an input that does not count": (own(lambda m, x: m.a(torch.ones(1, 4))), "depends on its input"),
 }  # fmt: skip

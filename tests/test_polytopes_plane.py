@@ -299,7 +299,7 @@ def test_kinks_side_by_side(gap, apart):
     """Two kinks from the lower to the upper side of the square."""
     edge, neuron, t = np.array([0, 0, 2, 2]), np.array([0, 1, 1, 0]), np.array([0.5, 0.5 + gap, 0.5 - gap, 0.5])
     if apart:
-        cut = mesh.insert(mesh.square(), edge, neuron, t)
+        cut, _ = mesh.insert(mesh.square(), edge, neuron, t)
         np.testing.assert_allclose(np.sort(mesh.measure(cut)[1]), [4 * gap, 2 - 4 * gap, 2], rtol=1e-6)
         return
     with pytest.raises(mesh.Degenerate, match="coincide"):

@@ -473,6 +473,23 @@ def test_a_question_says_whether_a_choice_is_right_and_why():
     assert "✓" in question.text.value and "Because it is." in question.text.value
 
 
+def test_in_a_vote_hands_are_counted_and_the_answer_waits():
+    question = widgets.Question("Which?", ANSWERS, "two")
+    question.choices["a <b>"].click()
+    question.voting.value = True
+    assert question.text.value == "" and question.opening.layout.visibility == "visible"
+    for choice in ("two", "a <b>", "two"):
+        question.choices[choice].click()
+    assert [button.description for button in question.choices.values()] == ["a <b> · 1", "two · 2"]
+    assert question.text.value == "" and not any(button.icon for button in question.choices.values())
+    question.opening.click()
+    assert [button.description for button in question.choices.values()] == ["a <b> · 1", "two · 2"]
+    assert "✓" in question.text.value and question.choices["two"].icon == "check" and not question.choices["a <b>"].icon
+    assert not question.voting.value and question.opening.layout.visibility == "hidden"
+    question.voting.value = True
+    assert [button.description for button in question.choices.values()] == ["a <b>", "two"] and question.text.value == ""
+
+
 def test_a_question_without_a_kernel_folds_its_answer(displayed):
     widgets.Question("Which?", ANSWERS, "two")._ipython_display_()
     words, widget = displayed

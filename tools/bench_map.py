@@ -97,6 +97,12 @@ box.add_class("ood-demo")
 box
 """,
 }
+LIVE = """
+learner = models.mlp(width={0})
+start = functools.partial(training.train_steps, learner, world, functools.partial(losses.confidence_loss, beta=1.0))
+widgets.Live(widgets.LivingMap(learner, world=world), start, lambda steps: f"after {{steps}} steps", stop=1_000_000)
+"""
+LIVE_WIDTHS = (32, 100)
 
 # Like bench_latency.START_CLOCK, for a map: the first frame of the other network (every eighth row at least), and all of it
 START_CLOCK = """root => {
@@ -137,6 +143,8 @@ FRAMES = """async ([root, move]) => {
     view.move({x: 0, y: 0, half: 50});
     return [1000 * taken.length / taken.reduce((a, b) => a + b), Math.max(...taken)];
 }"""
+# pictures a second that the page draws during a training, and the milliseconds until Pause works
+WATCH = bench_latency.WATCH.replace("img", "canvas").replace("'src'", "'data-drawn'")
 # the time from a cell's end (the kernel is idle again) to the first frame of its map
 FIRST_FRAME = f"""async cell => {{
     const notebook = jupyterapp.shell.currentWidget.content;
@@ -167,15 +175,17 @@ def move_map(notebook, root, key):
 
 
 def measure():
-    """Per demo, first and second visits: lists of milliseconds. And pan and zoom, and first frames, by width."""
+    """Per demo, first and second visits: lists of milliseconds. And pan and zoom, first frames, and live trainings, by width."""
     with tempfile.TemporaryDirectory() as folder:
-        store([SETUP, *DEMOS.values()], Path(folder) / "map.ipynb")
+        live = [LIVE.format(width) for width in LIVE_WIDTHS]
+        store([SETUP, *DEMOS.values(), *live], Path(folder) / "map.ipynb")
         with harness.chromium() as browser, harness.Lab(folder) as lab, lab.open(browser, "map.ipynb") as notebook:
             notebook.run_all(timeout=300)
             if notebook.errors():
                 raise RuntimeError(notebook.errors()[0])
-            roots = dict(zip(WIDTHS, maps(notebook), strict=True))
-            figures = dict(zip([name for name in DEMOS if "map" not in name], notebook.demos(), strict=True))
+            roots = dict(zip(WIDTHS, maps(notebook), strict=False))
+            demos = [demo for demo in notebook.demos() if not isinstance(demo, harness.Map)]
+            figures = dict(zip([name for name in DEMOS if "map" not in name], demos, strict=False))
             visits = {}
             for turn, key in [("first", "ArrowRight"), ("second", "ArrowLeft")]:
                 for _ in range(VISITS):
@@ -192,7 +202,10 @@ def measure():
                 root.scroll_into_view_if_needed()
                 frames[width] = [notebook.page.evaluate(FRAMES, [root.element_handle(), move]) for move in ("pan", "zoom")]
             first = {width: notebook.page.evaluate(FIRST_FRAME, 1 + i) for i, width in enumerate(WIDTHS)}
-            return visits, frames, first
+            trainings = dict(zip(LIVE_WIDTHS, demos[len(figures) :], strict=True))
+            for demo in trainings.values():
+                demo.element.scroll_into_view_if_needed()
+            return visits, frames, first, {width: demo.element.evaluate(WATCH) for width, demo in trainings.items()}
 
 
 def measure_class():
@@ -221,7 +234,7 @@ def measure_class():
 def main():
     if what := harness.missing():
         sys.exit(what)
-    visits, frames, first = measure()
+    visits, frames, first, live = measure()
     median = {name: statistics.median(times) for name, times in visits.items()}
     print(f"slider to changed frame in JupyterLab, medians of {VISITS} first and {VISITS} second visits in turns (milliseconds)")
     print(f"  {'':22s}{'first':>8s}{'second':>8s}{'first / text':>14s}{'first / interact':>18s}")
@@ -234,6 +247,9 @@ def main():
         print(f"  width {width:3d}    pan {pan[0]:4.0f} ({pan[1]:.0f} ms)    zoom {zoom[0]:4.0f} ({zoom[1]:.0f} ms)")
     print("from a cell's end to its map's picture (reach: 600 ms)")
     print("  " + "    ".join(f"width {width}: {time:.0f} ms" for width, time in first.items()))
+    for width, (rate, pause) in live.items():
+        pictures = f"{rate:.1f} pictures a second (reach: {15 if width == 32 else 10})"
+        print(f"training seen through a map of width {width}: {pictures}, Pause works in {pause:.0f} ms")
     os.environ |= CLASSROOM
     taken = measure_class()
     alone = statistics.median(taken["1 open"])

@@ -1,15 +1,17 @@
 """Try every network file of a folder: is it read, and are a line and a slice through it what evaluation says?
 
-    .venv/bin/python tools/try_networks.py FOLDER [seconds per network, 60 if left out]
+    .venv/bin/python tools/try_networks.py FOLDER [processor seconds per network, 60 if left out]
 
 .onnx needs the extra `onnx`; .nnet is the text format of ACAS Xu and Marabou. One line a file: inputs and outputs; whether it is
-a chain (matrices) or a graph; pieces of a line between two random points of the unit cube; polytopes of a slice through three;
-the largest error against evaluation in float64, relative to the largest logit; seconds of processor time for each. A network
-that is refused is shown with the sentence that refuses it.
+a chain (matrices) or a graph; pieces of a line between two random points of the unit cube; polytopes of a slice at the first of
+them, so small that the line has about 60 pieces in it; the largest error against evaluation in float64, relative to the largest
+logit; seconds of processor time for each. A network that is refused is shown with the sentence that refuses it.
 """
 
 import copy
+import itertools
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -22,6 +24,8 @@ from torch import nn
 from ood_helpers import polytopes
 from ood_helpers.polytopes.graph import Graph
 
+SIDE = 60  # pieces of the line along a side of the slice
+
 
 def nnet(path):
     """The network of a .nnet file: normalisation of the inputs, then Linear and ReLU, then the scale of the outputs."""
@@ -30,7 +34,7 @@ def nnet(path):
     layers, inputs = int(rows[0][0]), int(rows[0][1])
     sizes, means, ranges = [int(size) for size in rows[1]], rows[5], rows[6]
     at, modules = 7, []
-    for before, after in zip(sizes[:layers], sizes[1:], strict=True):
+    for before, after in itertools.pairwise(sizes[: layers + 1]):
         linear = nn.Linear(before, after, dtype=torch.float64)
         linear.weight.data = torch.tensor(rows[at : at + after], dtype=torch.float64)
         linear.bias.data = torch.tensor([row[0] for row in rows[at + after : at + 2 * after]], dtype=torch.float64)
@@ -96,7 +100,7 @@ def one(path):
     tell(line_error=error(pieces.logits(t), evaluated(model, a + t[:, None] * (b - a), shape)))
     if network.in_dim == 1:
         return None
-    start, axes = time.process_time(), np.stack([b - a, c - a])
+    start, axes = time.process_time(), np.stack([b - a, c - a]) * min(1, SIDE / len(pieces))
     try:
         cells = polytopes.plane(network, 0, 1, origin=a, axes=axes)
         cells.slopes  # noqa: B018  the maps, too
@@ -112,15 +116,11 @@ def one(path):
 
 def row(path, seconds):
     """The facts of a file as far as they were found in the time."""
-    run = subprocess.Popen([sys.executable, __file__, "--one", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        out, problem = run.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        run.kill()
-        out, problem = run.communicate()[0], "over the time"
-    facts = json.loads(out.splitlines()[-1]) if out.strip() else {}
+    run = subprocess.run([sys.executable, __file__, "--one", str(path), str(seconds)], capture_output=True, text=True)
+    facts = json.loads(run.stdout.splitlines()[-1]) if run.stdout.strip() else {}
     if run.returncode:
-        facts["stopped"] = problem.strip().splitlines()[-1] if problem.strip() else f"code {run.returncode}"
+        problem = run.stderr.strip().splitlines()[-1:] or ["over the time"]
+        facts["stopped"] = problem[0] if run.returncode > 0 else "over the time"
     return facts
 
 
@@ -132,10 +132,11 @@ def shown(facts):
         return form.format(facts[key]) if key in facts else "—"
 
     worst = max((facts[key] for key in ("line_error", "slice_error") if key in facts), default=None)
-    return " | ".join([
-        facts.get("size", "—"), f"{facts.get('kind', '—')}, {facts.get('kinks', '—')} kinks",
-        f"{cell('pieces', '{:,}')} ({cell('line_s', '{:.2f} s')})", f"{cell('polytopes', '{:,}')} ({cell('slice_s', '{:.2f} s')})",
-        "—" if worst is None else f"{worst:.0e}", *(facts[key] for key in ("note", "slice_refused", "stopped") if key in facts)])  # fmt: skip
+    remarks = [facts[key] for key in ("note", "slice_refused", "stopped") if key in facts]
+    found = (("pieces", "line_s"), ("polytopes", "slice_s"))
+    line, cells = (f"{cell(count, '{:,}')} ({cell(taken, '{:.2f} s')})" for count, taken in found)
+    what = f"{facts.get('kind', '—')}, {facts.get('kinks', '—')} kinks"
+    return " | ".join([facts.get("size", "—"), what, line, cells, "—" if worst is None else f"{worst:.0e}", *remarks])
 
 
 def main(folder, seconds=60.0):
@@ -152,7 +153,9 @@ def main(folder, seconds=60.0):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     match sys.argv[1:]:
-        case ["--one", path]:
+        case ["--one", path, seconds]:
+            most = int(float(seconds))
+            resource.setrlimit(resource.RLIMIT_CPU, (most, most + 1))
             one(path)
         case [folder, *seconds]:
             main(folder, *seconds[:1])

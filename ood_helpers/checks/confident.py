@@ -247,8 +247,8 @@ def sure_share(answer):
             "Every segment counts the same here, long or short. Weigh it by its length.",
         ),
     ]
-    why = "Exact, from nothing but the kinks. In the plane polygons take the place of segments, and `exact` adds up their areas."
-    return function(answer, exact_share, _lines(), why, wrong, back="section 3, “Exact, not sampled”")
+    why = "Exact, from nothing but the kinks. In the plane polygons take the place of segments: `confident_area` adds them up."
+    return function(answer, exact_share, _lines(), why, wrong, back="section 5 and “Exact, not sampled”")
 
 
 def exact_share(t, gap, most=SURE, least=-SURE):

@@ -377,7 +377,7 @@ def cheapest(answer):
         ),
     ]
     why = "One place is the cheapest, and a mean of prices is least if all points stand there."
-    return function(answer, right, _players(), why, wrong, back="section 6, “Why a streak?”")
+    return function(answer, right, _players(), why, wrong, back="section 5, “Why a streak?”")
 
 
 def _players():

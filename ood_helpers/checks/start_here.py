@@ -90,4 +90,4 @@ def open_share(answer):
         (lambda model, u: right(model, u) * len(u), "That is the number of directions; the share is asked for."),
     ]
     why = "A share of 0 in 3600 directions is strong evidence, not yet a proof. Notebook 01 finds all directions exactly."
-    return function(answer, right, without_ties(networks()), why, wrong, tolerance=1e-4, back="section 5")
+    return function(answer, right, without_ties(networks()), why, wrong, tolerance=1e-4, back="section 4")

@@ -15,7 +15,6 @@ from ood_helpers import closed, data, horizon, images, polytopes, scores
 from ood_helpers.arrays import keep_whole
 from ood_helpers.lab import experiment, horizons
 from ood_helpers.lab.experiment import FAR, NEAR, POINTS, TEST_SEED
-from ood_helpers.lab.gans import GanSetting
 from ood_helpers.lab.paper import shell
 from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.models import closed_mlp, mlp
@@ -41,7 +40,8 @@ COLUMNS = (
 class ClosedSetting:
     """A world, a network and how it is trained. ValueError names a field with a bad value.
 
-    shape     of the world: a name in `WORLDS` · dim, of "two" only, with the shell `paper.shell` in more than two dimensions
+    shape     of the world: a name in `WORLDS` · dim and separation: of "two" only, with the shell `paper.shell` in more than
+              two dimensions
     method    "confident": Eq. (1) with `beta` · "reject": one more class, whose probability far away is at least `far`
     ood       training OOD points: "boundary" shell · "general", the box [-50, 50]^d · "none" (confident only: beta is 0)
     closed    False: the course's mlp of the same width, trained in the same way, for comparison
@@ -130,15 +130,6 @@ class ClosedSetting:
         return closed_mlp(self.world.dim, self.width, outputs, self.depth, points=points, **how)
 
 
-class ClosedGanSetting(ClosedSetting):
-    """Trained on samples of a GAN, as `horizons.GanDetectorSetting`."""
-
-    gan = GanSetting(steps=500)
-
-    def like(self, separation):
-        return ClosedSetting(**vars(self) | {"separation": separation})
-
-
 class ClosedDigitsSetting(ClosedSetting):
     """Digits and the OOD images around them, as `horizons.DigitsSetting`; more columns."""
 
@@ -164,8 +155,6 @@ def run(setting, seeds):
     training (_ring), and against points at distance 100 in random directions (_far); climb_…: of 100 searches from such images,
     and from test digits, the share that ends above a confidence of 0.9, at least 1.5 times `reach` from every training digit.
     """
-    if isinstance(setting, ClosedGanSetting):
-        return horizons.run_on_gan_samples(setting, experiment.check_seeds(seeds), measure)
     return experiment.run(setting, seeds, measured=measure)
 
 
@@ -293,10 +282,8 @@ SETTINGS = {
     "closed_dim_100_price_1": ClosedSetting(dim=100, price=1.0),
     "closed_far_0.9": ClosedSetting(method="reject", far=0.9),
     "closed_far_0.999": ClosedSetting(method="reject", far=0.999),
-    # images, and samples of a GAN
+    # images
     **_both("digits", ClosedDigitsSetting, shape="digits"),
     **_both("digits_reject", ClosedDigitsSetting, shape="digits", method="reject"),
     **_both("digits_none", ClosedDigitsSetting, shape="digits", ood="none"),
-    "closed_on_gan": ClosedGanSetting(),
-    "closed_on_gan_reject": ClosedGanSetting(method="reject"),
 }

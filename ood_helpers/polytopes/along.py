@@ -112,13 +112,19 @@ class _Bent:
     def values(self, rows):
         on = torch.from_numpy(self.cut.active(rows)).reshape(len(rows), len(self.step.at), *self.shape)
         y = self.maps[torch.from_numpy(self.old[rows])]
-        gain, shift = self.step.gains[0], self.step.shifts[0]
-        for i in range(len(self.step.at)):
-            gain, shift = (torch.where(on[:, i], torch.as_tensor(parts[i + 1], dtype=torch.float64), torch.as_tensor(part, dtype=torch.float64))
-                           for parts, part in ((self.step.gains, gain), (self.step.shifts, shift)))  # fmt: skip
-        y *= gain[:, None]
-        y[:, -1] += shift
+        y *= self._side(on, self.step.gains)[:, None]
+        if any(torch.is_tensor(shift) or shift for shift in self.step.shifts):
+            y[:, -1] += self._side(on, self.step.shifts)
         return y
+
+    @staticmethod
+    def _side(on, parts):
+        """Of the parts of a bend the one that holds, [R, …]."""
+        parts = [torch.as_tensor(part, dtype=torch.float64) for part in parts]
+        found = parts[0]
+        for i, part in enumerate(parts[1:]):
+            found = torch.where(on[:, i], part, found)
+        return found
 
 
 class _Chosen:
@@ -129,10 +135,10 @@ class _Chosen:
         m = step.sign * self.maps
         values = [(m[:, :2] * torch.from_numpy(ends)[:, :, None]).sum(1) for ends in (edges[:-1], edges[1:])]
         start, stop = (self._candidates(value) for value in values)  # [R, n, J]
-        last = self._candidates(m[:, -1])
-        self.first = _best(start, stop, last)
-        change = self.first != _best(stop, start, last)
-        row, result = change.nonzero(as_tuple=True)
+        self.first = start.argmax(-1)
+        row, result = (torch.take_along_dim(stop, self.first[..., None], -1)[..., 0] < stop.amax(-1)).nonzero(as_tuple=True)
+        if maps.shape[1] > 2:  # the constant is a channel of its own: it decides where all else ties
+            self.first = _best(start, stop, self._candidates(m[:, -1]))
         start, stop = start[row, result].numpy(), stop[row, result].numpy()
         pair, place = _overtakings(start, stop)
         row, result = row.numpy(), result.numpy()
@@ -145,7 +151,7 @@ class _Chosen:
         new = (order < count) | ~_same(points, np.roll(points, 1, axis=0), slack)
         self.edges = np.concatenate([points[new], edges[-1:]])
         self.old = np.append(np.arange(count), sector)[order][new]
-        self.pairs = row, result, start, stop, last[torch.from_numpy(row), torch.from_numpy(result)].numpy()
+        self.pairs = row, result, start, stop
         places = np.append(np.zeros(count), place)[order][new]
         following = np.append(places[1:], 1.0)
         following[np.append(np.diff(self.old) > 0, True)] = 1.0
@@ -157,10 +163,12 @@ class _Chosen:
     def values(self, rows):
         old = self.old[rows]
         best = self.first[torch.from_numpy(old)].numpy()
-        row, result, start, stop, last = self.pairs
+        row, result, start, stop = self.pairs
         begin, end = np.searchsorted(row, old), np.searchsorted(row, old, side="right")
         here = np.repeat(np.arange(len(rows)), end - begin)
-        pair = np.repeat(begin, end - begin) + np.arange(len(here)) - np.repeat(np.cumsum(end - begin) - (end - begin), end - begin)
+        pair = (
+            np.repeat(begin, end - begin) + np.arange(len(here)) - np.repeat(np.cumsum(end - begin) - (end - begin), end - begin)
+        )
         middle = self.middle[rows][here][:, None]
         with np.errstate(invalid="ignore"):
             inside = np.where(np.isinf(start[pair]), -np.inf, start[pair] * (1 - middle) + stop[pair] * middle)

@@ -7,7 +7,9 @@ from scipy.special import expit
 
 from ood_helpers.arrays import float64, whole
 
-from .network import flat_rows, read, shape_of
+from .graph import Graph
+from .graph_bound import highest
+from .network import Network, flat_rows, read, shape_of
 from .proofs import EPS
 
 
@@ -28,7 +30,7 @@ def confidence_bound(model, low, high, classes=None):
         raise ValueError(f"low and high must both have shape (n, {network.in_dim}); got {low.shape} and {high.shape}")
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
         raise ValueError("low and high must hold finite numbers, with low <= high")
-    if not all(0 <= leak <= 1 for leak in network.leaks):
+    if isinstance(network, Network) and not all(0 <= leak <= 1 for leak in network.leaks):
         raise ValueError(f"negative_slope of a LeakyReLU must lie in [0, 1] here; got {network.leaks}")
     k = network.n_classes
     if k < 2:
@@ -38,17 +40,41 @@ def confidence_bound(model, low, high, classes=None):
         raise ValueError(f"classes must be at most {k}, the number of outputs of the model; got {classes}")
     pairs = np.eye(k)[:, None] - np.eye(k)  # [k, l] is f_k - f_l
     rows = np.concatenate([pairs.reshape(k * k, k), pairs.sum(1) / (k - 1)])
-    bounds = []
     with np.errstate(all="ignore"):  # what overflows counts as infinite
-        for depth, weight in enumerate(network.weights[:-1]):
-            both = _highest(network, depth, np.concatenate([np.eye(len(weight)), -np.eye(len(weight))]), low, high, bounds)
-            bounds.append((-both[:, len(weight) :], both[:, : len(weight)]))
-        lead = _highest(network, len(network.weights) - 1, rows, low, high, bounds)
+        if isinstance(network, Graph):
+            lead = np.array([highest(network, rows, *box) for box in zip(low, high, strict=True)]).reshape(-1, len(rows))
+        else:
+            lead = _leads(network, rows, low, high)
     each = lead[:, : k * k].reshape(-1, k, k)
     each[:, range(k), range(k)] = np.inf
     mean = np.nextafter(lead[:, k * k :] - np.nextafter(math.log(k - 1), -1), np.inf)
     odds = np.minimum(each.min(2), mean)[:, :classes].max(1)
     return np.minimum(expit(np.maximum(odds, -700)) * (1 + 8 * EPS), 1)  # below -700 exp(-odds) would overflow
+
+
+def _leads(network, rows, low, high):
+    """Upper bounds [n, m] of rows [m, K] @ logits in boxes, from bounds on each layer: CROWN's or the interval's."""
+    bounds = []
+    for depth, weight in enumerate(network.weights):
+        asked = rows if depth == len(network.leaks) else np.concatenate([np.eye(len(weight)), -np.eye(len(weight))])
+        most = _highest(network, depth, asked, low, high, bounds)
+        if depth:
+            most = np.minimum(most, _from_layer(network, depth, asked, bounds[-1]))
+        if depth < len(network.leaks):
+            bounds.append((-most[:, len(weight) :], most[:, : len(weight)]))
+    return most
+
+
+def _from_layer(network, depth, rows, before):
+    """Upper bounds [n, m] of rows @ z in layer `depth` from the bounds on the layer before alone; rounding as in `_highest`."""
+    weight, bias, leak = network.weights[depth], network.biases[depth], network.leaks[depth - 1]
+    least, most = (np.where(z > 0, z, np.nextafter(leak * z, side)) for z, side in zip(before, (-np.inf, np.inf), strict=True))
+    size = np.maximum(np.abs(least), np.abs(most)) @ np.abs(weight).T + np.abs(bias)
+    steps = 1.01 * (sum(weight.shape) + len(bias) + 12)
+    error = steps * EPS / 2 * size @ np.abs(rows).T + 1e-300 * (1 + size.sum(1))[:, None]
+    both, constant = rows @ weight, rows @ bias
+    highest = most @ np.maximum(both, 0).T + least @ np.minimum(both, 0).T + constant + error
+    return np.where(np.isfinite(highest), highest, np.inf)
 
 
 def _highest(network, depth, rows, low, high, bounds):

@@ -28,6 +28,28 @@ def by_product(network, layer, mesh):
         yield np.arange(i, i + len(ends)), rows[:, 0], rows[:, 1], head(mesh.xy[vertices])
 
 
+def at_vertices(network, layer, xy, hidden=None):
+    """A layer's pre-activations at the vertices [V, n]; `hidden` [V, m] is what the layer before passes on there."""
+    if hidden is None:
+        head = Network(network.weights[: layer + 1], network.biases[: layer + 1], network.leaks[:layer])
+        chunk = max(1, BATCH // (2 * max(len(bias) for bias in head.biases)))
+        return np.concatenate([head(xy[i : i + chunk]) for i in range(0, len(xy), chunk)])
+    weight, bias = network.weights[layer], network.biases[layer]
+    z = hidden if hidden.shape[1] == len(bias) else np.empty((len(hidden), len(bias)))  # in place where it fits
+    for i in range(0, len(hidden), chunk := max(1, BATCH // len(bias))):
+        z[i : i + chunk] = hidden[i : i + chunk] @ weight.T + bias
+    return z
+
+
+def by_vertex(mesh, z):
+    """Pre-activations z [V, n] at all vertices as batches for `crossings`."""
+    chunk = max(1, 8 * BATCH // z.shape[1])
+    for i in range(0, len(mesh.ends), chunk):
+        ends = mesh.ends[i : i + chunk]
+        vertices = slice(ends.min(), ends.max() + 1)
+        yield np.arange(i, i + len(ends)), *(ends - vertices.start).T, z[vertices]
+
+
 def along_runs(network, mesh):
     """The second layer's pre-activations at the vertices, without a matrix product per vertex; batches for `crossings`.
 

@@ -4,6 +4,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from .graph import Graph
+from .graph_escape import conditions
 from .network import read, shape_of, vector
 from .proofs import EPS, in_cone, inside, least_pull, whole_numbers
 
@@ -25,6 +27,8 @@ def escape(model, x):
     """
     network = read(model, shape_of(x))
     x = vector(x, "x", network)
+    if isinstance(network, Graph):
+        return _of_graph(network, x)
     unseen = ~np.any(network.weights[0], axis=0)
     if unseen.any() or not network.leaks:
         return np.eye(network.in_dim)[unseen.argmax()]  # an input that no neuron sees
@@ -43,6 +47,19 @@ def escape(model, x):
     if undecided:
         raise undecided
     return _search(network, signs)
+
+
+def _of_graph(graph, x):
+    """v of `escape` where there are no matrices: decided in floats, or not at all."""
+    rows, error, equal = conditions(graph, x)
+    if not len(rows):
+        return np.eye(graph.in_dim)[0]
+    decided, v = _decide(rows, error, equal)
+    if not decided:
+        raise ArithmeticError(
+            "undecided: rounding could change the answer, and for a network of this form there are no whole numbers"
+        )
+    return None if v is None else v / np.linalg.norm(v)
 
 
 def _signs(network, x):

@@ -178,7 +178,11 @@ def _behind(step, z, slopes, lost, away):
     steep = gain.abs()
     for at, left, right in zip(step.at, gains, gains[1:], strict=False):
         gain = torch.where(z > at, right, gain)
-        steep = torch.where((z - at).abs() <= unsure, torch.maximum(left.abs(), right.abs()).expand(z.shape), torch.where(z > at, right.abs(), steep))
+        steep = torch.where(
+            (z - at).abs() <= unsure,
+            torch.maximum(left.abs(), right.abs()).expand(z.shape),
+            torch.where(z > at, right.abs(), steep),
+        )
     return step(z), slopes * gain[:, None], lost * steep
 
 
@@ -212,7 +216,10 @@ def _selected(step, x, bits):
         gain, shift = (torch.as_tensor(part, dtype=torch.float64).expand(step.shape) for part in (step.gains[0], step.shifts[0]))
         for on, new_gain, new_shift in zip(bits, step.gains[1:], step.shifts[1:], strict=True):
             on = on.reshape(len(x), *step.shape)
-            gain, shift = (torch.where(on, torch.as_tensor(new, dtype=torch.float64), old) for new, old in ((new_gain, gain), (new_shift, shift)))
+            gain, shift = (
+                torch.where(on, torch.as_tensor(new, dtype=torch.float64), old)
+                for new, old in ((new_gain, gain), (new_shift, shift))
+            )
         y = x * gain[:, None]
         y[:, 2] += shift
         return y

@@ -5,6 +5,7 @@ known (`steps`) is kept, in float64; parts that do not depend on the input are c
 its name.
 """
 
+import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -143,14 +144,14 @@ class Graph:
         return Graph([*self.steps[: -1 if known else None], step], self.shape)
 
     def matrices(self):
-        """(weights, biases, leaks) of the network that computes the same by matrices, or None where it is no chain or too large.
+        """(weights, biases, leaks) of the network of matrices that computes the same, or None: no chain, or too large.
 
         In a chain all that a kink gives goes through affine steps into one other kink, or into the logits.
         """
         weights, biases, leaks = [], [], []
-        carried, at, pending, room = {}, 0, None, CHAIN
+        at, pending = 0, None
         sizes = [self.in_dim, *(math.prod(self.steps[i].shape) for i in self.kinks), self.n_classes]
-        if sum(m * n for m, n in zip(sizes, sizes[1:], strict=False)) > room or self.chooses:
+        if sum(m * n for m, n in itertools.pairwise(sizes)) > CHAIN or self.chooses:
             return None
         for stop in [*self.kinks, len(self.steps)]:
             target = self.steps[stop].sources[0] if stop < len(self.steps) else len(self.steps) - 1
@@ -195,7 +196,7 @@ def far_bend(step, z):
 
 
 def as_relus(step, n):
-    """A bend of n numbers as ((W, b) ahead, leak of the kink between, (W, b) behind): one LeakyReLU, or several ReLUs a number."""
+    """A bend of n numbers as ((W, b) ahead, leak of the kink, (W, b) behind): one LeakyReLU, or several ReLUs a number."""
     shape = step.shape
 
     def column(values):

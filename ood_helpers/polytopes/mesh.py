@@ -19,10 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import flat
-from .crossings import along_runs, by_product
+from .crossings import along_runs, at_vertices, by_product, by_vertex
 from .graph import Graph
 from .polygons import FAINT, cross, next_corner, ragged
 
+KEPT = 3 << 24  # pre-activations of a layer that are kept at a time, at most: 400 MB
+CHUNK = 1 << 12  # new vertices at a time
 SHORT = 1e-13  # an edge this short is a coincidence of kinks; the square is 2 wide
 
 Around = namedtuple("Around", "crossing side face")
@@ -65,14 +67,46 @@ class Mesh:
 
 def subdivide(network):
     """The `Mesh` of all polytopes of a network on the square [-1, 1]²; raises Degenerate."""
-    mesh = square()
+    mesh, hidden = square(), None
     first = first_neurons(network)
     for layer, size in enumerate(magnitudes(network)[:-1]):
-        fast = layer == 1 and not isinstance(network, Graph)
-        batches = along_runs(network, mesh) if fast else by_product(network, layer, mesh)
+        z = None
+        if layer == 1 and not isinstance(network, Graph):
+            batches = along_runs(network, mesh)
+        elif layer < 2 or isinstance(network, Graph) or len(mesh.xy) * len(size) > KEPT:
+            batches = by_product(network, layer, mesh)
+        else:
+            z = at_vertices(network, layer, mesh.xy, hidden)
+            batches = by_vertex(mesh, z)
         edge, neuron, t = crossings(batches, FAINT * size)
-        mesh = insert(mesh, edge, first[layer] + neuron, t)
+        old, (mesh, met) = mesh, insert(mesh, edge, first[layer] + neuron, t)
+        kept = z is not None and layer < len(first) - 2 and mesh.xy.size // 2 * z.shape[1] <= KEPT
+        hidden = None if not kept else carried(z, network.leaks[layer], old.ends[edge], neuron, t, met)
     return mesh
+
+
+def carried(z, leak, ends, neuron, t, met):
+    """What a layer passes on at all vertices of the new mesh, [V, n], from its pre-activations z at those of the old mesh.
+
+    Between two vertices of an edge, and along a chord, pre-activations are affine: no product is needed for the new vertices.
+    """
+    tips, other, place = met
+    count, meetings = len(z) + len(t), len(place)
+    new = np.empty((count + meetings, z.shape[1]))
+    new[: len(z)] = z
+    for k in range(0, len(t), CHUNK):
+        some = slice(k, k + CHUNK)
+        start, stop = z[ends[some, 0]], z[ends[some, 1]]
+        new[len(z) : count][some] = start + t[some, None] * (stop - start)
+    crossed = new[len(z) : count]
+    crossed[np.arange(len(t)), neuron] = 0
+    for k in range(0, meetings, CHUNK):
+        some = slice(k, k + CHUNK)
+        start, stop = crossed[tips[some, 0]], crossed[tips[some, 1]]
+        new[count:][some] = start + place[some, None] * (stop - start)
+    for crossing in (tips[:, 0], other):
+        new[count + np.arange(meetings), neuron[crossing]] = 0
+    return np.multiply(new, leak, out=new, where=new < 0)
 
 
 def square():
@@ -106,7 +140,10 @@ def crossings(batches, faint):
 
 
 def insert(mesh, edge, neuron, t):
-    """Steps 2 to 4: the mesh, cut along the kinks of one more layer, given its crossings; raises Degenerate."""
+    """Steps 2 to 4: the mesh, cut along the kinks of one more layer, given its crossings; raises Degenerate.
+
+    And where its chords meet: the crossings at both ends of one [X, 2], one of the other's [X], the place on the first [X].
+    """
     cuts = np.bincount(edge, minlength=len(mesh.ends))
     v0, v1 = mesh.xy[mesh.ends[edge]].transpose(1, 0, 2)
     xy = v0 + t[:, None] * (v1 - v0)
@@ -134,7 +171,7 @@ def insert(mesh, edge, neuron, t):
     owner = np.concatenate([mesh.owner[old.run], chord_neuron[new.run]])
     across = np.concatenate([old.across, new.across])
     runs = np.concatenate([old.first, new.first, [len(ends)]])
-    return Mesh(xy, ends, owner, across, runs, loops, starts)
+    return Mesh(xy, ends, owner, across, runs, loops, starts), (tips[a], tips[b, 0], place_a)
 
 
 def crossings_around(mesh, cuts):

@@ -171,8 +171,8 @@ def _traced(runs, shape, in_training):
             graph = traced(inner, shape, {name.removeprefix("module.") for name in in_training})
         if trouble is not None:
             raise ValueError(
-                f"model must run on points {[1, *shape]} of float64; it raised {type(trouble).__name__}: {trouble}. Give points in "
-                "the shape that one input has, without the axis of the batch"
+                f"model must run on points {[1, *shape]} of float64; it raised {type(trouble).__name__}: {trouble}. Give points "
+                "in the shape that one input has, without the axis of the batch"
             ) from trouble
         _compare_steps(logits, x, graph)
     matrices = graph.matrices()

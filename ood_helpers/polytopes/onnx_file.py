@@ -41,7 +41,9 @@ def onnx(path, shape=None):
         with torch.no_grad():
             got = model(torch.from_numpy(x).reshape(1, *model.input_shape)).numpy().ravel()
         if got.shape != wanted.shape or not np.allclose(got, wanted, rtol=1e-3, atol=1e-4 * max(1, np.abs(wanted).max())):
-            raise ValueError(f"{path}: what was read is not what the file computes; its operators are used in a way not known here")
+            raise ValueError(
+                f"{path}: what was read is not what the file computes; its operators are used in a way not known here"
+            )
     return model
 
 
@@ -61,7 +63,7 @@ def _sort(graph):
 
 
 class OnnxNetwork(nn.Module):
-    """The nodes of an ONNX graph one after another. x [n, *input_shape]; for one input at a time, as files often fix the batch."""
+    """The nodes of an ONNX graph one after another, for one input at a time: files often fix the batch. x [n, *input_shape]"""
 
     def __init__(self, graph, package, shape):
         super().__init__()
@@ -185,7 +187,9 @@ def _conv_transpose(node, x, weight, bias=None):
     run = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
     more = tuple(node.get("output_padding", [0] * dims))
     pad = tuple(before for before, _ in pads)
-    return run(x, weight, bias, tuple(node.get("strides", ones)), pad, more, node.get("group", 1), tuple(node.get("dilations", ones)))
+    return run(
+        x, weight, bias, tuple(node.get("strides", ones)), pad, more, node.get("group", 1), tuple(node.get("dilations", ones))
+    )
 
 
 def _max_pool(node, x):

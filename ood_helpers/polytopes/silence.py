@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import linprog
 
+from .graph import Graph
 from .network import read
 from .proofs import whole_numbers
 
@@ -63,6 +64,10 @@ def silent_certificate(network):
     Raises ValueError for a network that is not an nn.Sequential of Linear, ReLU, Linear, ReLU, Linear.
     """
     layers = read(network)
+    if isinstance(layers, Graph):
+        raise ValueError(
+            "network must be a chain of Linear and ReLU with two hidden layers; it has skips, pools or large convolutions"
+        )
     if layers.leaks != [0.0, 0.0]:
         raise ValueError(f"network must have two hidden layers of ReLU; it has the slopes {layers.leaks} below zero")
     first, second = layers.weights[:2]

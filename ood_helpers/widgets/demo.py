@@ -48,13 +48,13 @@ class Picture:
         """The sentence below the picture, as plain text."""
         return self._sentence
 
-    def _show(self, sentence):
-        """Draw the figure as it is now, with this sentence."""
+    def _show(self, sentence, extras=None):
+        """Draw the figure as it is now, with this sentence; `extras` are for a map."""
         if not isinstance(sentence, str):
             raise TypeError(f"update, or draw, must return the sentence below the picture, a text; it returned {sentence!r}")
         self._sentence, self.error = sentence, None
         if self._maps:
-            self.figure.refresh()
+            self.figure.refresh(**(extras or {}))
         else:
             self._draw()
             # a data address spares the page a fetch, and a JPEG of this quality takes a third of the time of a PNG

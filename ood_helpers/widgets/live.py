@@ -18,7 +18,7 @@ class Live(Picture):
     figure  a figure from `plotting.figure`, with all its artists; or a `LivingMap` of the network that is trained
     start   start() begins anew and returns an iterator that takes one training step each time it is asked (`train_steps`)
     draw    draw(steps) changes the artists to what the training has reached after so many steps, and returns the sentence; a map
-            follows by itself
+            follows by itself, and draw may return (sentence, extras), with points, say, that move: see `LivingMap`
     stop    the number of steps after which the training pauses for good
     first   steps taken at once, so that there is something to see
 
@@ -121,4 +121,5 @@ class Live(Picture):
                 break
         if self.steps >= self.stop:
             self.pause()
-        self._show(self.draw(self.steps))
+        said = self.draw(self.steps)
+        self._show(*(said if self._maps and isinstance(said, tuple) else (said, {})))

@@ -500,7 +500,7 @@ class View {
     if (k % 4 === 1) c.rect(x - s, y - s, 2 * s, 2 * s);
     if (k % 4 === 2) { c.moveTo(x, y - s); c.lineTo(x + s, y + s); c.lineTo(x - s, y + s); c.closePath(); }
     if (k % 4 === 3) { c.moveTo(x, y - s); c.lineTo(x + s, y); c.lineTo(x, y + s); c.lineTo(x - s, y); c.closePath(); }
-    Object.assign(c, { fillStyle: this.spec.look.full[k], strokeStyle: "white", lineWidth: 0.8 * this.scale });
+    Object.assign(c, { fillStyle: this.spec.look.markers[k % 4], strokeStyle: "white", lineWidth: 0.8 * this.scale });
     c.fill();
     c.stroke();
   }
@@ -649,11 +649,11 @@ function draw({ model, el }) {
     };
   });
   const clear = () => { view.ray = view.pointer = null; };
-  const presets = spec.presets.map(({ name, position, window: to }) => button(name, () => {
+  const presets = spec.presets.map(({ name, position, window: to, title }) => button(name, () => {
     clear();
     put("position", [...position]);
     view.move({ x: 0, y: 0, half: to });
-  }));
+  }, title));
   const edges = element("input", { type: "checkbox" });
   edges.addEventListener("change", () => { view.edges = edges.checked; view.soon(); });
   const patch = (colour) => (colour ? [element("i", { style: `background: ${colour}` })] : []);
@@ -693,12 +693,15 @@ function draw({ model, el }) {
     position.forEach((v, i) => fields[i].set(v));
     if (zoomed !== null && size !== zoomed) view.move({ x: 0, y: 0, half: spec.halves[size] });
     zoomed = size ?? null;
-    const i = spec.places[position.filter((_, j) => j !== spec.zoomed).join(",")];
+    const at = (place) => spec.places[place.filter((_, j) => j !== spec.zoomed).join(",")], i = at(position);
+    const beside = position.flatMap((v, j) => [v - 1, v + 1].map((w) => at(position.map((u, k) => (k === j ? w : u)))));
+    const missing = beside.find((k) => k !== undefined && !networks[k] && spec.networks[k].at === null); // soon wanted
+    if (network(i) && missing !== undefined) setTimeout(ask, 300, "network", missing);
     if (network(i)) view.show(network(i), rings[i], spec.networks[i].reject);
     else if (spec.networks.length) ask("network", i);
     const note = notes[place];
     if (spec.speaks) ask("note", place); // also where it is here already: the kernel then prepares those around it
-    root.setAttribute("aria-busy", String(!network(i) && spec.networks.length > 0));
+    root.setAttribute("aria-busy", String(i !== undefined && !network(i)));
     view.note = note ?? {};
     said.textContent = note ? note.text : !spec.speaks ? "" : alone ? "The numbers of this position need a running kernel." : "…";
     starred.hidden = !note?.star;
@@ -819,8 +822,7 @@ function draw({ model, el }) {
     },
   };
   for (const [event, act] of Object.entries(heard)) model.on(event, act);
-  view.painted = model.get("painted");
-  view.window = { ...model.get("window") };
+  Object.assign(view, { painted: model.get("painted"), window: { ...model.get("window") } });
   el.append(root);
   const sized = new ResizeObserver(() => {
     const width = Math.floor(root.clientWidth);

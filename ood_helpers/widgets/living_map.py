@@ -14,6 +14,7 @@ from numbers import Real
 from pathlib import Path
 
 import anywidget
+import ipywidgets
 import matplotlib
 import numpy as np
 import traitlets
@@ -22,15 +23,16 @@ from matplotlib.patches import Circle, Patch
 from torch import nn
 
 from ood_helpers import plotting, polytopes
-from ood_helpers.arrays import float64
+from ood_helpers.arrays import float64, whole
 
+from . import given
 from .page import show
 
 SIZE = 440  # pixels of the map's side, where the page is wide enough
 AT_ONCE = 2_000_000  # bytes of networks that are in the page from the start; others come when they are first wanted
 AHEAD = 12  # sentences that are made ahead around a position, while the kernel is idle
 COLOURS = ("bands", "classes", "shades")
-SMOOTH = {nn.Sigmoid: "sigmoid", nn.Tanh: "tanh"}
+SMOOTH = {nn.Sigmoid: ("sigmoid", 0.7310585786300049), nn.Tanh: ("tanh", 0.7615941559557649)}  # and the leak that stands for it
 BEND = {"sigmoid": lambda z: 0.5 * (1 + np.tanh(z / 2)), "tanh": np.tanh}
 BINS = 20  # of a histogram
 
@@ -78,20 +80,25 @@ class LivingMap(anywidget.AnyWidget):
     ):  # fmt: skip
         if colours not in COLOURS:
             raise ValueError(f"colours must be one of {', '.join(COLOURS)}; got {colours!r}")
+        given.text("title", title)
+        given.table("controls", controls or {})
+        given.table("presets", presets or {})
         self.names, self.options, first, shapes = _controls(controls or {})
+        if sentence is not None:
+            given.function("sentence", sentence, "the controls' values, by name", **self._values(first))
         halves = [_half(half) for half in (self.options[window] if window in self.names else [window])]
         self._zoomed = self.names.index(window) if window in self.names else None
         half = halves[first[self._zoomed] if self._zoomed is not None else 0]
         self._say, self._axes, self._origin, self._colours = sentence, axes, origin, colours
-        self._classes = world.n_classes if classes is None and world is not None else classes
+        self._classes = getattr(world, "n_classes", None) if classes is None else whole("classes", classes, 1)
         self._notes, self._wanted, self._ahead, self._working = {}, [], None, threading.Lock()
         fixed = {
             "controls": shapes,
             "presets": self._presets(presets or {}, first, halves, half),
             "zoomed": self._zoomed,
             "halves": halves,
-            "discs": _discs(world),
-            "outlines": _outlines(world),
+            "discs": _discs(world) if axes is None else [],
+            "outlines": _outlines(world) if axes is None else [],
             "points": _points(points),
             "window": {"x": 0.0, "y": 0.0, "half": half},
             "axes": ["x₁", "x₂"] if axes is None else ["s₁", "s₂"],
@@ -170,7 +177,7 @@ class LivingMap(anywidget.AnyWidget):
         """The bytes of a PNG of the present position, for readers without a kernel: the same numbers, in the first window."""
         i = self._index.get(id(self.network))
         drawn = None if i is None else (_as(self._type, self._read[i]), self.spec["networks"][i]["reject"])
-        return _png(self, drawn, self._note(self.position) if self._say else {})
+        return _png(self, drawn, self._note(self.position) if self._say else self.notes.get(_key(self.position), {}))
 
     def still(self):
         """The state that `living_map.js` needs in a page without a kernel: a dict for JSON, its weights in base64."""
@@ -212,23 +219,28 @@ class LivingMap(anywidget.AnyWidget):
         for name, value in values.items():
             if name not in self.names:
                 raise ValueError(f"there is no control {name!r}; there are {', '.join(self.names) or 'none'}")
-            if value not in self.options[name]:
+            found = [i for i, option in enumerate(self.options[name]) if given.same(value, option)]
+            if not found:
                 raise ValueError(f"{name} must be one of {self.options[name]}; got {value!r}")
-            place[self.names.index(name)] = self.options[name].index(value)
+            place[self.names.index(name)] = found[0]
         return place
 
     def _presets(self, presets, first, halves, half):
-        made = [{"name": "Reset", "position": first, "window": half}] if self.names or presets else []
+        made = [{"name": "Reset", "position": first, "window": half, "title": "as at first"}] if self.names or presets else []
         for name, values in presets.items():
             if name == "Reset":
                 raise ValueError("a preset may not be called 'Reset': that button is there already")
+            given.table(f"preset {name!r}", values)
+            if not values:
+                raise ValueError(f"preset {name!r} must set at least one control; it would do nothing")
             free = {} if self._zoomed is not None else {"window": values.get("window", half)}
             try:
                 place = self._place({key: value for key, value in values.items() if key not in free}, first)
                 size = _half(free["window"] if free else halves[place[self._zoomed]])
             except ValueError as error:
                 raise ValueError(f"preset {name!r}: {error}") from None
-            made.append({"name": name, "position": place, "window": size})
+            title = ", ".join(f"{key} = {value}" for key, value in values.items())
+            made.append({"name": name, "position": place, "window": size, "title": title})
         return made
 
     # ---- what travels: networks ----
@@ -255,13 +267,18 @@ class LivingMap(anywidget.AnyWidget):
         rings = {str(i): _ring(self._distinct[i], self._read[i], self._axes) for i in sent}
         return np.concatenate([[], *parts]).astype(self._type).tobytes(), rings
 
-    def refresh(self):
-        """Send the networks' present weights: after a training step, say. ValueError if they are no longer finite numbers."""
+    def refresh(self, **extras):
+        """Send the networks' present weights: after a training step, say. ValueError if they are no longer finite numbers.
+
+        extras  what is to stand upon the map now, as beside a sentence: points=(x, y), star=…
+        """
         self._take()
         with self.hold_sync():
             self.weights, self.rings = self._packed(
                 [i for i, shape in enumerate(self.spec["networks"]) if shape["at"] is not None]
             )
+            if extras:
+                self.notes = {_key(self.position): {"text": ""} | dict(map(_extra, extras, extras.values()))}
 
     # ---- what travels: sentences ----
 
@@ -272,8 +289,8 @@ class LivingMap(anywidget.AnyWidget):
                 {"sent": i, "ring": _ring(self._distinct[i], self._read[i], self._axes)},
                 [self._numbers[i].astype(self._type).tobytes()],
             )
-        if place := content.get("note"):
-            self._wanted.append(tuple(map(int, place.split(","))))
+        if (place := content.get("note")) is not None:
+            self._wanted.append(tuple(map(int, filter(None, place.split(",")))))  # () where there is no control
             if self._loop is None or self._loop.is_closed():
                 self._answer()
             else:  # the page may be served in a thread of its own; the kernel's own loop is free when no cell runs
@@ -365,6 +382,8 @@ def _controls(controls):
     """Names, options by name, first places, and what the page needs to know of each control."""
     names, options, first, shapes = list(controls), {}, [], []
     for name, control in controls.items():
+        if not isinstance(control, ipywidgets.SelectionSlider | ipywidgets.Dropdown):
+            raise ValueError(f"controls must be made by `slider` or `choice`; {name!r} is a {type(control).__name__}")
         labels = [option[0] if isinstance(option, tuple) else str(option) for option in control.options]
         options[name] = [option[1] if isinstance(option, tuple) else option for option in control.options]
         first.append(options[name].index(control.value))
@@ -388,7 +407,10 @@ def _sweep(networks, names, options, zoomed):
     for place in itertools.product(*(range(len(options[name])) for name in axes)):
         values = {name: options[name][i] for name, i in zip(axes, place, strict=True)}
         if callable(networks):
-            sweep[place] = networks(**values)
+            try:
+                sweep[place] = networks(**values)
+            except LookupError as error:
+                raise ValueError(f"networks must give one for {values}; it raised {type(error).__name__}: {error}") from error
         elif (key := tuple(values.values())) in found:
             sweep[place] = found[key]
         else:
@@ -398,21 +420,21 @@ def _sweep(networks, names, options, zoomed):
 
 def _plane(network, axes, origin):
     """The numbers of a network, as float64: of two inputs, or of the plane that axes and origin say."""
-    smooth = {}
-    if isinstance(network, nn.Sequential):  # polytopes has no such layers: read the network as if they were ReLUs
-        smooth = {i // 2: SMOOTH[type(layer)] for i, layer in enumerate(network) if type(layer) in SMOOTH}
-        if smooth:
-            network = nn.Sequential(*(nn.ReLU() if type(layer) in SMOOTH else layer for layer in network))
+    if isinstance(network, nn.Sequential) and any(type(layer) in SMOOTH for layer in network):
+        # polytopes has no such layers: read the network with a leaky ReLU of an odd slope in the place of each
+        kinks = (nn.LeakyReLU(SMOOTH[type(layer)][1]) if type(layer) in SMOOTH else layer for layer in network)
+        network = nn.Sequential(*kinks)
     read = polytopes.read(network)
+    if not isinstance(read, polytopes.network.Network):
+        raise ValueError("a map draws networks whose layers follow one another; this one has a graph of steps")
     if axes is None and read.in_dim != 2:
         raise ValueError(f"a map needs networks with 2 inputs, or axes [2, d] and origin [d]; this one has {read.in_dim} inputs")
     if axes is not None:
-        axes = polytopes.network.plane_of(axes, read.in_dim)
-        origin = np.zeros(read.in_dim) if origin is None else polytopes.network.vector(origin, "origin", read.in_dim)
+        axes = polytopes.network.plane_of(axes, read)
+        origin = np.zeros(read.in_dim) if origin is None else polytopes.network.vector(origin, "origin", read)
         read = read.restricted(origin, axes)
-    return polytopes.network.Network(
-        read.weights, read.biases, [smooth.get(layer, leak) for layer, leak in enumerate(read.leaks)]
-    )
+    names = {leak: name for name, leak in SMOOTH.values()}
+    return polytopes.network.Network(read.weights, read.biases, [names.get(leak, leak) for leak in read.leaks])
 
 
 def _as(dtype, read):
@@ -480,12 +502,16 @@ def _look(read, rejects, colours, classes):
     else:
         key = [*zip(pale if colours == "classes" else full, names, strict=True), ("black", "tie (frame)")]
     look = {"kind": colours, "bands": plotting.BAND_COLORS, "limits": plotting.BANDS[1:3], "pale": pale, "full": full}
-    return {"look": look | {"rejected": reject, "accent": plotting.ACCENT}, "key": key}
+    return {
+        "look": look | {"rejected": reject, "accent": plotting.ACCENT, "markers": [c for c, _ in plotting.CLASSES]},
+        "key": key,
+    }
 
 
 def _discs(world):
     """[x, y, radius] of each class."""
-    return [[*mean.tolist(), 3.0 * float(world.std)] for mean in getattr(world, "means", [])]
+    means = getattr(world, "means", []) if getattr(world, "dim", 2) == 2 else []
+    return [[*mean.tolist(), 3.0 * float(world.std)] for mean in means]
 
 
 def _outlines(world):
@@ -522,16 +548,24 @@ def _points(points):
     x, y = (float64(part, name) for part, name in zip(points, ("points' x", "points' y"), strict=True))
     if x.ndim != 2 or x.shape[1] != 2 or y.shape != (len(x),) or not np.isfinite(x).all():
         raise ValueError(f"points must be finite numbers x [n, 2] and classes y [n]; got {x.shape} and {y.shape}")
+    if not ((y >= -1) & (y == np.floor(y))).all():
+        raise ValueError("points' y must be classes 0, 1, …, or -1 for OOD")
     return [[round(a, 6), round(b, 6), int(k)] for (a, b), k in zip(x.tolist(), y, strict=True)]
 
 
 def _star(point):
-    return float64(point, "star").reshape(2).tolist()
+    point = float64(point, "star")
+    if point.shape != (2,) or not np.isfinite(point).all():
+        raise ValueError(f"star must be a point of two finite numbers; got {point.tolist()}")
+    return point.tolist()
 
 
 def _bars(confidences):
     """Shares of the points in each of BINS bins; the first histogram is filled, the others are lines."""
     values = {name: float64(c, f"bars[{name!r}]") for name, c in confidences.items()}
+    for name, c in values.items():
+        if c.ndim != 1 or not len(c) or not ((c >= 0) & (c <= 1)).all():
+            raise ValueError(f"bars must be confidences [n] from 0 to 1; those of {name!r} are not")
     low = 0.5 if min(c.min() for c in values.values()) >= 0.5 else 0.0
     series = []
     for i, (name, c) in enumerate(values.items()):

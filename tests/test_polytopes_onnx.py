@@ -1,0 +1,89 @@
+"""Networks from ONNX files. The package `onnx` is an optional extra: without it only the error message is tested."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from ood_helpers import polytopes
+
+
+def test_without_the_package_the_error_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ImportError, match=r"pip install 'ood_helpers\[onnx\]'"):
+        polytopes.onnx(tmp_path / "network.onnx")
+
+
+def saved(tmp_path, nodes, sizes, constants, output=(1, 3)):
+    """A file with these nodes: (operator, inputs, outputs, options)."""
+    package = pytest.importorskip("onnx")
+    helper, kind = package.helper, package.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node(operator, inputs, outputs, **options) for operator, inputs, outputs, options in nodes],
+        "network",
+        [helper.make_tensor_value_info("x", kind, sizes)],
+        [helper.make_tensor_value_info("y", kind, output)],
+        [package.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    path = tmp_path / "network.onnx"
+    package.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path
+
+
+def numbers(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+CHAIN = [
+    ("Sub", ["x", "mean"], ["a"], {}),
+    ("Flatten", ["a"], ["b"], {}),
+    ("Gemm", ["b", "w", "c"], ["d"], {"transB": 1}),
+    ("Relu", ["d"], ["e"], {}),
+    ("MatMul", ["e", "v"], ["y"], {}),
+]
+CONSTANTS = {"mean": numbers(1, 1, 2, 2), "w": numbers(5, 4, seed=1), "c": numbers(5, seed=2), "v": numbers(5, 3, seed=3)}
+
+
+def test_a_chain_is_read_as_matrices(tmp_path):
+    model = polytopes.onnx(saved(tmp_path, CHAIN, [1, 1, 2, 2], CONSTANTS))
+    network, x = polytopes.read(model), numbers(20, 4, seed=4).astype(float)
+    w, c, v, mean = (CONSTANTS[key].astype(float) for key in ("w", "c", "v", "mean"))
+    wanted = np.maximum((x - mean.ravel()) @ w.T + c, 0) @ v
+    np.testing.assert_allclose(network(x), wanted, atol=1e-12)
+    assert network.widths == [5] and model.input_shape == (1, 2, 2)
+    pieces = polytopes.line(model, x[0].reshape(1, 2, 2), x[1].reshape(1, 2, 2))
+    np.testing.assert_allclose(pieces.logits(1.0), wanted[1], atol=1e-12)
+
+
+def test_convolutions_pools_and_skips_are_read_as_steps(tmp_path):
+    nodes = [
+        ("Conv", ["x", "k"], ["a"], {"pads": [1, 1, 1, 1]}),
+        ("Relu", ["a"], ["b"], {}),
+        ("Add", ["x", "b"], ["c"], {}),
+        ("MaxPool", ["c"], ["d"], {"kernel_shape": [2, 2], "strides": [2, 2]}),
+        ("Reshape", ["d", "shape"], ["e"], {}),
+        ("Gemm", ["e", "w"], ["y"], {"transB": 1, "alpha": 0.5}),
+    ]
+    constants = {"k": numbers(2, 2, 3, 3), "shape": np.array([1, -1]), "w": numbers(3, 8, seed=1)}
+    model = polytopes.onnx(saved(tmp_path, nodes, [1, 2, 4, 4], constants))
+    start, end = numbers(2, 2, 4, 4, seed=2).astype(float)
+    pieces = polytopes.line(model, start, end)
+    package = pytest.importorskip("onnx")
+    evaluator = package.reference.ReferenceEvaluator(str(tmp_path / "network.onnx"))
+    for t in np.linspace(0, 1, 9):
+        wanted = evaluator.run(None, {"x": (start + t * (end - start)).astype(np.float32)[None]})[0][0]
+        np.testing.assert_allclose(pieces.logits(t), wanted, atol=1e-4)
+
+
+def test_what_is_not_known_is_named(tmp_path):
+    for operator, message in (
+        ("Hardmax", r"node e \(Hardmax\) is not understood"),
+        ("Sigmoid", r"step sigmoid \(sigmoid\): expected"),
+    ):
+        nodes = [*CHAIN[:3], (operator, ["d"], ["e"], {}), CHAIN[4]]
+        with pytest.raises(ValueError, match=message):
+            polytopes.read(polytopes.onnx(saved(tmp_path, nodes, [1, 1, 2, 2], CONSTANTS)))
+    with pytest.raises(ValueError, match="leaves its size open"):
+        polytopes.onnx(saved(tmp_path, CHAIN, ["n", 1, "h", 2], CONSTANTS))
+    model = polytopes.onnx(saved(tmp_path, CHAIN, ["n", 1, "h", 2], CONSTANTS), shape=(1, 2, 2))
+    assert polytopes.read(model).in_dim == 4
