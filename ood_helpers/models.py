@@ -46,7 +46,9 @@ def closed_mlp(in_dim, width, n_classes, depth=2, *, points, steepness=0.5, far=
     """A `closed.Closed` network: a ReLU network that gives one constant answer outside a ball, whatever it is trained on.
 
     width    of every hidden layer's free neurons; written as plain layers, the first has 2 · in_dim more
-    depth    hidden layers, at least 2: one alone is silent in no direction, because a neuron with weights w is active at u = w
+    depth    hidden layers, at least 2: one alone is silent in no direction, because a neuron with weights w is active at u = w.
+             Take 2: the product of |W| grows by about √width / 2 a layer, and what it subtracts ends up killing the network. At
+             width 100, with a price, 11 of 20 networks of depth 3 and all of depth 4 died in training (closed_depth_… of `lab`)
     points   [n, in_dim], such as the training points: where the ball is at the start, see `closed.Closed`
     steepness  positive, per unit of the inputs: how fast the last hidden layer falls away from the centre of the points at the
              start. The steeper, the smaller the ball

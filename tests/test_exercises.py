@@ -176,16 +176,23 @@ RIGHT_TOO = {
         "    return points[torch.randperm(len(points))].numpy()",
     ],
     "08-3": [
+        "from sklearn.neighbors import NearestNeighbors\ndef edge(x, k, share):\n"
+        "    far = NearestNeighbors(n_neighbors=k).fit(x.numpy()).kneighbors()[0][:, -1]\n"
+        "    return [bool(d > sorted(far)[-round(share * len(x)) - 1]) for d in far]",
+        "def edge(x, k, share):\n    far = torch.cdist(x, x).sort(1).values[:, k]\n"
+        "    return (far.argsort().argsort() >= len(x) - round(share * len(x))).int()",
+    ],
+    "09-1": [
         "changed = ['energy']",
         "changed = 'energy'",
         "changed = ('energy',)",
         "import numpy as np\nchanged = np.array(['energy'])",
     ],
-    "08-4": [
+    "09-2": [
         "def worst(w, b, x, r):\n    w, b, x = w.float(), b.float(), x.float()\n"
         "    return 1 / (1 + (-(x @ w + b).abs() - r * w.norm()).exp())"
     ],
-    "08-5": [  # no looser than asked: the greatest ratio of the densities in the ball itself
+    "09-3": [  # no looser than asked: the greatest ratio of the densities in the ball itself
         "def bound(x, r, mean, std_in, std_out, n_classes):\n    top = mean / (1 - std_in**2 / std_out**2)\n    way = top - x\n"
         "    at = x + way * (r / way.norm(dim=1, keepdim=True)).clamp(max=1)\n"
         "    log_b = ((at / std_out).square().sum(1) - ((at - mean) / std_in).square().sum(1)) / 2\n"
@@ -247,8 +254,8 @@ WRONG_TOO = {
     ],
     "07-1": [("share = '50 %'", "should be a number")],
     "08-2": [("def step_off(feet, line, r):\n    return feet", "have the shape")],
-    "08-3": [("changed = {'energie'}", "Take the names"), ("changed = 3", "a set such as")],
-    "08-5": [("def bound(x, r, mean, std_in, std_out, n_classes):\n    return torch.ones(len(x))", "should be")],
+    "09-1": [("changed = {'energie'}", "Take the names"), ("changed = 3", "a set such as")],
+    "09-3": [("def bound(x, r, mean, std_in, std_out, n_classes):\n    return torch.ones(len(x))", "should be")],
 }
 
 

@@ -167,7 +167,7 @@ def test_every_rule_notices_what_it_is_for():
         check_presets: [("`[Figure 1b]`", "`[Figure 9z]`"), ("`[A thousandth]`", "`[Figure 3c]`")],
         check_places: [("01 §6", "01 §8")],
         check_routes: [("| 0–3 |", "| 0–4 |"), ("### 90 minutes", "### 95 minutes")],
-        check_slides: [("| 10–25 | 01 | 1–6", "| 10–25 | 01 | 1–20")],
+        check_slides: [("| 10–25 | 01 | 1–7", "| 10–25 | 01 | 1–21")],
         check_links: [("(README.md)", "(READYOU.md)")],
         check_names: [("`scores.auroc`", "`scores.aurock`")],
     }

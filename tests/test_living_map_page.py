@@ -210,12 +210,15 @@ def test_a_slider_shows_another_network_without_a_kernel(page, shown):
 def test_the_map_has_its_colours(page, shown, colours, outputs):
     """Of the bands, classes or shades that Python says; with three outputs the last is reject."""
     classes = 2 if outputs == 3 else outputs
-    living = a_map(networks(width=20, n_classes=outputs), world=None, classes=classes, colours=colours, window=20)
+    nets = networks(width=20, n_classes=outputs)
+    nets[1.0][-1].bias.data[-1] += 1.0  # so that reject wins somewhere
+    living = a_map(nets, world=None, classes=classes, colours=colours, window=20)
     root = shown(living)
     side = view(page, "v.side")
     axis = 40 * (np.arange(side) + 0.5) / side - 20
     points = np.stack(np.meshgrid(axis, axis[::-1]), axis=-1).reshape(-1, 2)
     logits = polytopes.read(living.network)(points)
+    assert outputs == 1 or {0, outputs - 1} <= set(logits.argmax(axis=1))
     expected = living_map._shade(logits, outputs == 3, living.spec["look"]).reshape(side, side, 3)
     made = np.array(view(page, "Array.from(v.image.data)")).reshape(side, side, 4)[..., :3] / 255
     close = np.abs(made - expected).max(axis=2) < 1 / 255

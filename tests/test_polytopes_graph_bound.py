@@ -9,7 +9,7 @@ from random_graphs import RandomGraph, answers
 from small_networks import random_network
 from torch import nn
 
-from ood_helpers.polytopes import confidence_bound, escape, ray, read, silent_certificate
+from ood_helpers.polytopes import confidence_bound, escape, horizon_radius, ray, read, silent_certificate
 from ood_helpers.polytopes.graph import traced
 from ood_helpers.polytopes.graph_bound import Box
 
@@ -78,8 +78,9 @@ def test_a_bound_through_convolutions_is_tighter_than_intervals():
 
 
 def test_certificates_need_matrices():
-    with pytest.raises(ValueError, match="must be a chain"):
-        silent_certificate(read(RandomGraph(3), (2, 5, 5)))
+    for ask in (silent_certificate, horizon_radius):
+        with pytest.raises(ValueError, match="must be a chain"):
+            ask(read(RandomGraph(3), (2, 5, 5)))
 
 
 # Polytopes without end ----------------------------------------------------------------------------------------------------

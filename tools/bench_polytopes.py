@@ -16,12 +16,13 @@ import time
 
 import numpy as np
 import torch
+from torch import nn
 
 from ood_helpers.data import TwoGaussians
 from ood_helpers.losses import confidence_loss
 from ood_helpers.models import closed_mlp, mlp
 from ood_helpers.polytopes.infinity import infinity
-from ood_helpers.polytopes.line import ray
+from ood_helpers.polytopes.line import line, ray
 from ood_helpers.polytopes.network import read
 from ood_helpers.polytopes.plane import plane
 from ood_helpers.polytopes.radius import horizon_radius
@@ -105,16 +106,22 @@ def plane_row(width):
 
 
 def other_rows():
-    """`infinity`, `ray` and `horizon_radius` at the sizes that the course draws."""
+    """`infinity`, `ray` and `horizon_radius` at the sizes that the course draws, and a line through a network of convolutions."""
     generator = torch.Generator().manual_seed(0)
     digits = mlp(in_dim=784, n_classes=10, generator=generator)
     start, direction = torch.rand(784, generator=generator).numpy(), torch.randn(784, generator=generator).numpy()
     model = trained(500, n_classes=3)
+    pictures = nn.Sequential(
+        *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()),
+        *(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32 * 49, 100), nn.ReLU(), nn.Linear(100, 10)),
+    )
+    one, other = torch.rand(2, 1, 28, 28, generator=generator).numpy()
     closed = closed_mlp(784, 500, 10, points=torch.rand(100, 784, generator=generator), generator=generator).plain()
     return {
         "infinity 2-500-500-3": (seconds(lambda: infinity(model)), len(infinity(model)), "sectors"),
         "ray 784-500-500-10": (seconds(lambda: ray(digits, start, direction)), len(ray(digits, start, direction).t), "pieces"),
         "horizon_radius 784-500-500-10 (reach 50)": (seconds(lambda: horizon_radius(closed)), 1, "ball"),
+        "line, CNN of 28 × 28 pixels": (seconds(lambda: line(pictures, one, other)), len(line(pictures, one, other)), "pieces"),
     }
 
 

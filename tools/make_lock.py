@@ -2,7 +2,7 @@
 
     .venv/bin/python tools/make_lock.py      writes requirements.lock and requirements-dev.lock
 
-To move to newer versions: install them into .venv (`.venv/bin/python -m pip install --upgrade --editable '.[test,site,hub]'`), run
+To move to newer versions: install them into .venv (`.venv/bin/python -m pip install --upgrade -e ".[test,site,hub]"`), run
 `make test`, then this.
 """
 

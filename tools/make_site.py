@@ -44,9 +44,9 @@ ElementTree.register_namespace("", MATHML[1:-1])
 ASSETS = ("style.css", "page.js")
 KINDS = {
     "": "Notebook",
+    "further": "Further",
     "exercises": "Exercises",
     "solutions": "Solutions",
-    "further": "Further",
 }  # folder -> what a link to its pages says
 
 
@@ -91,7 +91,7 @@ def pages_of(paths):
 
 
 def course():
-    """The notebooks of the course, then their exercises and solutions."""
+    """The notebooks of the course, then what goes further, exercises and solutions."""
     return [path for folder in KINDS for path in sorted((NOTEBOOKS / folder).glob("[0-9][0-9]_*.ipynb"))]
 
 
@@ -411,7 +411,7 @@ def write_index(pages, out):
         if page.kind:
             continue
         words, _, asks = page.title.partition(": ")
-        opening = page.notebook.cells[0].source
+        opening = "\n\n".join(cell.source for cell in page.notebook.cells if cell.cell_type == "markdown")
         rows.append(
             {
                 "number": (re.match(r"\d+", page.name) or [""])[0],

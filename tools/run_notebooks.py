@@ -1,6 +1,6 @@
 """Run notebooks from a clean start and store their outputs, so that a reader without a kernel sees what a run shows.
 
-    python tools/run_notebooks.py [notebook ...]        without arguments: the course, its exercises, its solutions
+    python tools/run_notebooks.py [notebook ...]        without arguments: the course, what goes further, exercises, solutions
 
 A notebook is written only when every cell ran and none of them wrote to stderr; otherwise the file stays as it was, the message
 names the cell, and the exit code is 1. Before writing, everything that differs from run to run without a reason is taken out:
@@ -128,7 +128,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description="Run notebooks from a clean start and store their outputs.")
     parser.add_argument("paths", nargs="*", type=Path, help="default: all in notebooks/")
     paths = parser.parse_args(arguments).paths or [
-        path for folder in ("", "exercises", "solutions") for path in sorted((NOTEBOOKS / folder).glob("*.ipynb"))
+        path for folder in ("", "further", "exercises", "solutions") for path in sorted((NOTEBOOKS / folder).glob("*.ipynb"))
     ]
     failed = 0
     for path in paths:

@@ -1,4 +1,4 @@
-"""Checks of the exercises of notebook 08."""
+"""Checks of the exercises of notebooks 08 and 09."""
 
 import math
 
@@ -100,6 +100,59 @@ def _curves():
     return cases
 
 
+@never_raises
+def edge(answer):
+    """Which points have the farthest k-th neighbours?"""
+
+    def most(x, share, distance):
+        return distance >= distance.sort().values[-round(share * len(x))]
+
+    def right(x, k, share):
+        return most(x, share, _to_neighbour(x, k))
+
+    wrong = [
+        (
+            lambda x, k, share: most(x, share, _to_neighbour(x, k - 1)),
+            "That is one neighbour too few: the nearest point to each is itself, at distance 0.",
+        ),
+        (lambda x, k, share: most(x, share, _to_neighbour(x, k + 1)), "That is one neighbour too many."),
+        (
+            lambda x, k, share: most(x, share, -_to_neighbour(x, k)),
+            "These stand in the middle of the crowd: their neighbours are nearest. Take the farthest.",
+        ),
+        (lambda x, k, share: ~right(x, k, share), "These are the others: turn the comparison round."),
+        (
+            lambda x, k, share: most(x, share, (x - x.mean(0)).norm(dim=1)),
+            "That is the distance from the mean, which is no measure where the data are curved. Ask for the k-th neighbour.",
+        ),
+        (
+            lambda x, k, share: most(x, share, torch.cdist(x, x).sort(1).values[:, 1 : k + 1].mean(1)),
+            "That is the mean distance of k neighbours. Take that of the k-th alone.",
+        ),
+        (lambda x, k, share: _to_neighbour(x, k), "These are the distances. Which of the points have the largest?"),
+    ]
+    why = "Sparse places, found without a density. On a Gaussian that is its edge; on a long thin class it need not be."
+    return function(answer, right, _crowds(), why, wrong, back="section 1, “k-NN boundary points”")
+
+
+def _to_neighbour(x, k):
+    """The distance [n] from each of x [n, d] to its k-th nearest other point."""
+    return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").sort(1).values[:, k]
+
+
+def _crowds():
+    """Points [n, d], a number of neighbours and a share: a cloud, a ring, and two clouds of unlike width."""
+    cases = []
+    for seed, (n, k, share) in enumerate([(40, 3, 0.1), (60, 10, 0.25), (50, 5, 0.2)]):
+        x = torch.randn(n, 2 + (seed == 2), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        if seed == 1:
+            x = 10 * torch.nn.functional.normalize(x) + 0.3 * x
+        if seed == 2:
+            x[: n // 2] = 0.2 * x[: n // 2] + 6
+        cases.append((x, k, share))
+    return cases
+
+
 NAMES = {
     "cross-entropy": lambda z_in, y, z_out: losses.cross_entropy(z_in, y),
     "confident": lambda z_in, y, z_out: losses.confidence_loss(z_in, y, z_out, 1.0),
@@ -147,7 +200,7 @@ def changed(answer):
         ),
     ]
     why = "F sinks by 10. All others see the softmax, which knows only differences; so does the confidence."
-    return value(answer, right, why, wrong, back="section 3, the table")
+    return value(answer, right, why, wrong, back="section 1, the table")
 
 
 @never_raises
@@ -193,7 +246,7 @@ def worst(answer):
         (lambda w, b, x, r: (x @ w + b).abs() + r * w.norm(), "That is the gap of the logits. The confidence is its σ."),
     ]
     why = "A linear network needs no search. Inside one polytope a ReLU network is linear; ACET searches because a ball has many."
-    return function(answer, right, _linear(), why, wrong, back="section 3, “ACET”")
+    return function(answer, right, _linear(), why, wrong, back="section 1, “ACET”")
 
 
 def _linear():
@@ -210,7 +263,7 @@ def _linear():
 def bound(answer):
     why = "A guarantee for the whole ball from two distances, and no word about the network: far away it is 1/K."
     cases = _balls() + _balls(far=1000.0)
-    return function(answer, _bound, cases, why, _loose(), back="section 3, “CCU”")
+    return function(answer, _bound, cases, why, _loose(), back="section 1, “CCU”")
 
 
 def _bound(x, r, mean, std_in, std_out, n_classes):

@@ -19,7 +19,7 @@ def regions(answer):
         (46, "1 + n(n−1)/2 counts the crossings only. Every line also adds one region of its own"),
     ]
     why = "1 + 10 + 45: every line adds one region, and one more for each earlier line that it crosses."
-    return value(answer, 56, why, wrong, back="section 2, the check after the demo")
+    return value(answer, 56, why, wrong, back="section 2, below the map")
 
 
 @never_raises

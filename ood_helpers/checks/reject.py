@@ -126,7 +126,7 @@ def s3(answer):
     why = "P(in) · max P(k | in) + P(out) / K: never below 1/K, as for a confident classifier that has learnt its lesson."
     cases = [(logits,) for case in _batches() for logits in (case[0], case[2])]
     right = lambda logits: scores.s3_log_odds(logits).sigmoid()  # noqa: E731
-    return function(answer, right, cases, why, wrong, back="section 9")
+    return function(answer, right, cases, why, wrong, back="section 7, “Three scores”")
 
 
 @never_raises

@@ -37,7 +37,7 @@ def verdicts(answer):
         ),
     ]
     why = "19, 16 and 1 of 20 seeds reach 0.95: 95 %, 80 % and 5 %. By their means B would be the only effective one."
-    return value(answer, right, why, wrong, back="section 8")
+    return value(answer, right, why, wrong, back="section 6")
 
 
 @never_raises
@@ -62,7 +62,7 @@ def sigmoid_limit(answer):
         (3.5, "This is the gap of the logits. The confidence is 1 / (1 + exp(−gap))."),
     ]
     why = "The neurons go to 1, 0 and 1, the gap to 3 + 1.5 − 1 = 3.5: sure, not certain, and it stays so."
-    return value(answer, confidence(3.5), why, wrong, tolerance=2e-3, back="section 5")
+    return value(answer, confidence(3.5), why, wrong, tolerance=2e-3, back="section 3")
 
 
 @never_raises
@@ -111,7 +111,7 @@ def radius(answer):
     ]
     why = "The same share outside, whatever the dimension: this is where a shell is around the class."
     cases = [(dim,) for dim in (2, 3, 10, 50, 784)]
-    return function(answer, lambda dim: paper.shell(dim)["inner"], cases, why, wrong, tolerance=1e-3, back="section 4")
+    return function(answer, lambda dim: paper.shell(dim)["inner"], cases, why, wrong, tolerance=1e-3, back="section 2")
 
 
 @never_raises
@@ -283,7 +283,7 @@ def limits(answer):
         (lambda model, u: model[2:](steps(model, u)).softmax(1).amin(1), "This is the smallest probability."),
     ]
     why = "Infinity in one line: steps in the first layer, then the network as it is. The limit is below 1, and that is all."
-    return function(answer, right, _networks(), why, wrong, back="section 5")
+    return function(answer, right, _networks(), why, wrong, back="section 3")
 
 
 def _networks():

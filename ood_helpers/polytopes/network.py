@@ -126,6 +126,17 @@ def read(model, shape=None):
         raise
 
 
+def read_chain(model):
+    """`read` for what needs matrices; ValueError for a network that is none of Linear layers with kinks between them."""
+    network = read(model)
+    if isinstance(network, Graph):
+        raise ValueError(
+            "model must be a chain, layer after layer, for this question; it has skips, pools or convolutions too large "
+            "for matrices"
+        )
+    return network
+
+
 class Differs(ValueError):
     """A model computes something else than was read."""
 

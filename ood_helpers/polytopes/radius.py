@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from .network import Network, read
+from .network import read_chain
 from .proofs import EPS
 from .silence import silent_certificate
 
@@ -48,9 +48,7 @@ def horizon_radius(model):
     ValueError as for `read`, for fewer than two hidden layers of ReLU, which are never silent, and for a LeakyReLU, which is
     never off. ArithmeticError where nothing could be proved: such a network may be constant far away all the same.
     """
-    network = read(model)
-    if not isinstance(network, Network):
-        raise ValueError("model must be a chain of Linear and ReLU layers")
+    network = read_chain(model)
     if any(network.leaks):
         raise ValueError(f"model must have ReLU only: a LeakyReLU is never silent; got the slopes {network.leaks} below zero")
     if len(network.leaks) < 2:

@@ -8,8 +8,7 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import linprog
 
-from .graph import Graph
-from .network import read
+from .network import read_chain
 from .proofs import whole_numbers
 
 EPS = np.finfo(np.float64).eps  # twice the relative rounding error of one operation: each bound below has that much to spare
@@ -63,11 +62,7 @@ def silent_certificate(network):
     many directions finds an active one. It may miss, or be unable to write in floats, cones of them that are very thin.
     Raises ValueError for a network that is not an nn.Sequential of Linear, ReLU, Linear, ReLU, Linear.
     """
-    layers = read(network)
-    if isinstance(layers, Graph):
-        raise ValueError(
-            "network must be a chain of Linear and ReLU with two hidden layers; it has skips, pools or large convolutions"
-        )
+    layers = read_chain(network)
     if layers.leaks != [0.0, 0.0]:
         raise ValueError(f"network must have two hidden layers of ReLU; it has the slopes {layers.leaks} below zero")
     first, second = layers.weights[:2]
