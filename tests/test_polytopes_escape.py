@@ -272,10 +272,13 @@ def test_where_numbers_overflow_the_bound_is_1(size, sign):
 
 
 def test_the_lines_are_those_of_crown():
-    """A chord above a crossing ReLU, x or 0 below it: bounds worked out by hand, f against 0."""
+    """A chord above a crossing ReLU, x or 0 below it: bounds worked out by hand, f against 0.
 
-    def bound(weights, low, high, leak=0.0):
-        return polytopes.confidence_bound(build([[[1], [-1]], [weights, [0, 0]]], [[0, 0], [0, 0]], leak), [low], [high], 1)
+    Where the interval of each neuron by itself says more than the lines, it is taken.
+    """
+
+    def bound(weights, low, high, leak=0.0, first=((1,), (-1,))):
+        return polytopes.confidence_bound(build([first, [weights, [0, 0]]], [[0, 0], [0, 0]], leak), [low], [high], 1)
 
     def near(logit):
         return pytest.approx([1 / (1 + np.exp(-logit))], rel=1e-12)
@@ -283,7 +286,10 @@ def test_the_lines_are_those_of_crown():
     assert bound([1, 0], -1, 1) == near(1) and bound([1, 0], -1, 3) == near(3)  # a chord meets the ReLU at both ends
     assert bound([1, 1], -1, 1) == near(1)  # chords (x + 1) / 2 + (1 − x) / 2
     assert bound([1, 1], -1, 1, leak=0.5) == near(0.5 + 0.25 + 0.25 - 0.5)  # chords ¾ x + ¼ and ¼ − ¾ x
-    assert bound([-1, 0], -1, 2) == near(1) and bound([-1, 0], -2, 1) == near(0)  # below it x, or 0
+    assert bound([-1, 0], -1, 2) == near(0) and bound([-1, 0], -2, 1) == near(0)  # the interval; a line x below would say 1
+    twice = ((1,), (1,))  # the difference of two equal neurons: a chord less the line below it, x or 0
+    assert bound([1, -1], -1, 2, first=twice) == near(1) and bound([1, -1], -2, 1, first=twice) == near(1)
+    assert bound([1, -1], -1, 2, leak=0.5, first=twice) == near(0.5)
     assert bound([-1, 0], -2, 1, leak=0.5) == near(1)
     assert bound([1, 0], 1, 2) == near(2) and bound([1, 0], -2, -1) == near(0) and bound([-1, 0], -2, -1, leak=0.5) == near(1)
 

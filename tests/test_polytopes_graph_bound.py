@@ -109,8 +109,12 @@ def test_along_an_escape_nothing_ever_kinks_and_elsewhere_something_does(seed, s
 def test_a_chain_has_the_same_escapes_as_steps(seed, leak):
     rng = np.random.default_rng(seed)
     model, x = random_network(rng, (3, 8, 8, 2), leak), rng.normal(size=3)
-    one, two = escape(traced(model.eval(), (3,)), x), escape(model, x)
-    assert (one is None) == (two is None)
+    try:
+        one = escape(traced(model.eval(), (3,)), x)
+    except ArithmeticError as error:  # a graph is decided in floats, or not at all
+        assert "undecided" in str(error)
+        return
+    assert (one is None) == (escape(model, x) is None)
 
 
 def test_on_a_kink_a_graph_is_undecided():

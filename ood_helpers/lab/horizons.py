@@ -153,11 +153,8 @@ def measure_digits(setting, network):
     }
 
 
-def run_on_gan_samples(setting, seeds, measured=None):
-    """The rows of `run` for a `GanDetectorSetting`: each seed's detector learns from samples of the seed's own generator.
-
-    measured  as for `experiment.run`
-    """
+def run_on_gan_samples(setting, seeds):
+    """The rows of `run` for a `GanDetectorSetting`: each seed's detector learns from samples of the seed's own generator."""
     generators, _, _, history = gans.train_seeds(setting.gan, seeds)
     alive = {
         seed: model for place, (seed, model) in enumerate(zip(seeds, generators, strict=True)) if place not in history.collapsed
@@ -166,7 +163,7 @@ def run_on_gan_samples(setting, seeds, measured=None):
     def ood(n, *, generator):
         return gan.sample(alive[generator.initial_seed() - experiment.DATA_SEEDS], n, generator=generator) / gans.STD
 
-    found = experiment.run(setting.like(separation=setting.gan.separation), list(alive), ood, measured) if alive else []
+    found = experiment.run(setting.like(separation=setting.gan.separation), list(alive), ood) if alive else []
     rows = {row["seed"]: row for row in found}
     for seed in seeds:
         if seed not in alive:
