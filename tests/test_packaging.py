@@ -22,7 +22,7 @@ def bounds(lines):
 
 
 def pip_bounds():
-    extras = [lines for name, lines in project()["optional-dependencies"].items() if name not in ("mnist", "onnx")]  # by hand
+    extras = [lines for name, lines in project()["optional-dependencies"].items() if name != "mnist"]  # installed by hand
     return bounds(
         [f"python{project()['requires-python']}", *project()["dependencies"], *(line for extra in extras for line in extra)]
     )
@@ -66,7 +66,7 @@ def test_the_locks_are_those_of_this_environment():
 
 def test_the_oldest_versions_are_the_lower_bounds():
     versions = oldest.oldest(project())
-    assert versions.keys() == pip_bounds().keys() - {"python"} | {"mlxtend", "onnx"}
+    assert versions.keys() == pip_bounds().keys() - {"python"} | {"mlxtend"}
     assert versions["numpy"] == "2.0" and versions["torch"] in pip_bounds()["torch"]
     with pytest.raises(ValueError, match="torch<3 must have one lower bound"):
         oldest.oldest({"dependencies": ["torch<3"], "optional-dependencies": {}})
