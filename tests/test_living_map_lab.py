@@ -102,6 +102,21 @@ def test_sliders_move_the_map_and_python_hears_of_it(notebook):
     assert ask(notebook, "len(said) == len(set(said))")  # each once
 
 
+def test_a_window_the_kernel_echoes_late_does_not_undo_the_hand_s(notebook):
+    root = a_map(notebook, 0)
+    window = "root => root.oodView.window.half"
+    canvas = root.locator("canvas")
+    canvas.press("Home")
+    home = root.evaluate(window)
+    for _ in range(3):
+        canvas.press("+")
+        root.locator("input[type=range]").first.press("ArrowLeft")  # saves the position, and with it the window as it is now
+        root.locator("input[type=range]").first.press("ArrowRight")
+        canvas.press("Home")
+        notebook.settle()
+        assert root.evaluate(window) == home
+
+
 def test_keys_on_the_map_are_not_jupyterlab_s(notebook):
     root = a_map(notebook, 0)
     cells = notebook.page.locator(".jp-Notebook .jp-Cell")

@@ -792,12 +792,12 @@ function draw({ model, el }) {
   });
 
   // the kernel's part
-  let later = null;
+  let later = null; // while it waits, the kernel's echo of an earlier window does not count
   view.moved = () => { // another view of the same map follows at once, the kernel when the hand rests
-    model.set("window", view.window);
+    const own = () => model.set("window", view.window);
+    own();
     clearTimeout(later);
-    later = setTimeout(() => tell(() => model.save_changes()), 300);
-    againSoon();
+    later = setTimeout(() => { later = null; own(); tell(() => model.save_changes()); }, 300), againSoon();
   };
   const heard = {
     "change:position": update,
@@ -810,7 +810,7 @@ function draw({ model, el }) {
     "change:painted": () => { view.painted = model.get("painted"); againSoon(); },
     "change:window": () => {
       const to = model.get("window");
-      if (["x", "y", "half"].some((name) => to[name] !== view.window[name])) { view.window = { ...to }; view.soon(); }
+      if (!later && ["x", "y", "half"].some((name) => to[name] !== view.window[name])) { view.window = { ...to }; view.soon(); }
     },
     "msg:custom": ({ note, place, sent, ring }, buffers) => {
       if (note) notes[place] = note;
