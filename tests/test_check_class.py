@@ -65,6 +65,16 @@ def test_a_rehearsal_steps_a_training_and_begins_it_anew():
     assert live.sentence == "5 steps"
 
 
+def test_what_is_closed_or_was_refused_is_not_moved(capsys):
+    closed = make([], bad=2)
+    closed.close()
+    with pytest.raises(ValueError) as kept:  # with its traceback, and so with what was refused
+        widgets.LivingMap({1: models.mlp(width=2)}, {"width": widgets.slider("width", [1, 2], 1, "")})
+    with pytest.raises(TypeError) as also:
+        widgets.Demo(plotting.figure(width=3, height=2)[0], 3, {})
+    assert kept and also and checks.demos(seconds=5) and "demo" not in capsys.readouterr().out
+
+
 CELL = """
 from ood_helpers import plotting, widgets
 widgets.Demo(plotting.figure(width=3, height=2)[0], lambda n: str(1 / n), {{"n": widgets.slider("n", [1, {last}], 1, "")}})

@@ -18,7 +18,7 @@ from ipywidgets.widgets.widget import _instances as instances
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ood_helpers import plotting, widgets
+from ood_helpers import models, plotting, widgets
 
 
 def make(update=None, **kwargs):
@@ -151,7 +151,18 @@ def training():
     return widgets.Live(figure, lambda: iter(range(9)), lambda steps: f"{steps} steps.", stop=9)
 
 
-@pytest.mark.parametrize("kind", [lambda: make()[0], question, training], ids=["demo", "question", "training"])
+def a_map():
+    return widgets.LivingMap({1: models.mlp(width=2)}, {"width": widgets.slider("width", [1], 1, "")}, sentence=lambda width: "One.")
+
+
+def live_map():
+    return widgets.Live(a_map(), lambda: iter(range(9)), lambda steps: f"{steps} steps.", stop=9)
+
+
+KINDS = [lambda: make()[0], question, training, a_map, live_map, widgets.Painting]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=["demo", "question", "training", "map", "training in a map", "painting"])
 def test_a_cell_that_is_run_again_closes_what_it_showed_before(shell, kind):
     shell.show("other", kept := kind())
     shell.show("cell", kind())

@@ -16,12 +16,17 @@ def demos(seconds=10.0):
     demo is as it was at the start. True if none failed.
     """
     found = [thing for thing in gc.get_objects() if issubclass(type(thing), Demo | Live | LivingMap)]
-    found = [thing for thing in found if isinstance(thing, Live) or _options(thing)]
+    found = [thing for thing in found if _stands(thing) and (isinstance(thing, Live) or _options(thing))]
     results = [_rehearse(demo, seconds) for demo in found]
     for number, (taken, problem) in enumerate(results, 1):
         times = f"{len(taken)} moves, {1000 * statistics.median(taken):.0f} ms each (median)"
         print(f"✗ demo {number}: {problem}" if problem else f"✓ demo {number}: {times}")
     return not any(problem for _, problem in results)
+
+
+def _stands(thing):
+    """Whether it was made and not closed: one that was refused lives on in its error's traceback."""
+    return getattr(getattr(thing, "box", None), "comm", None) is not None
 
 
 def _rehearse(demo, seconds):

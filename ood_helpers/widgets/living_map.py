@@ -65,7 +65,7 @@ class LivingMap(anywidget.AnyWidget):
     does not exist. Networks with sigmoids or tanh have no polytopes: they are drawn pixel by pixel, and it says so.
     """
 
-    _esm = Path(__file__).with_suffix(".js")
+    _esm = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")  # a Path would be watched, and keep every map alive
     spec = traitlets.Dict().tag(sync=True)
     weights = traitlets.Bytes().tag(sync=True)
     rings = traitlets.Dict().tag(sync=True)
@@ -83,7 +83,8 @@ class LivingMap(anywidget.AnyWidget):
         given.text("title", title)
         given.table("controls", controls or {})
         given.table("presets", presets or {})
-        self.names, self.options, first, shapes = _controls(controls or {})
+        self.controls = controls or {}
+        self.names, self.options, first, shapes = _controls(self.controls)
         if sentence is not None:
             given.function("sentence", sentence, "the controls' values, by name", **self._values(first))
         halves = [_half(half) for half in (self.options[window] if window in self.names else [window])]

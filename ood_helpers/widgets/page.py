@@ -57,6 +57,7 @@ def _close_earlier(item):
     for old in earlier:
         if not any(old is other for _, items in _shown.values() for other in items):
             old.close()
+            close(old)  # a map is itself a widget, and closes no part
             _forget(shell, old)
 
 
@@ -71,10 +72,10 @@ def _forget(shell, old):
 
 
 def _parts(widget):
-    """A widget, its children, and their layouts and styles."""
+    """A widget, its children, the controls it was made of, and their layouts and styles."""
     yield widget
-    for name in widget.keys:
-        value = getattr(widget, name)
+    values = [getattr(widget, name) for name in widget.keys] + list(getattr(widget, "controls", {}).values())
+    for value in values:
         for part in value if isinstance(value, tuple) else (value,):
             if isinstance(part, ipywidgets.Widget):
                 yield from _parts(part)
