@@ -194,10 +194,9 @@ def test_a_closed_network_learns_the_classes_and_to_be_unsure_elsewhere():
     assert (p > 0.9).double().mean() < 0.1
 
 
-@pytest.mark.parametrize("depth", [3, 4])
-def test_deep_ones_learn_too(depth):
-    """As a silent last hidden layer, with products of |W|, it died here in most runs."""
-    models = [of_world(s, width=50, depth=depth) for s in range(4)]
+def test_deep_ones_learn_too():
+    """With the silence in the last hidden layer, behind products of |W|, these died."""
+    models = [of_world(s, width=50, depth=4) for s in range(4)]
     how = {"steps": 300, "lr": 2e-3, "cosine": True, "penalty": horizon.radius_loss, "penalty_weight": 0.1}
     train(models, WORLD, LOSS, **how)
     x, y = WORLD.sample(500, generator=seeded(1))
