@@ -296,6 +296,7 @@ SETTINGS = {
     **{name: s for shape in ("two", "moons") for name, s in _both(f"{shape}_none", shape=shape, ood="none").items()},
     **_both("two_general", ood="general"),
     **{f"closed_rings_{ood}": ClosedSetting("rings", ood=ood) for ood in ("knn", "normals")},
+    "closed_moons_knn": ClosedSetting("moons", ood="knn"),
     # width and depth
     **{f"closed_width_{width}": ClosedSetting(width=width) for width in (8, 16, 32)},
     **{f"closed_depth_{depth}": ClosedSetting(depth=depth) for depth in (3, 4)},
