@@ -50,7 +50,7 @@ def closed_mlp(in_dim, width, n_classes, depth=2, *, points, steepness=0.5, far=
              The second is the one that falls silent. Layers after it are ordinary ones, but without biases (they stay 0), so
              that silence goes in and silence comes out
     points   [n, in_dim], such as the training points: where the ball is at the start, see `closed.Closed`
-    steepness  positive, per unit of the inputs: how fast the last hidden layer falls away from the centre of the points at the
+    steepness  positive, per unit of the inputs: how fast the second hidden layer falls away from the centre of the points at the
              start. The steeper, the smaller the ball
     far      None: equal last biases, so that the answer far away is exactly 1/K · a number between 0 and 1: the probability of
              the last output, reject, far away, at least. Either way the last biases are not trained
