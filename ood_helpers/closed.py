@@ -14,6 +14,7 @@ outside the ball |x − c|₁ ≤ max_j B_j / min_k softplus(s_jk) the layer is 
 of this has to be trained, and no training can undo it: w, a, β and s are free.
 """
 
+import functools
 import math
 
 import torch
@@ -58,11 +59,12 @@ class Closed(nn.Module):
 
     def pull(self):
         """q [d, width]."""
-        return pull([layer.weight.T for layer in self.layers[:-1:2]], self.raw)
+        return pull([layer.weight.T for layer in list(self.layers)[:-1:2]], self.raw)
 
     def forward(self, x):
-        z = self.layers[:-2](x) - (x - self.centre).abs() @ self.pull()
-        return self.layers[-2:](z)
+        *before, relu, out = self.layers  # no slices, which torch.fx could not trace
+        z = functools.reduce(lambda h, layer: layer(h), before, x) - (x - self.centre).abs() @ self.pull()
+        return out(relu(z))
 
     @torch.no_grad()
     def plain(self):
