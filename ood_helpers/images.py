@@ -78,7 +78,7 @@ class Digits:
         raise ValueError(f"no room for OOD images between {inner} and {outer} times reach; take a wider range nearer to 1")
 
     def kept_boundary(self, n, *, generator):
-        """n boundary OOD images, random ones of 20,000 that are the same for all seeds: to draw new ones costs more than training."""
+        """n boundary OOD images, random ones of 20,000 that are the same for all seeds: new ones cost more than a step."""
         return _kept_boundary(self)[torch.randint(KEPT, (n,), generator=generator)]
 
     def box(self, n, *, generator):

@@ -41,7 +41,7 @@ def test_a_closed_one_learns_and_gives_the_same_answer_outside_the_ball_in_every
     pixels = torch.from_numpy(centre[convolutions.FEATURES :])
     assert (model.double()(pixels + 1.001 * radius * u) == 0).all()
     assert polytopes.directions(model, u.numpy())[1].all()  # all classes tie
-    assert not (model(DIGITS.x_test.double()) == 0).all(1).any()
+    assert (model(DIGITS.x_test.double()) == 0).all(1).double().mean() < 0.1
 
 
 def test_a_head_on_the_features_alone_is_not_closed_where_the_features_stand_still():
@@ -49,6 +49,7 @@ def test_a_head_on_the_features_alone_is_not_closed_where_the_features_stand_sti
     first = model[0][1]
     with torch.no_grad():
         first.weight[:] = first.weight.abs()  # then nothing passes the first layer in the direction of -1
+        model[1].centre[:] = model[0](DIGITS.x_test[:1] - 1000)[0]  # where they stand still
     start, u = DIGITS.x_test[0].double().numpy(), -np.ones(64)
     ray = polytopes.ray(model, start, u)
     assert ray.tie and ray.limit_confidence > 0.1 + 1e-3  # constant, but not the answer of the last biases

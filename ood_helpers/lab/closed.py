@@ -215,7 +215,7 @@ def climb(network, world, x, steps=CLIMB_STEPS, size=0.15):
 
 
 def away(world, x, least=LEAST):
-    """Images x pushed off their nearest training digits, to a distance of `least` reaches, inside the box: five pushes at most."""
+    """Images x pushed off their nearest training digits, to a distance of `least` reaches, in the box: five pushes at most."""
     for _ in range(5):
         distance, nearest = torch.cdist(x, world.x_train).min(1)
         near = distance < least * world.reach

@@ -10,7 +10,6 @@ recipe kills many networks ("silent_500x2_fast"): the penalty is a sum over the 
 seeds 1000 and 1001: learning rate 1e-3, weight 0.1.
 """
 
-import functools
 import math
 from dataclasses import asdict, dataclass
 
