@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ood_helpers import closed, images, polytopes
+from ood_helpers import cache, closed, images, polytopes
 from ood_helpers.lab import convolutions
 
 DIGITS = images.Digits()
@@ -71,3 +71,21 @@ def test_trained_networks_come_from_the_cache(tmp_path, monkeypatch):
 def test_an_unknown_kind_is_named():
     with pytest.raises(ValueError, match="kind must be one of plain"):
         convolutions.network("open", 0)
+
+
+def test_a_module_whose_code_is_not_in_the_key_is_refused(tmp_path, monkeypatch):
+    class Own(torch.nn.Linear):
+        pass
+
+    monkeypatch.setenv("OOD_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match=r"modules of this package and of torch\.nn, not Own"):
+        cache.cached_by(convolutions.train, [Own(64, 10)], loss=convolutions.LOSSES["plain"], seed=[0], steps=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_kept_boundary_images_are_boundary_images_and_the_same_for_all():
+    one, other = (DIGITS.kept_boundary(500, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    assert torch.equal(one, DIGITS.kept_boundary(500, generator=torch.Generator().manual_seed(0)))
+    assert not torch.equal(one, other) and ((x := DIGITS.distance(one) / DIGITS.reach) >= 0.999).all() and (x <= 1.251).all()
+    pool = images._kept_boundary(DIGITS)
+    assert len(pool) == images.KEPT and (torch.cdist(other, pool).amin(1) < 0.01).all()  # but for rounding
