@@ -17,6 +17,7 @@ Why the second layer, and not the last? A layer further back would have to outwe
 about √width / 2 times a layer: such networks mostly die in training.
 """
 
+import functools
 import math
 
 import torch
@@ -64,8 +65,9 @@ class Closed(nn.Module):
         return pull(self.layers[0].weight.T, self.layers[2].weight.T, self.raw)
 
     def forward(self, x):
-        z = self.layers[:3](x) - (x - self.centre).abs() @ self.pull()
-        return self.layers[3:](z)
+        first, relu, second, *behind = self.layers  # no slices, which torch.fx could not trace
+        z = second(relu(first(x))) - (x - self.centre).abs() @ self.pull()
+        return functools.reduce(lambda h, layer: layer(h), behind, z)
 
     @torch.no_grad()
     def plain(self):

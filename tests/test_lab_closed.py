@@ -139,9 +139,9 @@ def test_a_climb_finds_what_there_is_and_stays_away_from_the_digits():
 def test_images_near_a_digit_are_pushed_off():
     world = images.Digits()
     near = world.boundary(30, generator=torch.Generator().manual_seed(0))
-    x = closed._away(world, near)
+    x = closed.away(world, near)
     assert (world.distance(near) < closed.LEAST * world.reach).all() and (world.distance(x) >= closed.LEAST * world.reach).all()
-    assert x.min() >= 0 and x.max() <= 1 and torch.equal(closed._away(world, x), x)
+    assert x.min() >= 0 and x.max() <= 1 and torch.equal(closed.away(world, x), x)
 
 
 def test_a_climb_gets_away_from_where_it_does_not_count():

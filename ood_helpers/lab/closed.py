@@ -228,7 +228,7 @@ def climb(network, world, x, steps=CLIMB_STEPS, size=0.15):
     """
     highest = torch.full((len(x),), -math.inf, dtype=torch.float64)
     for _ in range(steps):
-        x = _away(world, x)
+        x = away(world, x)
         with torch.enable_grad():
             here = x.clone().requires_grad_()
             odds = scores.max_softmax_log_odds(network(here), world.n_classes)
@@ -239,15 +239,15 @@ def climb(network, world, x, steps=CLIMB_STEPS, size=0.15):
     return highest
 
 
-def _away(world, x):
-    """Images x pushed off their nearest training digits, to `LEAST` reaches, inside the box: five pushes at most."""
+def away(world, x, least=LEAST):
+    """Images x pushed off their nearest training digits, to a distance of `least` reaches, in the box: five pushes at most."""
     for _ in range(5):
         distance, nearest = torch.cdist(x, world.x_train).min(1)
-        near = distance < LEAST * world.reach
+        near = distance < least * world.reach
         if not near.any():
             break
         digit = world.x_train[nearest]
-        pushed = digit + (x - digit) * (1.01 * LEAST * world.reach / distance.clamp_min(1e-6))[:, None]
+        pushed = digit + (x - digit) * (1.01 * least * world.reach / distance.clamp_min(1e-6))[:, None]
         x = torch.where(near[:, None], pushed.clamp(0, 1), x)
     return x
 
