@@ -16,7 +16,8 @@ import numpy as np
 
 from . import flat
 from .graph import Graph
-from .mesh import Mesh, independent, widths_of
+from .mesh import Mesh, independent, walk, widths_of
+from .polygons import next_corner
 
 ROUND = 1e-15  # relative rounding of a sum of many floats, against the sum of its terms' sizes
 TRUST = 30  # a value is a sign from so many times its estimated rounding on
@@ -141,7 +142,36 @@ def subdivide(network):
             on[earlier] = _inherited(on[earlier], cells.parent)
         on.append(active.all.copy())
         first += width
+    if isinstance(network, Graph) and network.chooses:
+        return merged(cells.mesh(), flat.decisive(network, on))
     return cells.mesh(), on
+
+
+def merged(mesh, on):
+    """The mesh without the edges between faces with the same neurons on, and which are on in each face that is left.
+
+    Together they are where some affine functions are positive, so the new faces are convex, too.
+    """
+    _, one, group = np.unique(np.packbits(np.concatenate(on, axis=1), axis=1), axis=0, return_index=True, return_inverse=True)
+    face = np.full(2 * len(mesh.ends), -1)
+    face[mesh.loops] = group.ravel()[mesh.face_of_loops()]
+    kept = face[::2] != face[1::2]
+    follow = np.full(len(face), -1)
+    follow[mesh.loops] = mesh.loops[next_corner(mesh.starts)]
+    half = np.flatnonzero(np.repeat(kept, 2) & (face >= 0))
+    after = follow[half]
+    while (inner := ~kept[after >> 1]).any():  # around the end of an edge that goes
+        after[inner] = follow[after[inner] ^ 1]
+    number = np.cumsum(kept) - 1
+    follow = np.full(2 * kept.sum(), -1)
+    follow[2 * number[half >> 1] + (half & 1)] = 2 * number[after >> 1] + (after & 1)
+    _, start = np.unique(face[half], return_index=True)
+    loops, starts = walk(follow, (2 * number[half >> 1] + (half & 1))[start], len(half))
+    runs = np.arange(kept.sum() + 1)
+    vertices, ends = np.unique(mesh.ends[kept], return_inverse=True)
+    ends = ends.reshape(-1, 2)
+    mesh = Mesh(mesh.xy[vertices], ends, mesh.owner[kept], mesh.across[kept], runs, loops, starts)
+    return mesh, [part[one] for part in on]
 
 
 def _signs(z, unsure):
