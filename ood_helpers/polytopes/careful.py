@@ -13,6 +13,8 @@ and from how well the vertex itself is placed (crossings of nearly parallel kink
 """
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from . import flat
 from .graph import Graph
@@ -152,9 +154,15 @@ def merged(mesh, on):
 
     Together they are where some affine functions are positive, so the new faces are convex, too.
     """
-    _, one, group = np.unique(np.packbits(np.concatenate(on, axis=1), axis=1), axis=0, return_index=True, return_inverse=True)
+    code = np.unique(np.packbits(np.concatenate(on, axis=1), axis=1), axis=0, return_inverse=True)[1].ravel()
     face = np.full(2 * len(mesh.ends), -1)
-    face[mesh.loops] = group.ravel()[mesh.face_of_loops()]
+    face[mesh.loops] = mesh.face_of_loops()
+    left, right = face.reshape(-1, 2).T
+    alike = (left >= 0) & (right >= 0) & (code[left] == code[right])
+    pairs = coo_array((np.ones(alike.sum()), (left[alike], right[alike])), shape=(len(code), len(code)))
+    group = connected_components(pairs, directed=False)[1]
+    one = np.unique(group, return_index=True)[1]
+    face = np.where(face < 0, -1, group[face])
     kept = face[::2] != face[1::2]
     follow = np.full(len(face), -1)
     follow[mesh.loops] = mesh.loops[next_corner(mesh.starts)]
