@@ -13,10 +13,13 @@ and from how well the vertex itself is placed (crossings of nearly parallel kink
 """
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from . import flat
 from .graph import Graph
-from .mesh import Mesh, independent, widths_of
+from .mesh import Mesh, independent, walk, widths_of
+from .polygons import next_corner
 
 ROUND = 1e-15  # relative rounding of a sum of many floats, against the sum of its terms' sizes
 MOVED = 1e-5  # area, in the square of side 2, by which rounding may move a kink
@@ -156,7 +159,42 @@ def subdivide(network):
             on[earlier] = _inherited(on[earlier], cells.parent)
         on.append(active.all.copy())
         first += width
+    if isinstance(network, Graph) and network.chooses:
+        return merged(cells.mesh(), flat.decisive(network, on))
     return cells.mesh(), on
+
+
+def merged(mesh, on):
+    """The mesh without the edges between faces with the same neurons on, and which are on in each face that is left.
+
+    Together they are where some affine functions are positive, so the new faces are convex, too.
+    """
+    code = np.unique(np.packbits(np.concatenate(on, axis=1), axis=1), axis=0, return_inverse=True)[1].ravel()
+    face = np.full(2 * len(mesh.ends), -1)
+    face[mesh.loops] = mesh.face_of_loops()
+    left, right = face.reshape(-1, 2).T
+    alike = (left >= 0) & (right >= 0) & (code[left] == code[right])
+    pairs = coo_array((np.ones(alike.sum()), (left[alike], right[alike])), shape=(len(code), len(code)))
+    group = connected_components(pairs, directed=False)[1]
+    one = np.unique(group, return_index=True)[1]
+    face = np.where(face < 0, -1, group[face])
+    kept = face[::2] != face[1::2]
+    follow = np.full(len(face), -1)
+    follow[mesh.loops] = mesh.loops[next_corner(mesh.starts)]
+    half = np.flatnonzero(np.repeat(kept, 2) & (face >= 0))
+    after = follow[half]
+    while (inner := ~kept[after >> 1]).any():  # around the end of an edge that goes
+        after[inner] = follow[after[inner] ^ 1]
+    number = np.cumsum(kept) - 1
+    follow = np.full(2 * kept.sum(), -1)
+    follow[2 * number[half >> 1] + (half & 1)] = 2 * number[after >> 1] + (after & 1)
+    _, start = np.unique(face[half], return_index=True)
+    loops, starts = walk(follow, (2 * number[half >> 1] + (half & 1))[start], len(half))
+    runs = np.arange(kept.sum() + 1)
+    vertices, ends = np.unique(mesh.ends[kept], return_inverse=True)
+    ends = ends.reshape(-1, 2)
+    mesh = Mesh(mesh.xy[vertices], ends, mesh.owner[kept], mesh.across[kept], runs, loops, starts)
+    return mesh, [part[one] for part in on]
 
 
 def _signs(z, unsure):
