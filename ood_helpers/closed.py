@@ -38,6 +38,8 @@ class Closed(nn.Module):
     Parameters: those of `layers` and `raw`, s [d, width]. Points x [n, d] -> logits [n, K].
     """
 
+    centre: torch.Tensor
+
     def __init__(self, layers, points, steepness):
         super().__init__()
         self.layers = layers
@@ -56,16 +58,16 @@ class Closed(nn.Module):
         with torch.no_grad():
             last.bias += (points - self.centre).abs().mean(0) @ self.pull()
 
-    def pull(self):
+    def pull(self) -> torch.Tensor:
         """q [d, width]."""
         return pull([layer.weight.T for layer in self.layers[:-1:2]], self.raw)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         z = self.layers[:-2](x) - (x - self.centre).abs() @ self.pull()
         return self.layers[-2:](z)
 
     @torch.no_grad()
-    def plain(self):
+    def plain(self) -> nn.Sequential:
         """The same network, up to rounding, as a new nn.Sequential (Linear, ReLU, …, Linear) with as many layers.
 
         Its first hidden layer has 2d neurons more, the pairs ±(x_k − c_k). Where there are layers between the first and the last,

@@ -3,7 +3,7 @@
 import torch
 
 from ood_helpers import data
-from ood_helpers.arrays import whole
+from ood_helpers.arrays import Numbers, whole
 
 from .living_map import LivingMap
 
@@ -23,7 +23,16 @@ class Painting(LivingMap):
     `painting.observe(function, "painted")`.
     """
 
-    def __init__(self, n_classes=2, *, std=1.0, points=None, window=20.0, colours="bands", title="A plane to paint points on"):
+    def __init__(
+        self,
+        n_classes: int = 2,
+        *,
+        std: float = 1.0,
+        points: tuple[Numbers, Numbers] | None = None,
+        window: float = 20.0,
+        colours: str = "bands",
+        title: str = "A plane to paint points on",
+    ) -> None:
         if whole("n_classes", n_classes, 1) > 4:
             raise ValueError(f"n_classes must be at most 4, the classes that have a colour and a marker; got {n_classes}")
         self.std = std
