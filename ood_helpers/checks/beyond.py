@@ -5,7 +5,7 @@ import math
 import torch
 from scipy.stats import chi2, norm
 
-from ood_helpers import ccu, losses, scores
+from ood_helpers import ccu, losses, other_losses, scores
 from ood_helpers.checks.answers import Range, Verdict, function, never_raises, value
 
 LEAST_LIKELY = 0.01  # the share that the sampler `gaussian` keeps
@@ -157,8 +157,8 @@ NAMES = {
     "cross-entropy": lambda z_in, y, z_out: losses.cross_entropy(z_in, y),
     "confident": lambda z_in, y, z_out: losses.confidence_loss(z_in, y, z_out, 1.0),
     "Outlier Exposure": lambda z_in, y, z_out: losses.confidence_loss(z_in, y, z_out, 0.5),
-    "CEDA": losses.ceda_loss,
-    "energy": losses.energy_loss,
+    "CEDA": other_losses.ceda_loss,
+    "energy": other_losses.energy_loss,
     "reject": lambda z_in, y, z_out: losses.reject_loss(z_in, y % 2, z_out),
 }
 
@@ -213,7 +213,7 @@ def worst(answer: object) -> Verdict:
         network = torch.nn.Linear(len(w), 2).to(w).requires_grad_(False)
         network.weight.copy_(torch.stack([w, -w]) / 2)
         network.bias.copy_(torch.stack([b, -b]) / 2)
-        return scores.max_softmax(network(losses.worst_in_ball(network, x, r)))
+        return scores.max_softmax(network(other_losses.worst_in_ball(network, x, r)))
 
     wrong = [
         (at(lambda w, g, r: g.abs()), "That is the confidence at x itself. How much can |gap| grow within a distance of r?"),

@@ -385,7 +385,7 @@ def _players():
     cases = []
     for seed in range(8):
         g = torch.Generator().manual_seed(seed)
-        D = models.discriminator(width=12, depth=2, init="glorot", generator=g)
+        D = gan.discriminator(width=12, depth=2, init="glorot", generator=g)
         C = models.mlp(width=12, n_classes=2 + seed % 2, init="glorot", generator=g)
         for layer in (*D[::2], *C[::2]):
             torch.nn.init.normal_(layer.bias, generator=g)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ood_helpers import closed, data, horizon, images, polytopes, scores
+from ood_helpers import closed, data, horizon, images, polytopes, scores, worlds
 from ood_helpers.arrays import keep_whole
 from ood_helpers.lab import experiment, horizons
 from ood_helpers.lab.experiment import FAR, NEAR, POINTS, TEST_SEED
@@ -23,8 +23,8 @@ WORLDS = {
     "two": data.TwoGaussians,
     "overlap": functools.partial(data.TwoGaussians, separation=3.0),
     "four": data.FourGaussians,
-    "moons": data.TwoMoons,
-    "rings": data.Rings,
+    "moons": worlds.TwoMoons,
+    "rings": worlds.Rings,
 }
 START = 1000  # points that a network's centre and biases start from
 AWAY = 1e5  # distance at which the answer is compared with the one proved

@@ -2,7 +2,7 @@
 
 import torch
 
-from ood_helpers import data
+from ood_helpers import worlds
 from ood_helpers.arrays import Numbers, whole
 
 from .living_map import LivingMap
@@ -12,7 +12,7 @@ class Painting(LivingMap):
     """A plane on which the reader places, moves and erases points with the mouse or by keyboard; Python gets them as a world.
 
     n_classes  1 to 4
-    std        of the cloud around each point, see `data.Painted`
+    std        of the cloud around each point, see `worlds.Painted`
     points     (x [n, 2], y [n]): points to begin with, y = -1 for OOD
     window     half the width of the plane that is shown
     colours    of the map that `show` draws below the points, as for `LivingMap`
@@ -55,7 +55,7 @@ class Painting(LivingMap):
         for k in range(self.spec["paint"]):
             if not (y == k).any():
                 raise ValueError(f"class {k} has no point yet: place at least one")
-        return data.Painted(x[y >= 0], y[y >= 0], x[y < 0], std=self.std)
+        return worlds.Painted(x[y >= 0], y[y >= 0], x[y < 0], std=self.std)
 
     def show(self, network):
         """Draw a network below the points: two inputs, an output for each class, and perhaps one more, reject."""
