@@ -193,7 +193,7 @@ def pull(answer: object) -> Verdict:
             lambda z: (z.softmax(1) - 1 / z.shape[1]).norm(dim=1),
             "This is the length of the gradient. Its K components are asked for.",
         ),
-        (losses_of_points, "This is the KL divergence itself. Its gradient is asked for."),
+        (_losses_of_points, "This is the KL divergence itself. Its gradient is asked for."),
     ]
     why = "P − U: what is too likely is pushed down, what is too unlikely up, and never by more than 1."
     cases = [(scale * torch.randn(n, k, generator=torch.Generator().manual_seed(n)),) for n, k, scale in SIZES]
@@ -203,7 +203,7 @@ def pull(answer: object) -> Verdict:
 SIZES = [(4, 2, 1.0), (6, 3, 3.0), (5, 7, 10.0)]  # points, classes, size of the logits
 
 
-def losses_of_points(logits):
+def _losses_of_points(logits):
     """KL(U ‖ P) [n] of each point, of logits [n, K]."""
     return losses.kl_to_uniform(logits[:, None])
 

@@ -158,9 +158,9 @@ def detect(setting, seeds, generators):
     def ood(n, *, generator):
         return gan.sample(made_by[generator.initial_seed()], n, generator=generator) / STD
 
-    return experiment.run(detector_setting(setting), seeds, ood)
+    return experiment.run(_detector_setting(setting), seeds, ood)
 
 
-def detector_setting(setting):
+def _detector_setting(setting):
     """The `experiment.Setting` of a GAN setting's detector, but for its OOD points."""
     return experiment.Setting(setting.detector, width=100, separation=setting.separation)
