@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # which stand on a higher floor
 # one meaning, one colour, told apart with any colour vision. Okabe and Ito's palette; each class has a marker of its own, too
 CLASSES = [("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D")]
 OOD = ("#000000", "x")
-REJECT = "0.6"  # the reject class, grey
+REJECT, REJECT_PALE = "0.6", "0.93"  # the reject class and what it wins, greys
 ACCENT = "#D55E00"  # what a figure points at
 INSIDE, INSIDE_PALE = "#8C564B", "#CDA294"  # in-distribution points of any class, and what is taken for them
 # curves that are no class, from Paul Tol's muted scheme
