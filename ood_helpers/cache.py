@@ -13,14 +13,18 @@ import os
 import sys
 import types
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from ood_helpers.arrays import whole
+from ood_helpers.data import Sampler, World
 from ood_helpers.files import write_whole
+from ood_helpers.losses import Loss
 from ood_helpers.models import check_plain, free_layers
 from ood_helpers.training import History, train
 
@@ -28,7 +32,9 @@ PACKAGE = Path(__file__).parent
 PLAIN = (type(None), bool, int, float, complex, str, bytes, range)  # what `repr` says all about
 
 
-def cached_train(models, world, loss, ood=None, **settings):
+def cached_train(
+    models: nn.Module | Sequence[nn.Module], world: World, loss: Loss, ood: Sampler | None = None, **settings: Any
+) -> History:
     """`train` with the same arguments (but no callback) and the same result; a run made before is loaded from disk instead.
 
     world, loss and ood must be this package's (or functools.partial of them), and activations torch's, since only their code
@@ -74,7 +80,14 @@ def cached_by(train, networks, **settings):
     return history
 
 
-def cached_snapshots(models, world, loss, moments, ood=None, **settings):
+def cached_snapshots(
+    models: Sequence[nn.Module],
+    world: World,
+    loss: Loss,
+    moments: Sequence[int],
+    ood: Sampler | None = None,
+    **settings: Any,
+) -> dict[int, Sequence[nn.Module]]:
     """What `train` makes of a list of networks, kept after each number of steps in `moments`: moment -> list of networks.
 
     The other arguments, the cache and the errors are those of `cached_train`; the given networks stay as they are. ValueError

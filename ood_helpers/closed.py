@@ -42,6 +42,8 @@ class Closed(nn.Module):
     Parameters: those of `layers` and `raw`, s [d, width]. Points x [n, d] -> logits [n, K].
     """
 
+    centre: torch.Tensor
+
     def __init__(self, layers, points, steepness):
         super().__init__()
         self.layers = layers
@@ -60,17 +62,17 @@ class Closed(nn.Module):
         with torch.no_grad():
             second.bias += (points - self.centre).abs().mean(0) @ self.pull()
 
-    def pull(self):
+    def pull(self) -> torch.Tensor:
         """q [d, width]."""
         return pull(self.layers[0].weight.T, self.layers[2].weight.T, self.raw)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         first, relu, second, *behind = self.layers  # no slices, which torch.fx could not trace
         z = second(relu(first(x))) - (x - self.centre).abs() @ self.pull()
         return functools.reduce(lambda h, layer: layer(h), behind, z)
 
     @torch.no_grad()
-    def plain(self):
+    def plain(self) -> nn.Sequential:
         """The same network, up to rounding, as a new nn.Sequential (Linear, ReLU, …, Linear) with as many layers.
 
         Its first hidden layer has 2d neurons more, the pairs ±(x_k − c_k). ArithmeticError if the weights overflow.

@@ -12,9 +12,9 @@ from torch import nn
 
 from ood_helpers import closed, data, horizon, polytopes
 from ood_helpers.cache import cached_train
-from ood_helpers.gan import train_gan
+from ood_helpers.gan import discriminator, generator, train_gan
 from ood_helpers.losses import confidence_loss, reject_loss
-from ood_helpers.models import Stack, closed_mlp, discriminator, generator, mlp
+from ood_helpers.models import Stack, closed_mlp, mlp
 from ood_helpers.training import train
 
 WORLD = data.TwoGaussians()

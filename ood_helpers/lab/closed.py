@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ood_helpers import closed, data, gan, horizon, images, polytopes, scores
+from ood_helpers import closed, data, gan, horizon, images, polytopes, scores, worlds
 from ood_helpers.arrays import keep_whole
 from ood_helpers.lab import experiment, gans, horizons, samples
 from ood_helpers.lab.experiment import DATA_SEEDS, FAR, NEAR, POINTS, TEST_SEED, check_seeds
@@ -24,8 +24,8 @@ WORLDS = {
     "two": data.TwoGaussians,
     "overlap": functools.partial(data.TwoGaussians, separation=3.0),
     "four": data.FourGaussians,
-    "moons": data.TwoMoons,
-    "rings": data.Rings,
+    "moons": worlds.TwoMoons,
+    "rings": worlds.Rings,
 }
 OOD = ("boundary", "general", "none")
 POOLED = {"two": "gaussians", "moons": "moons", "rings": "rings"}  # worlds of `samples`

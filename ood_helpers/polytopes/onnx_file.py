@@ -1,6 +1,7 @@
 """Networks in ONNX files, the format in which people exchange them, as torch modules. Needs the package `onnx` (extra `onnx`)."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 CHECKED = 2  # points at which a file's own definition is evaluated beside the module
 
 
-def onnx(path, shape=None):
+def onnx(path: str | Path, shape: Sequence[int] | None = None) -> "OnnxNetwork":
     """The network of an ONNX file as an nn.Module that every function here takes. Its `input_shape` is that of one input.
 
     shape  of one input, without the batch, where the file leaves it open
