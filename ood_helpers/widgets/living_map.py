@@ -19,7 +19,9 @@ import matplotlib
 import numpy as np
 import traitlets
 from IPython import get_ipython
+from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch
+from PIL import Image
 from torch import nn
 
 from ood_helpers import plotting, polytopes
@@ -35,6 +37,7 @@ COLOURS = ("bands", "classes", "shades")
 SMOOTH = {nn.Sigmoid: ("sigmoid", 0.7310585786300049), nn.Tanh: ("tanh", 0.7615941559557649)}  # and the leak that stands for it
 BEND = {"sigmoid": lambda z: 0.5 * (1 + np.tanh(z / 2)), "tanh": np.tanh}
 BINS = 20  # of a histogram
+HINT = "Point at the map. Click: a ray to infinity. Drag, wheel, arrow keys, + and −: move and zoom. Double click: back."
 
 
 class LivingMap(anywidget.AnyWidget):
@@ -105,6 +108,7 @@ class LivingMap(anywidget.AnyWidget):
             "axes": ["x₁", "x₂"] if axes is None else ["s₁", "s₂"],
             "size": SIZE,
             "title": title,
+            "hint": HINT,
             "speaks": sentence is not None,
             "paint": 0,
         }
@@ -133,7 +137,7 @@ class LivingMap(anywidget.AnyWidget):
         ]
         places = {_key(place): self._index[id(network)] for place, network in sweep.items()}
         look = _look(self._read, rejects, self._colours, self._classes or 0)
-        spec = fixed | look | {"places": places, "networks": shapes, "double": double, "hint": self._hint()}
+        spec = fixed | look | {"places": places, "networks": shapes, "double": double}
         weights, rings = self._packed([i for i in at if at[i] is not None])
         return {"spec": spec, "weights": weights, "rings": rings}
 
@@ -141,11 +145,6 @@ class LivingMap(anywidget.AnyWidget):
         """Read the networks' present weights."""
         self._read = [_plane(network, self._axes, self._origin) for network in self._distinct]
         self._numbers = [_numbers(read) for read in self._read]
-
-    def _hint(self):
-        hint = "Point at the map. Click: a ray to infinity. Drag, wheel, arrow keys, + and −: move and zoom. Double click: back."
-        smooth = " Sigmoids and tanh have no polytopes: they are sampled at every pixel."
-        return hint + smooth * any(_is_smooth(read) for read in self._read)
 
     @property
     def box(self):
@@ -492,7 +491,7 @@ def _smooth_ring(read):
 def _look(read, rejects, colours, classes):
     """Colours, and what they mean; reject is the last of `pale` and `full`."""
     outputs = max([classes, *(r.n_classes - reject for r, reject in zip(read, rejects, strict=True))])
-    cycle = [plotting.CLASSES[k % len(plotting.CLASSES)][0] for k in range(outputs)]
+    cycle = [class_look(k)[0] for k in range(outputs)]
     names, reject = [f"class {k}" for k in range(outputs)] + ["reject"] * any(rejects), matplotlib.colors.to_hex(plotting.REJECT)
     full = cycle + [reject] * any(rejects)
     pale = [matplotlib.colors.to_hex(0.4 + 0.6 * np.array(matplotlib.colors.to_rgb(color))) for color in cycle]
@@ -504,9 +503,15 @@ def _look(read, rejects, colours, classes):
         key = [*zip(pale if colours == "classes" else full, names, strict=True), ("black", "tie (frame)")]
     look = {"kind": colours, "bands": plotting.BAND_COLORS, "limits": plotting.BANDS[1:3], "pale": pale, "full": full}
     return {
-        "look": look | {"rejected": reject, "accent": plotting.ACCENT, "markers": [c for c, _ in plotting.CLASSES]},
+        "look": look | {"rejected": reject, "accent": plotting.ACCENT, "markers": [class_look(k)[0] for k in range(10)]},
         "key": key,
     }
+
+
+def class_look(k):
+    """Colour and marker of class k; ten classes differ in colour, four in marker."""
+    colours = [color for color, _ in plotting.CLASSES] + plotting.MORE_CLASSES
+    return colours[k % len(colours)], plotting.CLASSES[k % len(plotting.CLASSES)][1]
 
 
 def _discs(world):
@@ -576,9 +581,8 @@ def _bars(confidences):
 
 
 def _data_url(figure):
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    given.figure(figure)
+    return "data:image/png;base64," + base64.b64encode(_bytes(figure)).decode()
 
 
 # what may stand beside a sentence: its name in the notebook -> its name on the page, and how it gets there
@@ -613,21 +617,41 @@ def _png(living, drawn, note):
         ax.plot(*np.array(path).T, color=spec["look"]["full"][k], lw=2.5)
     marked = np.array([*spec["points"], *note.get("points", []), *living.painted]).reshape(-1, 3)
     for k in np.unique(marked[:, 2]).astype(int):
-        color, marker = plotting.CLASSES[k % 4] if k >= 0 else plotting.OOD
+        color, marker = class_look(k) if k >= 0 else plotting.OOD
         ax.scatter(*marked[marked[:, 2] == k, :2].T, s=9, c=color, marker=marker)
-    if star := note.get("star"):
+    star = note.get("star")
+    if star and max(map(abs, star)) <= half:
         ax.plot(*star, "*", ms=18, color=plotting.ACCENT, mec="white", clip_on=False)
     names = itertools.takewhile(lambda entry: "frame" not in entry[1], spec["key"])  # the picture has no frame
     handles = [Patch(fc=color, ec="0.4", label=name) for color, name in names]
-    ax.legend(handles=handles, ncols=len(handles), **plotting.BELOW | {"handlelength": 1.0})
+    if star:
+        handles.append(Line2D([], [], ls="", marker="*", ms=14, color=plotting.ACCENT, mec="white", label="surest OOD point"))
+    ax.legend(handles=handles, ncols=min(len(handles), 4), **plotting.BELOW | {"handlelength": 1.0})
     if beside:
         axes[1].set(xlim=(beside["low"], 1), xlabel="confidence", ylabel="share of the points", title="test points")
         edges = np.linspace(beside["low"], 1, BINS + 1)
         for i, (name, color, shares) in enumerate(beside["series"]):
             axes[1].stairs(shares, edges, fill=i == 0, color=color, alpha=0.7 if i == 0 else 1, lw=2.5, label=name)
         axes[1].legend(**plotting.BELOW, ncols=2)
+    parts = [_bytes(fig), *([base64.b64decode(note["picture"].split(",")[1])] if "picture" in note else [])]
+    return parts[0] if len(parts) == 1 else _side_by_side(parts)
+
+
+def _bytes(figure):
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="png")
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _side_by_side(parts):
+    """One PNG of several, from left to right."""
+    images = [Image.open(io.BytesIO(part)) for part in parts]
+    whole, left = Image.new("RGB", (sum(image.width for image in images), max(image.height for image in images)), "white"), 0
+    for image in images:
+        whole.paste(image, (left, 0))
+        left += image.width
+    buffer = io.BytesIO()
+    whole.save(buffer, "png")
     return buffer.getvalue()
 
 
