@@ -86,7 +86,7 @@ def test_what_is_no_sentence_and_no_control_is_refused():
     for sentence in ("text", lambda: "", lambda gamma: ""):
         with pytest.raises(TypeError, match="sentence must be a function"):
             a_map(sentence=sentence)
-    with pytest.raises(ValueError, match="`slider` or `choice`"):
+    with pytest.raises(TypeError, match="`slider` or `choice`"):
         widgets.LivingMap(lambda k: models.mlp(width=2), {"k": ipywidgets.IntSlider()})
 
 
