@@ -61,6 +61,8 @@ def save(folder):
 def kept(living, number, folder):
     """Write what a living map needs in the page, and describe it. Of its positions as many are kept as fit into MAP_BYTES.
 
+    Two thirds are for the most important ones, see `wanted`; with the rest go those whose networks are lightest.
+
     map       number of the script with the map's state; None where not even the first position fits
     here, of  how many positions are kept, and how many there are
     weight    kilobytes of the first position's network in the page
@@ -71,14 +73,15 @@ def kept(living, number, folder):
     every = wanted(sizes, anchors, math.prod(sizes))
     room = MAP_BYTES - len(picture) - len(compact(spec)) - 5_000
     here, networks, notes, files = [], set(), {}, {}
-    for place in every:
+    lightest = sorted(every, key=lambda place: weight(spec, network_of(spec, place)))
+    for place, spared in [*((place, room // 3) for place in every), *((place, 0) for place in lightest)]:
         i = network_of(spec, place)
         size = 0 if i in networks else weight(spec, i)
-        if size > room:
+        if place in here or size > room - (spared if here else 0):
             continue
         note, file = slim(living._note(place)) if spec["speaks"] else ({}, b"")
         size += len(compact(note)) + 20 + len(file) * (file not in files)
-        if size > room:
+        if size > room - (spared if here else 0):
             continue
         if file:
             note["picture"] = files[file] = files.get(file) or written(file, number, folder)
