@@ -1,5 +1,8 @@
 """A plane to paint a world on: points of each class, and OOD points."""
 
+import math
+from numbers import Real
+
 import torch
 
 from ood_helpers import worlds
@@ -35,6 +38,8 @@ class Painting(LivingMap):
     ) -> None:
         if whole("n_classes", n_classes, 1) > 4:
             raise ValueError(f"n_classes must be at most 4, the classes that have a colour and a marker; got {n_classes}")
+        if isinstance(std, bool) or not isinstance(std, Real) or not 0 < std < math.inf:
+            raise ValueError(f"std must be a positive number; got {std!r}")
         self.std = std
         super().__init__(None, classes=n_classes, points=points, window=window, colours=colours, title=title)
         spec = self.spec | {
