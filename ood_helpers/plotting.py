@@ -97,8 +97,9 @@ def strips(ax, groups, labels, title="", xlabel=""):
 
 
 def spread(values, form=".2f"):
-    """The smallest and the largest of some values, in words; `form` as in an f-string."""
-    return f"{min(values):{form}} … {max(values):{form}}"
+    """The smallest and the largest of some values, in words, or one number if they look the same; `form` as in an f-string."""
+    least, most = f"{min(values):{form}}", f"{max(values):{form}}"
+    return least if least == most else f"{least} … {most}"
 
 
 def plane_axes(ax, half_width, title=""):

@@ -145,7 +145,7 @@ def lost(answer):
         (near(0.04, 2e-3), "Rounded too far: a share as small as this one needs three digits behind the point."),
         (near(100 * right, 0.2), "That is in percent; a share lies between 0 and 1."),
     ]
-    why = "4.4 %: within what section 8 measured, 2 to 8 %. Half a standard deviation given up costs four times the ideal 1.1 %."
+    why = "4.4 %: within what section 8 measured, 2 to 9 %. Half a standard deviation given up costs four times the ideal 1.1 %."
     return value(answer, right, why, wrong, tolerance=1e-3, back="section 8")
 
 
