@@ -117,8 +117,9 @@ def strips(ax: Axes, groups: Mapping[str, ArrayLike], labels: Sequence[str], tit
 
 
 def spread(values: Iterable, form: str = ".2f") -> str:
-    """The smallest and the largest of some values, in words; `form` as in an f-string."""
-    return f"{min(values):{form}} … {max(values):{form}}"
+    """The smallest and the largest of some values, in words, or one number if they look the same; `form` as in an f-string."""
+    least, most = f"{min(values):{form}}", f"{max(values):{form}}"
+    return least if least == most else f"{least} … {most}"
 
 
 def plane_axes(ax: Axes, half_width: float, title: str = "") -> None:
