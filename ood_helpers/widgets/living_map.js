@@ -501,8 +501,7 @@ class View {
     if (k % 4 === 2) { c.moveTo(x, y - s); c.lineTo(x + s, y + s); c.lineTo(x - s, y + s); c.closePath(); }
     if (k % 4 === 3) { c.moveTo(x, y - s); c.lineTo(x + s, y); c.lineTo(x, y + s); c.lineTo(x - s, y); c.closePath(); }
     Object.assign(c, { fillStyle: this.spec.look.markers[k % 4], strokeStyle: "white", lineWidth: 0.8 * this.scale });
-    c.fill();
-    c.stroke();
+    c.fill(); c.stroke();
   }
 
   drawStar([x, y], size) {
@@ -514,8 +513,7 @@ class View {
     }
     c.closePath();
     Object.assign(c, { fillStyle: this.spec.look.accent, strokeStyle: "white", lineWidth: 1.5 * this.scale });
-    c.fill();
-    c.stroke();
+    c.fill(); c.stroke();
   }
 
   // -- hands --
@@ -591,12 +589,17 @@ function histogram({ low, series }) {
  */
 function render({ model, el }) {
   let end = draw({ model, el });
-  const anew = () => { end(); el.replaceChildren(); end = draw({ model, el }); }; // other networks than before
+  const anew = () => { // other networks than before: the cross, the edges and the focus stay
+    const { pointer, edges, canvas } = el.firstChild.oodView, held = document.activeElement === canvas;
+    end(); el.replaceChildren();
+    end = draw({ model, el }, { pointer, edges });
+    if (held) el.querySelector("canvas").focus({ preventScroll: true });
+  };
   model.on("change:spec", anew);
   return () => { model.off("change:spec", anew); end(); };
 }
 
-function draw({ model, el }) {
+function draw({ model, el }, before = {}) {
   const spec = model.get("spec"), notes = { ...model.get("notes") }, asked = new Set();
   let networks = {}, rings = { ...model.get("rings") };
   const numbersOf = (bytes) => {
@@ -627,7 +630,7 @@ function draw({ model, el }) {
   said.hidden = !spec.speaks;
   for (const live of [here, said]) live.setAttribute("aria-live", "polite");
   said.setAttribute("role", "status");
-  const view = new View(canvas, spec);
+  const view = Object.assign(new View(canvas, spec), before);
   const button = (text, act, title = "") => {
     const made = element("button", { type: "button", textContent: text, title });
     made.addEventListener("click", act);
@@ -654,7 +657,7 @@ function draw({ model, el }) {
     put("position", [...position]);
     view.move({ x: 0, y: 0, half: to });
   }, title));
-  const edges = element("input", { type: "checkbox" });
+  const edges = element("input", { type: "checkbox", checked: view.edges });
   edges.addEventListener("change", () => { view.edges = edges.checked; view.soon(); });
   const patch = (colour) => (colour ? [element("i", { style: `background: ${colour}` })] : []);
   const key = element("div", { className: "row key" }, ...spec.key.map(([colour, name]) => element("span", {}, ...patch(colour), name)));
@@ -676,7 +679,7 @@ function draw({ model, el }) {
     if (view.network && point) {
       const logits = forward(view.network, point), p = softmax(logits), best = logits.indexOf(Math.max(...logits));
       lines.push(`(${point.map(short).join(", ")}): ${named(best)}, confidence ${p[best].toFixed(4)}, logits ${logits.map(short).join(" · ")}`);
-    }
+    } else if (painting && point) lines.push(`(${point.map(short).join(", ")}): Enter places a point, or erases`);
     if (view.network && view.ray) {
       const far = farAway(view.network, view.ray), who = far.tie ? `tie of ${far.leaders.map(named).join(", ")}` : `k* = ${named(far.winner)}`;
       lines.push(`Along the ray, at infinity: ${who}, limit of the confidence ${far.limit.toFixed(4)}`);
@@ -784,7 +787,7 @@ function draw({ model, el }) {
       "+": () => view.zoom(1 / 1.25), "=": () => view.zoom(1 / 1.25), "-": () => view.zoom(1.25), Home: home,
       Enter: () => (painting ? painting.act(middle(), painting.near(view.toCanvas(middle()))) : cast(middle())), Escape: clear,
       ...(painting ? painting.keys(middle) : {}),
-    }[(event.ctrlKey ? "Ctrl+" : "") + event.key];
+    }[(event.ctrlKey || event.metaKey ? "Ctrl+" : "") + event.key];
     if (!act) return;
     event.preventDefault();
     act();
@@ -794,8 +797,7 @@ function draw({ model, el }) {
   // the kernel's part
   let later = null; // while it waits, the kernel's echo of an earlier window does not count
   view.moved = () => { // another view of the same map follows at once, the kernel when the hand rests
-    const own = () => model.set("window", view.window);
-    own();
+    const own = () => model.set("window", view.window); own();
     clearTimeout(later);
     later = setTimeout(() => { later = null; own(); tell(() => model.save_changes()); }, 300), againSoon();
   };
@@ -807,7 +809,7 @@ function draw({ model, el }) {
       [networks, rings] = [{}, { ...model.get("rings") }];
       update();
     },
-    "change:painted": () => { view.painted = model.get("painted"); againSoon(); },
+    "change:painted": () => { painting?.changed(); view.painted = model.get("painted"); againSoon(); },
     "change:window": () => {
       const to = model.get("window");
       if (!later && ["x", "y", "half"].some((name) => to[name] !== view.window[name])) { view.window = { ...to }; view.soon(); }
@@ -840,14 +842,14 @@ function draw({ model, el }) {
 
 /** What one paints with: a tool per class, OOD, erase; undo and clear. Points are [x, y, class], −1 for OOD. */
 function paintTools(model, view, button, put) {
-  const history = [], tools = [...Array(view.spec.paint).keys(), -1, null];
-  let tool = 0;
-  const points = () => model.get("painted");
-  const change = (to) => { history.push(points()); put("painted", to); };
-  const undo = () => { if (history.length) put("painted", history.pop()); };
+  const points = () => model.get("painted"), tools = [...Array(view.spec.paint).keys(), -1, null];
+  const kept = (model.oodPainting ??= { history: [], now: points(), tool: 0 }); // outlives what `draw` makes
+  const change = (to) => put("painted", to);
+  const undo = () => { if (kept.history.length) change(kept.now = kept.history.pop()); };
+  const changed = () => { if (points() !== kept.now) kept.history.push(kept.now); kept.now = points(); }; // by the kernel, too
   const name = (k) => (k === null ? "erase" : k < 0 ? "OOD" : `class ${k}`);
   const buttons = tools.map((k, i) => button(name(k), () => choose(i), k === null ? "key e" : k < 0 ? "key o" : `key ${k}`));
-  const choose = (i) => { tool = i; buttons.forEach((b, j) => b.setAttribute("aria-pressed", String(i === j))); };
+  const choose = (i) => { kept.tool = i; buttons.forEach((b, j) => b.setAttribute("aria-pressed", String(i === j))); };
   const without = (i) => points().filter((_, j) => j !== i);
   const near = (place) => { // the number of the point at a place of the canvas
     const far = points().map((p) => { const [x, y] = view.toCanvas(p); return Math.hypot(x - place[0], y - place[1]); });
@@ -860,16 +862,14 @@ function paintTools(model, view, button, put) {
   };
   const drop = () => change(view.painted);
   let held = null;
-  choose(0);
+  choose(kept.tool);
   return {
     row: element("div", { className: "row" }, ...buttons, button("undo", undo, "Ctrl+Z"), button("clear", () => change([]))),
-    near,
+    near, drag, drop, changed,
     act: (point, i) => {
-      const k = tools[tool];
+      const k = tools[kept.tool];
       if (k === null) { if (i !== null) change(without(i)); } else change([...points(), [...point, k]]);
     },
-    drag,
-    drop,
     keys: (middle) => ({
       ...Object.fromEntries(tools.map((k, i) => [k === null ? "e" : k < 0 ? "o" : String(k), () => choose(i)])),
       m: () => { // take hold of the point at the cross, or put it down
