@@ -251,7 +251,7 @@ const pixel = ([r, g, b]) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
  * kind "bands": the winner's confidence in three bands, reject in its own colour · "classes": the winner, pale ·
  * "shades": the winner, the paler the less sure.
  */
-function painter({ kind, bands, limits, pale, full, rejected }, outputs, reject) {
+function painter({ kind, bands, limits, pale, full, rejected, least }, outputs, reject) {
   const inside = outputs - reject, [low, high] = limits, band = bands.map((c) => pixel(rgb(c))), grey = pixel(rgb(rejected));
   const own = (colours) => Array.from({ length: outputs }, (_, k) => rgb(colours[k < inside ? k : colours.length - 1]));
   const flat = own(pale).map(pixel), deep = own(full);
@@ -272,7 +272,7 @@ function painter({ kind, bands, limits, pale, full, rejected }, outputs, reject)
     if (kind === "classes") return flat[best];
     if (kind === "bands") return best >= inside ? grey : band[parts * high < 1 ? 2 : parts * low < 1 ? 1 : 0];
     const sure = outputs < 2 ? 1 : (1 / parts - 1 / outputs) / (1 - 1 / outputs);
-    return pixel(deep[best].map((v) => Math.round(255 - (0.12 + 0.88 * sure) * (255 - v))));
+    return pixel(deep[best].map((v) => Math.round(255 - (least + (1 - least) * sure) * (255 - v))));
   };
 }
 
@@ -551,6 +551,7 @@ const STYLE = `
 .ood-map canvas { display: block; cursor: crosshair; color: inherit; touch-action: pan-x pan-y; }
 .ood-map canvas:focus { touch-action: none; } .ood-map canvas:focus-visible { outline: 2px solid #D55E00; }
 .ood-map .map { max-width: 100%; } .ood-map .key { width: 0; min-width: 100%; font-size: 94%; gap: 0 14px; }
+.ood-map .tools { gap: 4px 6px; } .ood-map .tools button { padding: 1px 6px; }
 .ood-map .side { flex: 1 1 240px; max-width: 360px; min-width: 0; } .ood-map .side img { max-width: 100%; }
 .ood-map i { display: inline-block; width: 13px; height: 13px; border: 1px solid #777; margin-right: 5px; vertical-align: -1px; }
 .ood-map .here { height: 2.8em; overflow: auto; font-size: 94%; font-variant-numeric: tabular-nums; max-width: 60em; }
@@ -798,8 +799,7 @@ function draw({ model, el }, before = {}) {
   let later = null; // while it waits, the kernel's echo of an earlier window does not count
   view.moved = () => { // another view of the same map follows at once, the kernel when the hand rests
     const own = () => model.set("window", view.window); own();
-    clearTimeout(later);
-    later = setTimeout(() => { later = null; own(); tell(() => model.save_changes()); }, 300), againSoon();
+    clearTimeout(later); later = setTimeout(() => { later = null; own(); tell(() => model.save_changes()); }, 300), againSoon();
   };
   const heard = {
     "change:position": update,
@@ -864,7 +864,7 @@ function paintTools(model, view, button, put) {
   let held = null;
   choose(kept.tool);
   return {
-    row: element("div", { className: "row" }, ...buttons, button("undo", undo, "Ctrl+Z"), button("clear", () => change([]))),
+    row: element("div", { className: "row tools" }, ...buttons, button("undo", undo, "Ctrl+Z"), button("clear", () => change([]))),
     near, drag, drop, changed,
     act: (point, i) => {
       const k = tools[kept.tool];

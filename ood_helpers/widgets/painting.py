@@ -63,6 +63,13 @@ class Painting(LivingMap):
         classes = ", ".join(f"{count} of class {k}" for k, count in enumerate(counts[1:]))
         return f"Painted: {classes}, and {counts[0]} OOD."
 
+    def _drawn(self, sweep, first, fixed):
+        drawn = super()._drawn(sweep, first, fixed)
+        if self._colours == "shades":
+            drawn["spec"]["look"]["least"] = 0.0  # far from all points a colour would seem to say something
+            drawn["spec"]["key"].insert(-1, ("white", "undecided"))
+        return drawn
+
     def _hint(self):
         return (
             "Click: place a point, drag: move it. Keys, after a click or Tab: 0–3, o, e choose, arrows move a cross, Enter "

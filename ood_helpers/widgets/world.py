@@ -56,7 +56,7 @@ class World(Live):
             the points take their place, see `data.Painted`
     file    the name that the field beside Save and Load begins with
 
-    Points, β and the presets may change while it trains; another kind, width or number of classes begins with a new network. A
+    Points and β may change while it trains; a preset, a file, another kind, width or number of classes begins a new network. A
     cell that is run again keeps what is painted and chosen. `world.world` is what is painted, as a world for `training.train`,
     `world.network` the network, `world.painting` the map. ValueError says what is wrong with an argument or a file.
     """
@@ -98,9 +98,11 @@ class World(Live):
         presets = [_button(name, "begin with these points; undo brings yours back", self.preset) for name in PRESETS]
         files = [_button("Save", "write the points to the file", self._save), _button("Load", "read them", self._load)]
         wrap, self.file.layout.width = ipywidgets.Layout(flex_flow="row wrap"), "17em"
+        for part in (*buttons.children, *self.controls.values()):
+            part.layout = {"width": "auto" if part in buttons.children else "20em", "max_width": "100%"}
         rows = [presets, [*self.controls.values()], [*buttons.children], [self.file, *files]]
         rows = [ipywidgets.HBox(row, layout=wrap) for row in rows]
-        side = ipywidgets.VBox([*rows[:3], text, rows[3]], layout={"flex": "1 1 27em", "min_width": "0"})
+        side = ipywidgets.VBox([*rows[:3], text, rows[3]], layout={"flex": "1 1 20em", "min_width": "0"})
         painting.layout = {"flex": "0 1 540px", "min_width": "min(100%, 340px)"}
         return ipywidgets.HBox([painting, side], layout=wrap)
 
@@ -125,7 +127,12 @@ class World(Live):
 
     def preset(self, name):
         """Begin with the points of a preset."""
-        self.painting.painted = _listed(*PRESETS[name])
+        self._take(_listed(*PRESETS[name]))
+
+    def _take(self, points):
+        with self._lock:
+            self._made_for = None  # a new network
+            self.painting.painted = points
 
     def save(self, path=None):
         """Write what is painted to a file, whole or not at all; by default that of the field. Returns its path.
@@ -144,7 +151,7 @@ class World(Live):
     def load(self, path=None):
         """Take the points of a file that was saved. ValueError says what is wrong with it; the painting then stays as it is."""
         points, self.painting.std = read(_path(self.file.value if path is None else path))
-        self.painting.painted = points
+        self._take(points)
 
     def _save(self, _name):
         self._report(lambda: f"Saved: {self.painting.words().removeprefix('Painted: ')} File: {self.save()}.")
