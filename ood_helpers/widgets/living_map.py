@@ -504,9 +504,9 @@ def _look(read, rejects, colours, classes):
     else:
         key = [*zip(pale if colours == "classes" else full, names, strict=True), ("black", "tie (frame)")]
     look = {"kind": colours, "bands": plotting.BAND_COLORS, "limits": plotting.BANDS[1:3], "pale": pale, "full": full}
+    markers = [color for color, _ in plotting.CLASSES]
     return {
-        "look": look
-        | {"rejected": reject, "least": LEAST, "accent": plotting.ACCENT, "markers": [c for c, _ in plotting.CLASSES]},
+        "look": look | {"rejected": reject, "least": LEAST, "accent": plotting.ACCENT, "markers": markers},
         "key": key,
     }
 
