@@ -97,7 +97,7 @@ class World(Live):
         """The painting, and beside it, or below where the page is narrow, all else."""
         presets = [_button(name, "begin with these points; undo brings yours back", self.preset) for name in PRESETS]
         files = [_button("Save", "write the points to the file", self._save), _button("Load", "read them", self._load)]
-        wrap, self.file.layout.width = ipywidgets.Layout(flex_flow="row wrap"), "17em"
+        wrap, self.file.layout.width = ipywidgets.Layout(flex_flow="row wrap"), "14em"
         for part in (*buttons.children, *self.controls.values()):
             part.layout = {"width": "auto" if part in buttons.children else "20em", "max_width": "100%"}
         rows = [presets, [*self.controls.values()], [*buttons.children], [self.file, *files]]
