@@ -160,10 +160,10 @@ def live_map():
     return widgets.Live(a_map(), lambda: iter(range(9)), lambda steps: f"{steps} steps.", stop=9)
 
 
-KINDS = [lambda: make()[0], question, training, a_map, live_map, widgets.Painting]
+KINDS = [lambda: make()[0], question, training, a_map, live_map, widgets.Painting, widgets.World]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=["demo", "question", "training", "map", "training in a map", "painting"])
+@pytest.mark.parametrize("kind", KINDS, ids=["demo", "question", "training", "map", "training in a map", "painting", "world"])
 def test_a_cell_that_is_run_again_closes_what_it_showed_before(shell, kind):
     shell.show("other", kept := kind())
     shell.show("cell", kind())

@@ -252,7 +252,7 @@ const pixel = ([r, g, b]) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
  * kind "bands": the winner's confidence in three bands, reject in its own colour · "classes": the winner, pale ·
  * "shades": the winner, the paler the less sure.
  */
-function painter({ kind, bands, limits, pale, full, rejected }, outputs, reject) {
+function painter({ kind, bands, limits, pale, full, rejected, least }, outputs, reject) {
   const inside = outputs - reject, [low, high] = limits, band = bands.map((c) => pixel(rgb(c))), grey = pixel(rgb(rejected));
   const own = (colours) => Array.from({ length: outputs }, (_, k) => rgb(colours[k < inside ? k : colours.length - 1]));
   const flat = own(pale).map(pixel), deep = own(full);
@@ -273,7 +273,7 @@ function painter({ kind, bands, limits, pale, full, rejected }, outputs, reject)
     if (kind === "classes") return flat[best];
     if (kind === "bands") return best >= inside ? grey : band[parts * high < 1 ? 2 : parts * low < 1 ? 1 : 0];
     const sure = outputs < 2 ? 1 : (1 / parts - 1 / outputs) / (1 - 1 / outputs);
-    return pixel(deep[best].map((v) => Math.round(255 - (0.12 + 0.88 * sure) * (255 - v))));
+    return pixel(deep[best].map((v) => Math.round(255 - (least + (1 - least) * sure) * (255 - v))));
   };
 }
 
@@ -512,8 +512,7 @@ class View {
     }
     c.closePath();
     Object.assign(c, { fillStyle: this.spec.look.accent, strokeStyle: "white", lineWidth: 1.5 * this.scale });
-    c.fill();
-    c.stroke();
+    c.fill(); c.stroke();
   }
 
   // -- hands --
@@ -551,6 +550,7 @@ const STYLE = `
 .ood-map canvas { display: block; cursor: crosshair; color: inherit; touch-action: pan-x pan-y; }
 .ood-map canvas:focus { touch-action: none; } .ood-map canvas:focus-visible { outline: 2px solid #D55E00; }
 .ood-map .map { max-width: 100%; } .ood-map .key { width: 0; min-width: 100%; font-size: 94%; gap: 0 14px; }
+.ood-map .tools { gap: 4px 6px; } .ood-map .tools button { padding: 1px 6px; }
 .ood-map .side { flex: 1 1 240px; max-width: 360px; min-width: 0; align-self: flex-start; } .ood-map .side img { max-width: 100%; }
 .ood-map i { display: inline-block; width: 13px; height: 13px; border: 1px solid #777; margin-right: 5px; vertical-align: -1px; }
 .ood-map .here { height: 2.8em; overflow: auto; font-size: 94%; font-variant-numeric: tabular-nums; max-width: 60em; }
@@ -589,12 +589,17 @@ function histogram({ low, series }) {
  */
 function render({ model, el }) {
   let end = draw({ model, el });
-  const anew = () => { end(); el.replaceChildren(); end = draw({ model, el }); }; // other networks than before
+  const anew = () => { // other networks than before: the cross, the edges and the focus stay
+    const { pointer, edges, canvas } = el.firstChild.oodView, held = document.activeElement === canvas;
+    end(); el.replaceChildren();
+    end = draw({ model, el }, { pointer, edges });
+    if (held) el.querySelector("canvas").focus({ preventScroll: true });
+  };
   model.on("change:spec", anew);
   return () => { model.off("change:spec", anew); end(); };
 }
 
-function draw({ model, el }) {
+function draw({ model, el }, before = {}) {
   const spec = model.get("spec"), notes = { ...model.get("notes") }, asked = new Set();
   let networks = {}, rings = { ...model.get("rings") };
   const numbersOf = (bytes) => {
@@ -625,7 +630,7 @@ function draw({ model, el }) {
   said.hidden = !spec.speaks;
   for (const live of [here, said]) live.setAttribute("aria-live", "polite");
   said.setAttribute("role", "status");
-  const view = new View(canvas, spec);
+  const view = Object.assign(new View(canvas, spec), before);
   const button = (text, act, title = "") => {
     const made = element("button", { type: "button", textContent: text, title });
     made.addEventListener("click", act);
@@ -652,7 +657,7 @@ function draw({ model, el }) {
     put("position", [...position]);
     view.move({ x: 0, y: 0, half: to });
   }, title));
-  const edges = element("input", { type: "checkbox" });
+  const edges = element("input", { type: "checkbox", checked: view.edges });
   edges.addEventListener("change", () => { view.edges = edges.checked; view.soon(); });
   const patch = (colour) => (colour ? [element("i", { style: `background: ${colour}` })] : []);
   const key = element("div", { className: "row key" }, ...spec.key.map(([colour, name]) => element("span", {}, ...patch(colour), name)));
@@ -674,7 +679,7 @@ function draw({ model, el }) {
     if (view.network && point) {
       const logits = forward(view.network, point), p = softmax(logits), best = logits.indexOf(Math.max(...logits));
       lines.push(`(${point.map(short).join(", ")}): ${named(best)}, confidence ${p[best].toFixed(4)}, logits ${logits.map(short).join(" · ")}`);
-    }
+    } else if (painting && point) lines.push(`(${point.map(short).join(", ")}): Enter places a point, or erases`);
     if (view.network && view.ray) {
       const far = farAway(view.network, view.ray), who = far.tie ? `tie of ${far.leaders.map(named).join(", ")}` : `k* = ${named(far.winner)}`;
       lines.push(`Along the ray, at infinity: ${who}, limit of the confidence ${far.limit.toFixed(4)}`);
@@ -784,7 +789,7 @@ function draw({ model, el }) {
       "+": () => view.zoom(1 / 1.25), "=": () => view.zoom(1 / 1.25), "-": () => view.zoom(1.25), Home: home,
       Enter: () => (painting ? painting.act(middle(), painting.near(view.toCanvas(middle()))) : cast(middle())), Escape: clear,
       ...(painting ? painting.keys(middle) : {}),
-    }[(event.ctrlKey ? "Ctrl+" : "") + event.key];
+    }[(event.ctrlKey || event.metaKey ? "Ctrl+" : "") + event.key];
     if (!act) return;
     event.preventDefault();
     act();
@@ -794,10 +799,8 @@ function draw({ model, el }) {
   // the kernel's part
   let later = null; // while it waits, the kernel's echo of an earlier window does not count
   view.moved = () => { // another view of the same map follows at once, the kernel when the hand rests
-    const own = () => model.set("window", view.window);
-    own();
-    clearTimeout(later);
-    later = setTimeout(() => { later = null; own(); tell(() => model.save_changes()); }, 300), againSoon();
+    const own = () => model.set("window", view.window); own();
+    clearTimeout(later); later = setTimeout(() => { later = null; own(); tell(() => model.save_changes()); }, 300), againSoon();
   };
   const heard = {
     "change:position": update,
@@ -807,7 +810,7 @@ function draw({ model, el }) {
       [networks, rings] = [{}, { ...model.get("rings") }];
       update();
     },
-    "change:painted": () => { view.painted = model.get("painted"); againSoon(); },
+    "change:painted": () => { painting?.changed(); view.painted = model.get("painted"); againSoon(); },
     "change:window": () => {
       const to = model.get("window");
       if (!later && ["x", "y", "half"].some((name) => to[name] !== view.window[name])) { view.window = { ...to }; view.soon(); }
@@ -840,14 +843,14 @@ function draw({ model, el }) {
 
 /** What one paints with: a tool per class, OOD, erase; undo and clear. Points are [x, y, class], −1 for OOD. */
 function paintTools(model, view, button, put) {
-  const history = [], tools = [...Array(view.spec.paint).keys(), -1, null];
-  let tool = 0;
-  const points = () => model.get("painted");
-  const change = (to) => { history.push(points()); put("painted", to); };
-  const undo = () => { if (history.length) put("painted", history.pop()); };
+  const points = () => model.get("painted"), tools = [...Array(view.spec.paint).keys(), -1, null];
+  const kept = (model.oodPainting ??= { history: [], now: points(), tool: 0 }); // outlives what `draw` makes
+  const change = (to) => put("painted", to);
+  const undo = () => { if (kept.history.length) change(kept.now = kept.history.pop()); };
+  const changed = () => { if (points() !== kept.now) kept.history.push(kept.now); kept.now = points(); }; // by the kernel, too
   const name = (k) => (k === null ? "erase" : k < 0 ? "OOD" : `class ${k}`);
   const buttons = tools.map((k, i) => button(name(k), () => choose(i), k === null ? "key e" : k < 0 ? "key o" : `key ${k}`));
-  const choose = (i) => { tool = i; buttons.forEach((b, j) => b.setAttribute("aria-pressed", String(i === j))); };
+  const choose = (i) => { kept.tool = i; buttons.forEach((b, j) => b.setAttribute("aria-pressed", String(i === j))); };
   const without = (i) => points().filter((_, j) => j !== i);
   const near = (place) => { // the number of the point at a place of the canvas
     const far = points().map((p) => { const [x, y] = view.toCanvas(p); return Math.hypot(x - place[0], y - place[1]); });
@@ -860,16 +863,14 @@ function paintTools(model, view, button, put) {
   };
   const drop = () => change(view.painted);
   let held = null;
-  choose(0);
+  choose(kept.tool);
   return {
-    row: element("div", { className: "row" }, ...buttons, button("undo", undo, "Ctrl+Z"), button("clear", () => change([]))),
-    near,
+    row: element("div", { className: "row tools" }, ...buttons, button("undo", undo, "Ctrl+Z"), button("clear", () => change([]))),
+    near, drag, drop, changed,
     act: (point, i) => {
-      const k = tools[tool];
+      const k = tools[kept.tool];
       if (k === null) { if (i !== null) change(without(i)); } else change([...points(), [...point, k]]);
     },
-    drag,
-    drop,
     keys: (middle) => ({
       ...Object.fromEntries(tools.map((k, i) => [k === null ? "e" : k < 0 ? "o" : String(k), () => choose(i)])),
       m: () => { // take hold of the point at the cross, or put it down

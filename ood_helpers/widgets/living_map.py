@@ -41,6 +41,7 @@ SMOOTH = {nn.Sigmoid: ("sigmoid", 0.7310585786300049), nn.Tanh: ("tanh", 0.76159
 BEND = {"sigmoid": lambda z: 0.5 * (1 + np.tanh(z / 2)), "tanh": np.tanh}
 BINS = 20  # of a histogram
 HINT = "Point at the map. Click: a ray to infinity. Drag, wheel, arrow keys, + and −: move and zoom. Double click: back."
+LEAST = 0.12  # colour that "shades" give where all classes are equally likely
 
 
 class LivingMap(anywidget.AnyWidget):
@@ -539,7 +540,8 @@ def _look(read, rejects, colours, classes):
         key = [*zip(pale if colours == "classes" else full, names, strict=True), ("black", "tie (frame)")]
     look = {"kind": colours, "bands": plotting.BAND_COLORS, "limits": plotting.BANDS[1:3], "pale": pale, "full": full}
     return {
-        "look": look | {"rejected": reject, "accent": plotting.ACCENT, "markers": [class_look(k)[0] for k in range(10)]},
+        "look": look
+        | {"rejected": reject, "least": LEAST, "accent": plotting.ACCENT, "markers": [class_look(k)[0] for k in range(10)]},
         "key": key,
     }
 
@@ -736,6 +738,6 @@ def _shade(logits, reject, look):
         return rgb(look["pale"])[place, :3]
     if look["kind"] == "shades":
         sure = (1 / parts - 1 / k) / (1 - 1 / k) if k > 1 else np.ones(len(logits))
-        return 1 - (0.12 + 0.88 * sure[:, None]) * (1 - rgb(look["full"])[place, :3])
+        return 1 - (look["least"] + (1 - look["least"]) * sure[:, None]) * (1 - rgb(look["full"])[place, :3])
     band = (parts * look["limits"][0] < 1).astype(int) + (parts * look["limits"][1] < 1)
     return np.where((place < 0)[:, None], rgb([look["rejected"]])[:, :3], rgb(look["bands"])[band, :3])
