@@ -92,8 +92,9 @@ oldest: $(DEV)  ## run the package's tests with the oldest versions that pyproje
 newest:          ## run the package's tests with the newest versions that pyproject.toml allows
 	$(call range-tests,$(NEWEST),--upgrade)
 
-lint: $(DEV)   ## check the style of the code
+lint: $(DEV)   ## check the style of the code, and its types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 
 clean:           ## remove the environment and the trained sweeps
 	rm -rf $(VENV) $(OLDEST) $(OLDEST).txt $(NEWEST) .cache

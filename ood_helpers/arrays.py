@@ -4,9 +4,12 @@ import operator
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+
+Numbers = ArrayLike | torch.Tensor  # what `float64` takes: numbers, lists of them, arrays, tensors
 
 
-def float64(values, name):
+def float64(values: Numbers, name: str) -> np.ndarray:
     """A copy of `values` as a numpy array of float64: numbers, lists of them, numpy arrays, tensors of any kind of real numbers.
 
     Tensors may require grad, be sparse, quantised, half precision or on another device. ValueError that names the argument for
@@ -30,7 +33,7 @@ def float64(values, name):
     return values.astype(np.float64)
 
 
-def dense(tensor, name):
+def dense(tensor: torch.Tensor, name: str) -> torch.Tensor:
     """The tensor in float64 with every number written out, on its own device; gradients flow. Errors as in `float64`."""
     if tensor.is_meta:
         raise ValueError(f"{name} must hold numbers; it is a tensor on the meta device, which has none")
@@ -41,7 +44,7 @@ def dense(tensor, name):
     return tensor.to(torch.float64).resolve_neg()
 
 
-def whole(name, value, least):
+def whole(name: str, value, least: int) -> int:
     """`value` as an int; ValueError that names the argument unless it is a whole number of at least `least`.
 
     It may be Python's, numpy's, or an integer tensor of one element; True and False are no numbers.

@@ -13,14 +13,18 @@ import os
 import sys
 import types
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from ood_helpers.arrays import whole
+from ood_helpers.data import Sampler, World
 from ood_helpers.files import write_whole
+from ood_helpers.losses import Loss
 from ood_helpers.models import check_plain, free_layers
 from ood_helpers.training import History, train
 
@@ -28,7 +32,9 @@ PACKAGE = Path(__file__).parent
 PLAIN = (type(None), bool, int, float, complex, str, bytes, range)  # what `repr` says all about
 
 
-def cached_train(models, world, loss, ood=None, **settings):
+def cached_train(
+    models: nn.Module | Sequence[nn.Module], world: World, loss: Loss, ood: Sampler | None = None, **settings: Any
+) -> History:
     """`train` with the same arguments (but no callback) and the same result; a run made before is loaded from disk instead.
 
     world, loss and ood must be this package's (or functools.partial of them), and activations torch's, since only their code
@@ -51,7 +57,37 @@ def cached_train(models, world, loss, ood=None, **settings):
     return history
 
 
-def cached_snapshots(models, world, loss, moments, ood=None, **settings):
+def cached_by(train, networks, **settings):
+    """train(networks, **settings) -> History, a function of this package that trains in place, or what it gave before, from disk.
+
+    For networks that `train` of `training` does not take, such as convolutional ones: a list of modules of this package or of
+    torch. The settings are what `cached_train` takes as such; all else as there.
+    """
+    met = {__name__}
+    for module in (part for network in networks for part in network.modules()):
+        if not type(module).__module__.startswith("torch.nn.") and not _name(type(module), met):
+            raise ValueError(f"a cached run takes only modules of this package and of torch.nn, not {type(module).__name__}")
+    numbers = [_describe(dict(network.state_dict()), met) for network in networks]
+    frozen = [[parameter.requires_grad for parameter in network.parameters()] for network in networks]
+    described = [list(map(str, networks)), numbers, frozen, _describe(train, met), _describe(settings, met)]
+    versions = [torch.__version__, np.__version__, str(torch.get_default_dtype())]
+    key = hashlib.sha256(repr([described, versions, _code(met)]).encode()).hexdigest()
+    path = _file(key)
+    history = _load(path, key, networks)
+    if history is None:
+        history = train(networks, **settings)
+        _save(path, key, networks, history)
+    return history
+
+
+def cached_snapshots(
+    models: Sequence[nn.Module],
+    world: World,
+    loss: Loss,
+    moments: Sequence[int],
+    ood: Sampler | None = None,
+    **settings: Any,
+) -> dict[int, Sequence[nn.Module]]:
     """What `train` makes of a list of networks, kept after each number of steps in `moments`: moment -> list of networks.
 
     The other arguments, the cache and the errors are those of `cached_train`; the given networks stay as they are. ValueError

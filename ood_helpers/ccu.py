@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from sklearn.mixture import GaussianMixture
+from torch import Generator, Tensor
 
 from ood_helpers.arrays import whole
 from ood_helpers.data import check_draw, check_points
@@ -22,11 +23,11 @@ from ood_helpers.data import check_draw, check_points
 class Mixture:
     """m round Gaussians: logarithms of their weights [m], means [m, d], standard deviations [m], all in float64."""
 
-    log_weights: torch.Tensor
-    means: torch.Tensor
-    stds: torch.Tensor
+    log_weights: Tensor
+    means: Tensor
+    stds: Tensor
 
-    def log_density(self, x, shift=0.0):
+    def log_density(self, x: Tensor, shift: float = 0.0) -> Tensor:
         """log p(x) [n] at points x [n, d]. A shift adds to the distances from all means (not below 0); see `Densities.bound`."""
         x = check_points(x, self.means.shape[1]).double()
         distance = torch.cdist(x, self.means, compute_mode="donot_use_mm_for_euclid_dist") + shift
@@ -41,17 +42,17 @@ class Densities:
     inside: Mixture
     outside: Mixture
 
-    def log_ratio(self, x):
+    def log_ratio(self, x: Tensor) -> Tensor:
         """log R(x) = log p(x|in) − log p(x|out), [n] at points x [n, d]; far away it goes to −∞."""
         return self.inside.log_density(x) - self.outside.log_density(x)
 
-    def log_probabilities(self, x, logits):
+    def log_probabilities(self, x: Tensor, logits: Tensor) -> Tensor:
         """log P(k|x) [n, K] in float64, of points x [n, d] and a network's logits [n, K] there. They can be used as logits."""
         ratio, n_classes = self.log_ratio(x)[:, None], logits.shape[-1]
         uniform = torch.full_like(ratio, -math.log(n_classes))
         return torch.logaddexp(ratio + logits.double().log_softmax(-1), uniform) - torch.nn.functional.softplus(ratio)
 
-    def bound(self, x, radius, n_classes):
+    def bound(self, x: Tensor, radius: float, n_classes: int) -> Tensor:
         """Numbers [n] that the confidence exceeds nowhere within `radius` of points x [n, d], whatever the network.
 
         Theorem 3.1 of the paper: no component of p(·|in) is nearer than its distance − radius, none of p(·|out) farther than its
@@ -64,7 +65,7 @@ class Densities:
         return 1 / n_classes + (1 - 1 / n_classes) * b.sigmoid()
 
 
-def fit(x_in, x_out, components=2, *, generator):
+def fit(x_in: Tensor, x_out: Tensor, components: int = 2, *, generator: Generator) -> Densities:
     """`Densities` of points x_in [n, d] and x_out [m, d], mixtures of `components` round Gaussians each, by scikit-learn's EM.
 
     ValueError if the widest Gaussian outside is not wider than the widest inside: then R grows far away, and nothing is

@@ -14,21 +14,49 @@ import functools
 import itertools
 import math
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Generator, Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from ood_helpers import data
 from ood_helpers.arrays import whole
+from ood_helpers.data import DistanceWorld, Gaussians, World, check_points
 from ood_helpers.losses import cross_entropy, kl_to_uniform
-from ood_helpers.models import Stack, check_plain, free_layers
+from ood_helpers.models import Stack, check_plain, free_layers, mlp
 from ood_helpers.progress import progress
 from ood_helpers.training import keep_last_good, restore, seeds_for
 
 CHUNK = 64  # batches whose points and noise are drawn in one call
 PENALTY = 10.0  # weight of the gradient penalty (Gulrajani et al. 2017, Eq. 3)
+
+
+def generator(
+    noise_dim: int = 100,
+    width: int = 256,
+    depth: int = 3,
+    out_dim: int = 2,
+    *,
+    init: str = "torch",
+    generator: Generator | None = None,
+) -> nn.Sequential:
+    """G of Eq. (1): maps noise [n, noise_dim] to points [n, out_dim]. As in the published code: LeakyReLU(0.2), no batch norm.
+
+    init, generator (of random numbers) as in `models.mlp`
+    """
+    noise_dim, out_dim = whole("noise_dim", noise_dim, 1), whole("out_dim", out_dim, 1)
+    return mlp(noise_dim, width, out_dim, depth, "leaky_relu", slope=0.2, init=init, generator=generator)
+
+
+def discriminator(
+    in_dim: int = 2, width: int = 256, depth: int = 3, *, init: str = "torch", generator: Generator | None = None
+) -> nn.Sequential:
+    """D of Eq. (1): maps points [n, in_dim] to one logit [n, 1], whose sigmoid is the probability that a point is real.
+
+    init, generator (of random numbers) as in `models.mlp`
+    """
+    return mlp(in_dim, width, 1, depth, "leaky_relu", slope=0.2, init=init, generator=generator)
 
 
 @dataclass
@@ -40,14 +68,32 @@ class GanHistory:
     collapsed  the triples (indices) stopped early because a loss was no longer finite
     """
 
-    losses: dict
-    snapshots: dict
-    collapsed: list
+    losses: dict[str, Tensor]
+    snapshots: dict[int, Tensor]
+    collapsed: list[int]
 
 
 def train_gan(
-    generators, discriminators, classifiers, world, *, steps=1000, seed=0, snapshots=(), samples=500, callback=None, **settings
-):
+    generators: nn.Module | Sequence[nn.Module],
+    discriminators: nn.Module | Sequence[nn.Module],
+    classifiers: nn.Module | Sequence[nn.Module],
+    world: World,
+    *,
+    steps: int = 1000,
+    snapshots: Sequence[int] = (),
+    samples: int = 500,
+    callback: Callable[[int, dict[str, Tensor]], bool | None] | None = None,
+    batch: int = 100,
+    beta_generator: float | Sequence[float] | Tensor = 1.0,
+    beta_classifier: float | Sequence[float] | Tensor = 1.0,
+    kind: str = "gan",
+    discriminator_steps: int = 1,
+    freeze_classifier: bool = False,
+    generator_trains_classifier: bool = False,
+    lr: float = 2e-4,
+    betas: tuple[float, float] = (0.5, 0.999),
+    seed: int | Sequence[int] | Tensor = 0,
+) -> GanHistory:
     """Train the three networks of Eq. (1) together, in place: one triple, or lists of E of each in one batched run.
 
     The networks are nn.Sequential as for `training.train`; what is frozen in them (requires_grad=False) stays as it is.
@@ -57,7 +103,7 @@ def train_gan(
                alone with the same seed, up to rounding (which such games amplify)
     snapshots  iterations in 0…steps after which `samples` points of every generator are kept
     callback   callback(step, losses) after each step; the networks hold the weights of that step; returning True ends training
-    settings   everything else that `train_gan_steps` takes
+    The other settings are those of `train_gan_steps`.
 
     Returns a `GanHistory`. A triple whose loss stops being finite is named in a warning and keeps its last good weights, which
     make its later snapshots too, while the others go on; if none is left, ValueError. ValueError names a bad argument.
@@ -67,7 +113,11 @@ def train_gan(
     for iteration in snapshots:
         if iteration > steps:
             raise ValueError(f"snapshots must be whole numbers from 0 to steps ({steps}); got {iteration}")
-    run = train_gan_steps(generators, discriminators, classifiers, world, steps=steps, seed=seed, **settings)
+    run = train_gan_steps(
+        generators, discriminators, classifiers, world, steps=steps, batch=batch, beta_generator=beta_generator,
+        beta_classifier=beta_classifier, kind=kind, discriminator_steps=discriminator_steps, freeze_classifier=freeze_classifier,
+        generator_trains_classifier=generator_trains_classifier, lr=lr, betas=betas, seed=seed,
+    )  # fmt: skip
     generators = _listed(generators)
     seeds = seeds_for(len(generators), seed, "triple")
 
@@ -88,23 +138,23 @@ def train_gan(
 
 
 def train_gan_steps(
-    generators,
-    discriminators,
-    classifiers,
-    world,
+    generators: nn.Module | Sequence[nn.Module],
+    discriminators: nn.Module | Sequence[nn.Module],
+    classifiers: nn.Module | Sequence[nn.Module],
+    world: World,
     *,
-    steps=None,
-    batch=100,
-    beta_generator=1.0,
-    beta_classifier=1.0,
-    kind="gan",
-    discriminator_steps=1,
-    freeze_classifier=False,
-    generator_trains_classifier=False,
-    lr=2e-4,
-    betas=(0.5, 0.999),
-    seed=0,
-):
+    steps: int | None = None,
+    batch: int = 100,
+    beta_generator: float | Sequence[float] | Tensor = 1.0,
+    beta_classifier: float | Sequence[float] | Tensor = 1.0,
+    kind: str = "gan",
+    discriminator_steps: int = 1,
+    freeze_classifier: bool = False,
+    generator_trains_classifier: bool = False,
+    lr: float = 2e-4,
+    betas: tuple[float, float] = (0.5, 0.999),
+    seed: int | Sequence[int] | Tensor = 0,
+) -> Iterator[dict[str, Tensor]]:
     """`train_gan` as a Python generator that pauses after every step, for a page that shows the training while it runs.
 
     Yields the terms of Eq. (1), {"a", "b", "c"}, each [E]. At a pause the networks hold the weights of that step, and they can
@@ -180,7 +230,7 @@ def _both(stack, x, fake):
     return stack(torch.cat([x, fake], -2)).split(x.shape[-2], -2)
 
 
-def term_c(real, fake, kind="gan"):
+def term_c(real: Tensor, fake: Tensor, kind: str = "gan") -> Tensor:
     """Eq. (1), term (c), from the discriminator's logits [..., n, 1] on real and on generated points. Shape [...].
 
     "gan": E_in[log D(x)] + E_G[log(1 − D(x))], D the sigmoid of a logit, at most 0 · "wgan": E_in[D(x)] − E_G[D(x)], D a logit
@@ -259,13 +309,13 @@ def _draws(world, noise_dim, batch, seeds):
         for g in generators:
             x, y = world.sample(CHUNK * batch, generator=g)
             noise = torch.randn(CHUNK * batch, noise_dim, generator=g)
-            draws.append((data.check_points(x, world.dim), y, noise, torch.rand(CHUNK * batch, 1, generator=g)))
+            draws.append((check_points(x, world.dim), y, noise, torch.rand(CHUNK * batch, 1, generator=g)))
         for i in range(CHUNK):
             rows = slice(i * batch, (i + 1) * batch)
             yield tuple(torch.stack([part[rows] for part in parts]) for parts in zip(*draws, strict=True))
 
 
-def sample(model, n, *, generator):
+def sample(model: nn.Module, n: int, *, generator: Generator) -> Tensor:
     """n points [n, d] that one generator network makes from standard normal noise.
 
     functools.partial(sample, model) can be the `ood` of `training.train`.
@@ -301,7 +351,7 @@ def _players(world, generators, discriminators, classifiers):
     return players
 
 
-def _listed(models):
+def _listed(models) -> list[nn.Module]:
     return [models] if isinstance(models, nn.Module) else list(models)
 
 
@@ -312,7 +362,7 @@ def _beta(name, value, count):
     return beta
 
 
-def coverage(x, world, *, n_directions=36, inner=2.5, outer=5.0):
+def coverage(x: Tensor, world: Gaussians, *, n_directions: int = 36, inner: float = 2.5, outer: float = 5.0) -> float:
     """The share, in [0, 1], of the boundary that points x [n, 2] cover: 1 is all around every class.
 
     Around each class mean the plane is cut into `n_directions` equal sectors; a sector is covered if at least one point lies in
@@ -326,7 +376,7 @@ def coverage(x, world, *, n_directions=36, inner=2.5, outer=5.0):
     return len(sector[near].unique()) / (n_directions * len(world.means))
 
 
-def boundary_distance(x, world, *, radius=3.0):
+def boundary_distance(x: Tensor, world: DistanceWorld, *, radius: float = 3.0) -> Tensor:
     """How far points x [n, d] lie from the boundary, in standard deviations: [n], negative inside. |·| is the distance itself.
 
     The boundary is `radius` standard deviations from the nearest mean: beyond 3 is what the paper calls OOD (§5).
@@ -334,13 +384,13 @@ def boundary_distance(x, world, *, radius=3.0):
     return world.mahalanobis(x) - radius
 
 
-def share_inside(x, world, *, radius=3.0):
+def share_inside(x: Tensor, world: DistanceWorld, *, radius: float = 3.0) -> float:
     """The share of points x [n, d], in [0, 1], that lie within `radius` standard deviations of a mean: not OOD at all."""
     _check_some(x)
     return float((world.mahalanobis(x) <= radius).float().mean())
 
 
-def diversity(x, world, *, n_directions=36):
+def diversity(x: Tensor, world: Gaussians, *, n_directions: int = 36) -> float:
     """The effective number of directions of points x [n, 2], 1 to K · n_directions: exp of the entropy of the sectors' shares.
 
     Sectors as in `coverage`, at any radius. It is m if the points are spread evenly over m sectors: Hill's number of order 1
@@ -357,7 +407,7 @@ def _sectors(x, world, n_directions):
     n_directions = whole("n_directions", n_directions, 1)
     if world.dim != 2:
         raise ValueError(f"world must be a plane, of dimension 2, to be cut into sectors; got dimension {world.dim}")
-    offset = data.check_points(x, 2)[:, None] - world.means.to(x.dtype)
+    offset = check_points(x, 2)[:, None] - world.means.to(x.dtype)
     nearest = offset.norm(dim=2).argmin(1)
     away = offset[torch.arange(len(x)), nearest]
     turn = torch.atan2(away[:, 1], away[:, 0]) / (2 * math.pi) % 1

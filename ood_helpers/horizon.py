@@ -15,7 +15,7 @@ import functools
 import math
 
 import torch
-from torch import nn
+from torch import Generator, Tensor, nn
 
 from ood_helpers import closed
 from ood_helpers.arrays import whole
@@ -23,13 +23,13 @@ from ood_helpers.losses import cross_entropy
 from ood_helpers.models import Stack, check_forward
 
 
-def unit_directions(n, dim, *, generator):
+def unit_directions(n: int, dim: int, *, generator: Generator) -> Tensor:
     """n random directions [n, dim] of length 1, uniform on the sphere."""
     n, dim = whole("n", n, 1), whole("dim", dim, 1)
     return nn.functional.normalize(torch.randn(n, dim, generator=generator), dim=1)
 
 
-def f0(network, u):
+def f0(network: nn.Module | Stack, u: Tensor) -> Tensor:
     """The logits at infinity, those of the network without its biases: [n, K] at directions u [n, d]; [E, n, K] for a stack.
 
     f0(αu) = α f0(u) for α > 0: only its direction matters for who wins. Gradients reach the weights, never the biases.
@@ -38,7 +38,7 @@ def f0(network, u):
     return _pre_activations(network, u)[0][-1]
 
 
-def far_field_loss(network, u, radius=10.0):
+def far_field_loss(network: nn.Module | Stack, u: Tensor, radius: float = 10.0) -> Tensor:
     """Cross-entropy of f0(radius · u) towards the last class, reject: 0 where reject wins far beyond rounding in every u.
 
     "Reject wins in every direction" is a strict inequality on the whole sphere, so it survives small changes of the weights.
@@ -53,7 +53,7 @@ def far_field_loss(network, u, radius=10.0):
     return cross_entropy(logits, torch.full(logits.shape[-2:-1], logits.shape[-1] - 1))
 
 
-def slope_spread_loss(network, u):
+def slope_spread_loss(network: nn.Module | Stack, u: Tensor) -> Tensor:
     """Mean squared spread of the slopes: the mean of (1/K) Σ_k (f0_k(u) − mean over the classes)² over directions u [n, d].
 
     0 only where all classes tie in each u, so that the confidence stays at the softmax of what is left of the biases. Descent
@@ -63,7 +63,7 @@ def slope_spread_loss(network, u):
     return f0(network, u).var(-1, correction=0).mean(-1)
 
 
-def silent_horizon_loss(network, u, margin=0.1):
+def silent_horizon_loss(network: nn.Module | Stack, u: Tensor, margin: float = 0.1) -> Tensor:
     """The mean of Σ_j relu(z0_j(u) + margin) over directions u [n, d], z0 the pre-activations of f0's last hidden layer.
 
     It is 0 exactly where that whole layer is inactive with `margin` to spare, and then every slope is exactly 0: a tie that
@@ -85,8 +85,8 @@ def silent_horizon_loss(network, u, margin=0.1):
     return (last + margin).relu().sum(-1).mean(-1)
 
 
-def radius_loss(network, u=None):
-    """The price of a closed network's ball: the mean over its last hidden neurons of log(1 + relu(B_j) / min_k slope_jk).
+def radius_loss(network: nn.Module | Stack, u: Tensor | None = None) -> Tensor:
+    """The price of a closed network's ball: the mean of log(1 + relu(B_j) / min_k slope_jk) over its second hidden layer.
 
     Neuron j is silent beyond that l1 distance from the centre, see `closed`; the largest is the radius of the ball. The
     logarithm makes the price of a ball that is twice as large the same whatever the units. u, as for other losses of the weights,
@@ -100,7 +100,7 @@ def radius_loss(network, u=None):
     else:
         linears, raw, centre = network.layers[::2], network.raw, network.centre[None]
         weights, biases = [layer.weight.T for layer in linears], [layer.bias[None] for layer in linears]
-    high = closed.height(weights[:-1], biases[:-1], centre)[..., 0, :].relu()
+    high = closed.height(weights, biases, centre)[..., 0, :].relu()
     return (high / closed.slopes(raw).amin(-2)).log1p().mean(-1)
 
 

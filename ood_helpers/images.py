@@ -17,10 +17,12 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 from sklearn.datasets import load_digits
+from torch import Generator, Tensor
 
 from ood_helpers.data import check_draw, check_points
 
 DIM = 64
+KEPT = 20_000  # boundary OOD images that `kept_boundary` takes from
 N_TRAIN = 1200  # of 1797 digits; the other 597 are for testing
 LETTERS = "ACEFHJKLMNPRTUVWXYacdefhkmnprtuvwxy"  # without BDGIOQSZbgijloqsz, which resemble 8 0 6 1 0 0 5 2 6 9 1 1 1 0 9 5 2
 FONTS = [f"DejaVu{family}{weight}.ttf" for family in ("Sans", "SansMono", "Serif") for weight in ("", "-Bold")]
@@ -47,13 +49,13 @@ class Digits:
     def _data(self):
         return _digits()
 
-    def sample(self, n, *, generator):
+    def sample(self, n: int, *, generator: Generator) -> tuple[Tensor, Tensor]:
         """n training digits, drawn with replacement: x float32 [n, d] and their classes y int64 [n]."""
         n = check_draw(n, generator)
         i = torch.randint(len(self.x_train), (n,), generator=generator)
         return self.x_train[i], self.y_train[i]
 
-    def boundary(self, n, *, generator, inner=1.0, outer=1.25):
+    def boundary(self, n: int, *, generator: Generator, inner: float = 1.0, outer: float = 1.25) -> Tensor:
         """n OOD images [n, d] close to the digits: their nearest training digit is inner to outer times `reach` away.
 
         A candidate is a training digit plus a step in a uniformly random direction, clipped to the box; it is drawn again
@@ -76,12 +78,16 @@ class Digits:
             kept.append(x[(distance >= inner) & (distance <= outer)])
         raise ValueError(f"no room for OOD images between {inner} and {outer} times reach; take a wider range nearer to 1")
 
-    def box(self, n, *, generator):
+    def kept_boundary(self, n: int, *, generator: Generator) -> Tensor:
+        """n boundary OOD images, random ones of 20,000 that are the same for all seeds: new ones cost more than a step."""
+        return _kept_boundary(self)[torch.randint(KEPT, (n,), generator=generator)]
+
+    def box(self, n: int, *, generator: Generator) -> Tensor:
         """n OOD images [n, d], uniform in the box. With 64 pixels none comes near a digit: all are beyond 1.4 times `reach`."""
         n = check_draw(n, generator)
         return torch.rand(n, self.dim, generator=generator)
 
-    def distance(self, x):
+    def distance(self, x: Tensor) -> Tensor:
         """Euclidean distance [n] of images x [n, d] to the nearest training digit."""
         return torch.cdist(check_images(x, self.dim), self.x_train.to(x.dtype)).amin(1)
 
@@ -101,7 +107,7 @@ class Mnist(Digits):
         return _mnist()
 
 
-def check_images(x, dim=DIM):
+def check_images(x: Tensor, dim: int = DIM) -> Tensor:
     """x itself if it is a float tensor [n, dim] of numbers in [0, 1]; ValueError that says what is wrong otherwise."""
     check_points(x, dim)
     if x.numel() and not (x.min() >= 0 and x.max() <= 1):
@@ -109,7 +115,7 @@ def check_images(x, dim=DIM):
     return x
 
 
-def ray_to_face(x, direction):
+def ray_to_face(x: Tensor | np.ndarray, direction: Tensor | np.ndarray) -> Tensor:
     """The t at which the ray x + t · direction, t >= 0, leaves the box [0, 1]^d: the distance to its face for a unit vector.
 
     x a point of the box, direction not zero, tensors or arrays: both [d] for one t, or [n, d] for t [n], in float64. t is 0
@@ -125,23 +131,23 @@ def ray_to_face(x, direction):
     return t.masked_fill(direction == 0, torch.inf).amin(-1)
 
 
-def letters(n, *, generator):
+def letters(n: int, *, generator: Generator) -> Tensor:
     """Printed letters that resemble no digit, in matplotlib's own DejaVu fonts, made like the digits (see `_render`)."""
     return _pick(_alphabet(), n, generator)
 
 
-def inverted(n, *, generator):
+def inverted(n: int, *, generator: Generator) -> Tensor:
     """Test digits with ink and paper exchanged: 1 − x."""
     return 1 - _pick(_digits()[2], n, generator)
 
 
-def permuted(n, *, generator):
+def permuted(n: int, *, generator: Generator) -> Tensor:
     """Test digits whose pixels are shuffled, each image in its own way."""
     x = _pick(_digits()[2], n, generator)
     return x.gather(1, torch.rand(n, DIM, generator=generator).argsort(1))
 
 
-def textures(n, *, generator):
+def textures(n: int, *, generator: Generator) -> Tensor:
     """Clouds: white noise blurred by a Gaussian of 1.5 pixels, then stretched to reach from 0 to 1 in every image."""
     n = check_draw(n, generator)
     pixel = torch.arange(8)
@@ -151,19 +157,19 @@ def textures(n, *, generator):
     return (x - lowest) / (highest - lowest)
 
 
-def uniform(n, *, generator):
+def uniform(n: int, *, generator: Generator) -> Tensor:
     """Every pixel uniform in [0, 1]."""
     n = check_draw(n, generator)
     return torch.rand(n, DIM, generator=generator)
 
 
-def corners(n, *, generator):
+def corners(n: int, *, generator: Generator) -> Tensor:
     """Corners of the box: every pixel 0 or 1, each with probability one half."""
     n = check_draw(n, generator)
     return torch.randint(2, (n, DIM), generator=generator).float()
 
 
-def interpolations(n, *, generator):
+def interpolations(n: int, *, generator: Generator) -> Tensor:
     """(1 − t) a + t b for test digits a, b of different classes, t uniform in [0.3, 0.7]. Most lie within `reach` of a digit."""
     n = check_draw(n, generator)
     _, _, x, y, _ = _digits()
@@ -179,6 +185,11 @@ KINDS = {kind.__name__: kind for kind in (letters, inverted, permuted, textures,
 def _pick(images, n, generator):
     n = check_draw(n, generator)
     return images[torch.randint(len(images), (n,), generator=generator)]
+
+
+@functools.cache
+def _kept_boundary(world):
+    return world.boundary(KEPT, generator=torch.Generator().manual_seed(0))
 
 
 @functools.cache

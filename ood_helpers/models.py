@@ -3,19 +3,31 @@
 import copy
 import itertools
 import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Generator, Tensor, nn
 
 from ood_helpers import closed
-from ood_helpers.arrays import whole
+from ood_helpers.arrays import Numbers, whole
 
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")  # where a module keeps them
 RANDOM = (nn.RReLU, nn.modules.dropout._DropoutNd)
 
 
-def mlp(in_dim=2, width=500, n_classes=2, depth=2, activation="relu", *, slope=0.01, init="torch", generator=None):
+def mlp(
+    in_dim: int = 2,
+    width: int = 500,
+    n_classes: int = 2,
+    depth: int = 2,
+    activation: str = "relu",
+    *,
+    slope: float = 0.01,
+    init: str = "torch",
+    generator: Generator | None = None,
+) -> nn.Sequential:
     """A multilayer perceptron: `depth` hidden layers of `width` neurons. The defaults are the paper's classifier (§5).
 
     Returns an nn.Sequential (Linear, activation, …, Linear) that maps points [n, in_dim] to logits [n, n_classes].
@@ -42,15 +54,25 @@ def mlp(in_dim=2, width=500, n_classes=2, depth=2, activation="relu", *, slope=0
     return nn.Sequential(*layers[:-1])
 
 
-def closed_mlp(in_dim, width, n_classes, depth=2, *, points, steepness=0.5, far=None, generator=None):
+def closed_mlp(
+    in_dim: int,
+    width: int,
+    n_classes: int,
+    depth: int = 2,
+    *,
+    points: Numbers,
+    steepness: float = 0.5,
+    far: float | None = None,
+    generator: Generator | None = None,
+) -> closed.Closed:
     """A `closed.Closed` network: a ReLU network that gives one constant answer outside a ball, whatever it is trained on.
 
     width    of every hidden layer's free neurons; written as plain layers, the first has 2 · in_dim more
     depth    hidden layers, at least 2: one alone is silent in no direction, because a neuron with weights w is active at u = w.
-             Take 2: the product of |W| grows by about √width / 2 a layer, and what it subtracts ends up killing the network. At
-             width 100, with a price, 11 of 20 networks of depth 3 and all of depth 4 died in training (closed_depth_… of `lab`)
+             The second is the one that falls silent. Layers after it are ordinary ones, but without biases (they stay 0), so
+             that silence goes in and silence comes out
     points   [n, in_dim], such as the training points: where the ball is at the start, see `closed.Closed`
-    steepness  positive, per unit of the inputs: how fast the last hidden layer falls away from the centre of the points at the
+    steepness  positive, per unit of the inputs: how fast the second hidden layer falls away from the centre of the points at the
              start. The steeper, the smaller the ball
     far      None: equal last biases, so that the answer far away is exactly 1/K · a number between 0 and 1: the probability of
              the last output, reject, far away, at least. Either way the last biases are not trained
@@ -60,43 +82,27 @@ def closed_mlp(in_dim, width, n_classes, depth=2, *, points, steepness=0.5, far=
     if far is not None and not (0 < far < 1 and n_classes > 1):
         raise ValueError(f"far must be None or, with two outputs or more, a number between 0 and 1; got {far!r}")
     model = closed.Closed(layers, points, steepness)
-    bias = layers[-1].bias.requires_grad_(False)
-    bias.zero_()
+    for layer in layers[4::2]:
+        layer.bias.requires_grad_(False).zero_()
+    bias = layers[-1].bias
     if far is not None:
         bias[-1] = math.log((n_classes - 1) * far / (1 - far))
         bias[-1] += 1e-6 * (1 + bias[-1].abs())  # rounding of float32 must not take it below
     return model
 
 
-def mlps(seeds, **settings):
+def mlps(seeds: Iterable[int], **settings: Any) -> list[nn.Sequential]:
     """One `mlp` of these settings for each seed, from a random start of its own: a list, to be trained as one."""
     return [mlp(**settings, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
 
 
-def shaken(model, size, generator=None):
+def shaken(model: nn.Module, size: float, generator: Generator | None = None) -> nn.Module:
     """A copy of the network in float64, with normal noise of standard deviation `size` on every weight and bias."""
     model = copy.deepcopy(model).double()
     with torch.no_grad():
         for p in model.parameters():
             p += size * torch.randn(p.shape, generator=generator, dtype=p.dtype)
     return model
-
-
-def generator(noise_dim=100, width=256, depth=3, out_dim=2, *, init="torch", generator=None):
-    """G of Eq. (1): maps noise [n, noise_dim] to points [n, out_dim]. As in the published code: LeakyReLU(0.2), no batch norm.
-
-    init, generator (of random numbers) as in `mlp`
-    """
-    noise_dim, out_dim = whole("noise_dim", noise_dim, 1), whole("out_dim", out_dim, 1)
-    return mlp(noise_dim, width, out_dim, depth, "leaky_relu", slope=0.2, init=init, generator=generator)
-
-
-def discriminator(in_dim=2, width=256, depth=3, *, init="torch", generator=None):
-    """D of Eq. (1): maps points [n, in_dim] to one logit [n, 1], whose sigmoid is the probability that a point is real.
-
-    init, generator (of random numbers) as in `mlp`
-    """
-    return mlp(in_dim, width, 1, depth, "leaky_relu", slope=0.2, init=init, generator=generator)
 
 
 def _linear(inputs, outputs, init, generator):
@@ -120,7 +126,7 @@ class Stack:
     Raises ValueError that names the network and layer unless all have the same shape and are what `check_plain` asks for.
     """
 
-    def __init__(self, models):
+    def __init__(self, models: Iterable) -> None:
         self.models = list(models)
         if not self.models:
             raise ValueError("models must hold at least one network; got an empty list")
@@ -151,17 +157,17 @@ class Stack:
             parameter.data = view
 
     @property
-    def dtype(self):
+    def dtype(self) -> torch.dtype:
         return self.weights[0].dtype
 
-    def parameters(self):
+    def parameters(self) -> list[Tensor]:
         return self.weights + self.biases + self.closed[:1]
 
-    def trained(self):
+    def trained(self) -> list[Tensor]:
         """The parameters that training moves: those that are not frozen in every network."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def __call__(self, x):
+    def __call__(self, x: Tensor) -> Tensor:
         """Logits [E, n, K] of points x: [n, d] for the same points in every network, [E, n, d] for each its own.
 
         Points of another float type become numbers of the networks' own.
@@ -173,13 +179,13 @@ class Stack:
         h = x
         for i, (weight, bias, activation) in enumerate(zip(weights, biases, [*self.activations, nn.Identity()], strict=True)):
             h = torch.baddbmm(bias, h, weight)
-            if ball and i == len(weights) - 2:
+            if ball and i == 1:
                 raw, centre = ball
-                h = torch.baddbmm(h, (x - centre).abs(), closed.pull(weights[:-1], raw), alpha=-1)
+                h = torch.baddbmm(h, (x - centre).abs(), closed.pull(*weights[:2], raw), alpha=-1)
             h = activation(h)
         return h
 
-    def release(self):
+    def release(self) -> None:
         """Give each network its own copy of its parameters again; ValueError if a network is not what the stack computes."""
         try:
             self._check_same("was changed while it was trained, so it is not what was trained")
@@ -211,7 +217,7 @@ def _train_only(parameter, trained):
         parameter.register_hook(lambda gradient: gradient.masked_fill(frozen, 0))
 
 
-def free_layers(model):
+def free_layers(model: nn.Module) -> nn.Module:
     """The nn.Sequential of a network, or of a closed one its free layers."""
     return model.layers if isinstance(model, closed.Closed) else model
 
@@ -225,7 +231,7 @@ def _shape(model):
     return " ".join(["closed"] * (layers is not model) + [sizes, *(str(layer) for layer in layers[1::2]), *dtype])
 
 
-def check_plain(networks):
+def check_plain(networks: Mapping[str, nn.Module]) -> None:
     """ValueError that says what is wrong, where and what to do unless the networks can be computed from their numbers alone.
 
     networks  by name. Each must be an nn.Sequential of Linear and one activation in turn, float32 or float64 on the processor,
@@ -329,7 +335,7 @@ def _check_closed(name, model):
             f"it holds {', '.join(names)} and the activations {', '.join(kind.__name__ for kind in kinds)}"
         )
     _check_parameter(name, "raw", model.raw, model.layers[0])
-    width, d = len(model.layers[-3].weight), model.layers[0].weight.shape[1]
+    width, d = len(model.layers[2].weight), model.layers[0].weight.shape[1]
     if model.raw.shape != (d, width) or model.centre.shape != (d,):
         shapes = f"{list(model.raw.shape)} and {list(model.centre.shape)}"
         raise ValueError(f"{name}: raw and centre must have the shapes [{d}, {width}] and [{d}]; got {shapes}")

@@ -1,23 +1,36 @@
-"""One look for every figure and table: colours with markers, confidence maps, class maps.
+"""One look for every figure and table: colours with markers, confidence maps.
 
 Figures are plain matplotlib figures drawn by Agg, without pyplot; a notebook cell that ends in one shows it.
 """
 
 import io
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
 import torch
 from IPython.display import display
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure as _Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, Patch
+from matplotlib.patches import Circle, Patch, StepPatch
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from ood_helpers.arrays import Numbers
+from ood_helpers.data import Gaussians
+
+if TYPE_CHECKING:  # which stand on a higher floor
+    from ood_helpers.polytopes.infinity import Infinity
+    from ood_helpers.polytopes.plane import Plane
 
 # one meaning, one colour, told apart with any colour vision. Okabe and Ito's palette; each class has a marker of its own, too
 CLASSES = [("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D")]
@@ -32,7 +45,13 @@ BANDS, BAND_COLORS = [0.5, 0.6, 0.9, 1.0], ["#fff3c4", "#c2a5cf", "#40004b"]
 BAND_NAMES = ["0.5–0.6 unsure", "0.6–0.9", "0.9–1 sure"]
 
 # legends stand below the axes, where they cover nothing
-BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "frameon": False, "handletextpad": 0.3, "columnspacing": 1.0}
+BELOW: dict[str, Any] = {
+    "loc": "upper center",
+    "bbox_to_anchor": (0.5, -0.16),
+    "frameon": False,
+    "handletextpad": 0.3,
+    "columnspacing": 1.0,
+}
 
 STYLE = {
     "font.size": 12,
@@ -57,7 +76,7 @@ class Figure(_Figure):
         return buffer.getvalue()
 
 
-def figure(columns=1, width=8.4, height=4.2, rows=1):
+def figure(columns: int = 1, width: float = 8.4, height: float = 4.2, rows: int = 1) -> tuple[Figure, Any]:
     """A figure of `width` × `height` inches and its axes (one, or an array of them), in the course's style."""
     with matplotlib.rc_context(STYLE):
         fig = Figure(figsize=(width, height), dpi=100, layout="compressed")
@@ -66,7 +85,7 @@ def figure(columns=1, width=8.4, height=4.2, rows=1):
         return fig, fig.subplots(rows, columns)
 
 
-def table(header, rows):
+def table(header: Sequence[str], rows: Iterable[Sequence]) -> None:
     """Show a table: `header` and each of `rows` hold as many words or numbers as there are columns.
 
     The first column stands on the left, all others on the right. Where the page is narrow a line breaks in the header, in the
@@ -81,7 +100,7 @@ def table(header, rows):
     display({"text/markdown": text, "text/plain": text}, raw=True)
 
 
-def strips(ax, groups, labels, title="", xlabel=""):
+def strips(ax: Axes, groups: Mapping[str, ArrayLike], labels: Sequence[str], title: str = "", xlabel: str = "") -> None:
     """A small mark for every value and a large one for their mean, such as one per seed: columns `labels`, side by side.
 
     groups  name -> values [columns, n]; up to three, each in its colour and with its marker
@@ -96,12 +115,12 @@ def strips(ax, groups, labels, title="", xlabel=""):
     ax.legend(ncols=len(groups), **BELOW | {"bbox_to_anchor": (0.5, -0.24)})
 
 
-def spread(values, form=".2f"):
+def spread(values: Iterable, form: str = ".2f") -> str:
     """The smallest and the largest of some values, in words; `form` as in an f-string."""
     return f"{min(values):{form}} … {max(values):{form}}"
 
 
-def plane_axes(ax, half_width, title=""):
+def plane_axes(ax: Axes, half_width: float, title: str = "") -> None:
     """Set up `ax` as a square window [-half_width, half_width]² on the input plane."""
     ax.set(
         xlim=(-half_width, half_width),
@@ -115,19 +134,19 @@ def plane_axes(ax, half_width, title=""):
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))  # few enough labels for any window
 
 
-def points(ax, x, y, size=14):
+def points(ax: Axes, x: Tensor, y: Tensor, size: float = 14) -> None:
     """Points x [n, 2] of classes y [n], each class in its colour and marker."""
     for k in range(int(y.max()) + 1):
         color, marker = CLASSES[k]
         ax.scatter(*x[y == k].T, s=size, c=color, marker=marker, linewidths=0)
 
 
-def ood_points(ax, x, size=14):
+def ood_points(ax: Axes, x: Tensor, size: float = 14) -> None:
     """OOD points x [n, 2] as black crosses."""
     ax.scatter(*x.T, s=size, c=OOD[0], marker=OOD[1], linewidths=0.9)
 
 
-def class_discs(ax, world, radius=3.0):
+def class_discs(ax: Axes, world: Gaussians, radius: float = 3.0) -> None:
     """Circles of `radius` standard deviations around the class means: what the paper calls in-distribution.
 
     More than two classes are also numbered: their pale colours cannot be told apart by everybody.
@@ -142,13 +161,13 @@ def class_discs(ax, world, radius=3.0):
             ax.annotate(str(k), edge.tolist(), aside.tolist(), textcoords="offset points", **centred)
 
 
-def grid(half_width, n=81):
+def grid(half_width: float, n: int = 81) -> Tensor:
     """n² points [n², 2] on a square grid over [-half_width, half_width]², row by row from below, as `imshow` wants them."""
     axis = torch.linspace(-half_width, half_width, n)
     return torch.cartesian_prod(axis, axis).flip(1)
 
 
-def band_map(ax, confidence, half_width):
+def band_map(ax: Axes, confidence: ArrayLike, half_width: float) -> AxesImage:
     """An image of confidences [n, n] over the square window in the paper's three bands; returns it for `set_data`.
 
     NaN is drawn as rejected: where reject wins a network is sure, of reject, though no class has a high probability.
@@ -156,30 +175,19 @@ def band_map(ax, confidence, half_width):
     return _image(ax, confidence, half_width, ListedColormap(BAND_COLORS).with_extremes(bad=REJECT), BoundaryNorm(BANDS, 3))
 
 
-def class_map(ax, winner, half_width, n_classes, reject=False):
-    """An image of winning classes [n, n] over the square window, the classes in pale colours and reject in light grey."""
-    return _image(
-        ax,
-        winner,
-        half_width,
-        ListedColormap(_pale(n_classes - reject, reject)),
-        BoundaryNorm([k - 0.5 for k in range(n_classes + 1)], n_classes),
-    )
-
-
 def _image(ax, values, half_width, cmap, norm):
     extent = (-half_width, half_width, -half_width, half_width)
     return ax.imshow(np.asarray(values), origin="lower", extent=extent, cmap=cmap, norm=norm, interpolation="nearest", zorder=0)
 
 
-def band_legend(ax, reject=False):
+def band_legend(ax: Axes, reject: bool = False) -> None:
     """A legend of the three confidence bands, and of what is rejected."""
     looks = [*zip(BAND_COLORS, BAND_NAMES, strict=True), *[(REJECT, "rejected")] * reject]
     handles = [Patch(fc=color, ec="0.4", label=name) for color, name in looks]
     ax.legend(handles=handles, ncols=2 if reject else 3, **BELOW | {"handlelength": 1.0})
 
 
-def class_legend(ax, n_classes, ood=False):
+def class_legend(ax: Axes, n_classes: int, ood: bool = False) -> None:
     """A legend of points: the classes' markers, and OOD."""
     handles = [Line2D([], [], ls="", marker=m, color=c, label=f"class {k}") for k, (c, m) in enumerate(CLASSES[:n_classes])]
     if ood:
@@ -187,41 +195,26 @@ def class_legend(ax, n_classes, ood=False):
     ax.legend(handles=handles, ncols=len(handles), **BELOW)
 
 
-def region_legend(ax, n_classes, reject=False, full=False):
-    """A legend of regions: the pale colours of `class_map`, or, with `full`, those of `class_colors` where it is sure."""
-    names = [f"class {k}" for k in range(n_classes)] + ["reject"] * reject
-    colors = _full(n_classes, reject) if full else _pale(n_classes, reject)
-    handles = [Patch(fc=color, ec="0.4", label=name) for color, name in zip(colors, names, strict=True)]
-    ax.legend(handles=handles, ncols=len(handles), **BELOW | {"handlelength": 1.0})
-
-
 def _full(n_classes, reject):
     """The colours [K, 3] of the classes and of reject."""
     return np.array([matplotlib.colors.to_rgb(color) for color in [c for c, _ in CLASSES[:n_classes]] + [REJECT] * reject])
 
 
-def _pale(n_classes, reject):
-    """Paler colours [K, 3]; reject is palest, so that a thin arm of a class shows on it."""
-    colors = 0.4 + 0.6 * _full(n_classes, reject)
-    colors[n_classes:] = matplotlib.colors.to_rgb(REJECT_PALE)
-    return colors
-
-
-def window(ax, image, values, half_width):
+def window(ax: Axes, image: AxesImage, values: ArrayLike, half_width: float) -> None:
     """Show other values [n, n] in a map made before, over the square window [-half_width, half_width]²."""
     image.set_data(np.asarray(values))
     image.set_extent((-half_width, half_width, -half_width, half_width))
     ax.set(xlim=(-half_width, half_width), ylim=(-half_width, half_width))
 
 
-def band_points(ax, x, confidence, size=9):
+def band_points(ax: Axes, x: Tensor, confidence: Tensor, size: float = 9) -> None:
     """Points x [n, 2] in the colour of their confidence band, each band with its own marker."""
     for (low, high), color, marker in zip(pairwise(BANDS), BAND_COLORS, "vso", strict=True):
         inside = (confidence > low) & (confidence <= high) if low > BANDS[0] else confidence <= high
         ax.scatter(*x[inside].T, s=size, c=color, marker=marker, edgecolors="0.5", linewidths=0.2)
 
 
-def confidence_bars(ax, bins=20, low=0.5):
+def confidence_bars(ax: Axes, bins: int = 20, low: float = 0.5) -> tuple[StepPatch, StepPatch]:
     """Two empty histograms of confidences over [low, 1], in-distribution and OOD, for `set_bars`; returns both."""
     ax.set(xlim=(low, 1), ylim=(0, 1), xlabel="confidence", ylabel="share of the points", title="test points")
     edges = np.linspace(low, 1, bins + 1)
@@ -231,14 +224,14 @@ def confidence_bars(ax, bins=20, low=0.5):
     return kept, other
 
 
-def set_bars(bars, confidence):
+def set_bars(bars: StepPatch, confidence: Tensor) -> None:
     """Set the heights of one histogram from confidences [n]: the share of the points in each bin."""
     _, edges, _ = bars.get_data()
     counts, _ = np.histogram(confidence, edges)
     bars.set_data(counts / len(confidence))
 
 
-def class_colors(logits, reject=False):
+def class_colors(logits: Numbers, reject: bool = False) -> np.ndarray:
     """A colour [n, 3] for each of n logits [n, K]: that of the winning class, the paler the less sure; reject is grey."""
     logits = torch.as_tensor(logits).double()
     winner, n_classes = logits.argmax(-1).numpy(), logits.shape[-1]
@@ -247,7 +240,7 @@ def class_colors(logits, reject=False):
     return 1 - (0.12 + 0.88 * sure) * (1 - full)  # a hint of the class even where nothing is sure
 
 
-def polytope_map(ax, polytopes, colors):
+def polytope_map(ax: Axes, polytopes: "Plane", colors: np.ndarray) -> PolyCollection:
     """The polytopes of `polytopes.plane`, one colour [M, 3] each, with white edges; returns it for `set_polytopes`."""
     artist = PolyCollection([], edgecolors="white", zorder=0)
     ax.add_collection(artist, autolim=False)
@@ -255,14 +248,14 @@ def polytope_map(ax, polytopes, colors):
     return artist
 
 
-def set_polytopes(artist, polytopes, colors):
+def set_polytopes(artist: PolyCollection, polytopes: "Plane", colors) -> None:
     """Show other polytopes in a `polytope_map`."""
     artist.set_verts(np.split(polytopes.corners, polytopes.starts[1:-1]))
     artist.set_facecolor(colors)
     artist.set_linewidth(min(0.3, 300 / len(polytopes)))  # thousands of edges would paint the map white
 
 
-def direction_ring(ax, infinity, reject=False, title="all directions"):
+def direction_ring(ax: Axes, infinity: "Infinity", reject: bool = False, title: str = "all directions") -> tuple:
     """The circle of directions, each in the colour and with the marker of its k*, black where classes tie, on axes `ax`.
 
     infinity  from `polytopes.infinity`
@@ -283,7 +276,7 @@ def direction_ring(ax, infinity, reject=False, title="all directions"):
     return ring, marks
 
 
-def set_directions(ring, infinity):
+def set_directions(ring: tuple, infinity: "Infinity") -> None:
     """Show another network's directions in a `direction_ring`."""
     ring, marks = ring
     who = np.where(infinity.tie, len(marks) - 1, infinity.winner)

@@ -12,21 +12,24 @@ import torch
 from scipy.stats import chi2
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from ood_helpers.arrays import whole
-from ood_helpers.data import check_draw, check_points
+from ood_helpers.data import DistanceWorld, Sampler, check_draw, check_points
 
 NEAR_SHELL = (2.5, 5.0)  # in standard deviations: what counts as near the boundary
 TARGETS = 2000  # points of the true boundary that samples may cover
 
 
-def off_boundary(world, inner=3.0, outer=3.5):
+def off_boundary(world: DistanceWorld, inner: float = 3.0, outer: float = 3.5) -> Sampler:
     """Points just outside the true classes, from the known density: `world.boundary` with these radii in standard deviations."""
     return functools.partial(world.boundary, inner=inner, outer=outer)
 
 
-def knn_noise(x, y, *, neighbours=10, boundary_share=0.1, noise=1.0, candidates=10):
+def knn_noise(
+    x: Tensor, y: Tensor, *, neighbours: int = 10, boundary_share: float = 0.1, noise: float = 1.0, candidates: int = 10
+) -> Sampler:
     """Boundary points with noise, after NPOS (Tao et al. 2023), here in input space.
 
     The boundary points are the share of the training points that are farthest from their `neighbours`-th neighbour: with few
@@ -56,7 +59,7 @@ def knn_noise(x, y, *, neighbours=10, boundary_share=0.1, noise=1.0, candidates=
     return ood
 
 
-def class_gaussians(x, y, *, share=0.01):
+def class_gaussians(x: Tensor, y: Tensor, *, share: float = 0.01) -> Sampler:
     """The least likely points of one Gaussian for each class, with a covariance that all share, after VOS (Du et al. 2022).
 
     VOS, in feature space, draws many points and keeps the least likely. Here it is input space, and the least likely `share` of
@@ -87,7 +90,7 @@ def class_gaussians(x, y, *, share=0.01):
     return ood
 
 
-def normals(x, y, *, manifold_dim=1, neighbours=60, share=0.003):
+def normals(x: Tensor, y: Tensor, *, manifold_dim: int = 1, neighbours: int = 60, share: float = 0.003) -> Sampler:
     """Points off the learned manifold, along its normals, after the follow-up of the paper's authors (Vernekar et al. 2019b).
 
     They learn the manifold with a conditional variational autoencoder; here local principal components are enough
@@ -137,7 +140,7 @@ def normals(x, y, *, manifold_dim=1, neighbours=60, share=0.003):
     return ood
 
 
-def local_planes(points, manifold_dim, neighbours):
+def local_planes(points: np.ndarray, manifold_dim: int, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
     """The learned manifold of points [n, d]: each moved onto its local plane, [n, d], and the plane's axes, [n, manifold_dim, d].
 
     The plane passes through the mean of the point's `neighbours` nearest other points along their first principal components.
@@ -153,7 +156,7 @@ def local_planes(points, manifold_dim, neighbours):
 # ---- how near a sample is to the true boundary ----
 
 
-def share_covered(x, world, *, reach=1.0, inner=NEAR_SHELL[0]):
+def share_covered(x: Tensor, world: DistanceWorld, *, reach: float = 1.0, inner: float = NEAR_SHELL[0]) -> float:
     """The share, in [0, 1], of the true boundary that points x [n, d] cover.
 
     The boundary is 2,000 points, always the same, 3 standard deviations from the classes. One is covered if a point of x is
@@ -168,13 +171,13 @@ def share_covered(x, world, *, reach=1.0, inner=NEAR_SHELL[0]):
     return float((distance <= reach * world.std).mean())
 
 
-def share_near(x, world):
+def share_near(x: Tensor, world: DistanceWorld) -> float:
     """The share, in [0, 1], of points x [n, d] that lie 2.5 to 5 standard deviations from the nearest class."""
     distance = world.mahalanobis(_check_some(x))
     return ((distance >= NEAR_SHELL[0]) & (distance <= NEAR_SHELL[1])).double().mean().item()
 
 
-def share_inside(x, world):
+def share_inside(x: Tensor, world: DistanceWorld) -> float:
     """The share, in [0, 1], of points x [n, d] within 3 standard deviations of a class: as OOD points they cost accuracy."""
     return (world.mahalanobis(_check_some(x)) < 3).double().mean().item()
 

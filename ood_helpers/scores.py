@@ -10,16 +10,17 @@ import math
 import numpy as np
 import torch
 from sklearn import metrics
+from torch import Tensor
 
-from ood_helpers.arrays import dense, float64, whole
+from ood_helpers.arrays import Numbers, dense, float64, whole
 
 
-def max_softmax(logits):
+def max_softmax(logits: Numbers) -> Tensor:
     """The confidence: the largest softmax probability, in [1/K, 1]. Shape [...]."""
     return _logits(logits).softmax(-1).amax(-1)
 
 
-def max_softmax_log_odds(logits, classes=None):
+def max_softmax_log_odds(logits: Numbers, classes: int | None = None) -> Tensor:
     """log(p / (1 − p)) of the largest softmax probability p: ranks points like `max_softmax`, but without rounding to 1.
 
     classes  how many of the first outputs may be the largest, 1 to K (of a reject network all but the last); None: all of them
@@ -31,24 +32,24 @@ def max_softmax_log_odds(logits, classes=None):
     return top.squeeze(-1) - z.scatter(-1, winner, -torch.inf).logsumexp(-1)
 
 
-def entropy(logits):
+def entropy(logits: Numbers) -> Tensor:
     """Entropy −Σ_k p_k log p_k of the softmax in nats, in [0, log K]. Shape [...]; high means out-of-distribution."""
     log_p = _logits(logits).log_softmax(-1)
     return -(log_p.exp() * log_p).sum(-1)
 
 
-def reject_probability(logits):
+def reject_probability(logits: Numbers) -> Tensor:
     """The softmax probability of the last class, reject, in [0, 1]. Shape [...]; high means out-of-distribution."""
     return _logits(logits, least=2).softmax(-1)[..., -1]
 
 
-def class_log_odds(logits):
+def class_log_odds(logits: Numbers) -> Tensor:
     """log((1 − p) / p) of the reject probability p: high means in-distribution, ranks like 1 − p, never rounds."""
     z = _logits(logits, least=2)
     return z[..., :-1].logsumexp(-1) - z[..., -1]
 
 
-def s2_log_odds(logits):
+def s2_log_odds(logits: Numbers) -> Tensor:
     """log(s2 / (1 − s2)) of s2 = max_k p_k, the largest probability of an in-distribution class of a reject network. Shape [...].
 
     High means in-distribution: in, and of one class. With s1 = 1 − p_reject (`class_log_odds`) and s3 these are the three
@@ -58,7 +59,7 @@ def s2_log_odds(logits):
     return max_softmax_log_odds(z, classes=z.shape[-1] - 1)
 
 
-def s3_log_odds(logits):
+def s3_log_odds(logits: Numbers) -> Tensor:
     """log(s3 / (1 − s3)) of s3 = max_k p_k + p_reject / K: the confidence if reject's probability is shared among the K classes.
 
     logits [..., K+1] of a reject network. s3 is in [1/K, 1], high means in-distribution. Adding p_reject / K to every class is
@@ -69,7 +70,7 @@ def s3_log_odds(logits):
     return max_softmax_log_odds(torch.logaddexp(z[..., :-1], shared))
 
 
-def energy(logits):
+def energy(logits: Numbers) -> Tensor:
     """The free energy F = −log Σ_k exp z_k (Liu et al., NeurIPS 2020): any number, LOW means in-distribution. Shape [...].
 
     For detection use −F, which is what `class_log_odds` gives for a reject class whose logit is 0 everywhere. It is not changed
@@ -78,7 +79,7 @@ def energy(logits):
     return -_logits(logits).logsumexp(-1)
 
 
-def auroc(score_in, score_out):
+def auroc(score_in: Numbers, score_out: Numbers) -> float:
     """Area under the ROC curve, in [0, 1]; in-distribution is the positive class and should score high. 0.5 is chance.
 
     Equal to the probability that a random in-distribution point scores above a random OOD point, ties counting one half.
@@ -86,7 +87,7 @@ def auroc(score_in, score_out):
     return float(metrics.roc_auc_score(*_labelled(score_in, score_out)))
 
 
-def fpr_at_95_tpr(score_in, score_out):
+def fpr_at_95_tpr(score_in: Numbers, score_out: Numbers) -> float:
     """The share of OOD points accepted at the highest threshold that accepts at least 95 % of the in-distribution points.
 
     In [0, 1], lower is better. In-distribution is the positive class; some papers turn the roles round.
@@ -95,14 +96,9 @@ def fpr_at_95_tpr(score_in, score_out):
     return float(fpr[np.argmax(tpr >= 0.95)])
 
 
-def aupr(score_in, score_out):
+def aupr(score_in: Numbers, score_out: Numbers) -> float:
     """Average precision (area under the precision-recall curve), in-distribution positive, in [0, 1]."""
     return float(metrics.average_precision_score(*_labelled(score_in, score_out)))
-
-
-def mean_max_confidence(logits):
-    """MMC: the mean of the largest softmax probability over n points, in [1/K, 1]; the lower on OOD points the better."""
-    return max_softmax(logits).mean().item()
 
 
 def _logits(logits, least=1):

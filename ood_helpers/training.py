@@ -3,13 +3,15 @@
 import contextlib
 import itertools
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ood_helpers import data
 from ood_helpers.arrays import whole
+from ood_helpers.data import Sampler, World, check_points
+from ood_helpers.losses import Loss
 from ood_helpers.models import Stack
 from ood_helpers.progress import progress
 
@@ -24,11 +26,25 @@ class History:
     diverged  the networks (indices) stopped early because their loss was no longer finite
     """
 
-    loss: torch.Tensor
-    diverged: list
+    loss: Tensor
+    diverged: list[int]
 
 
-def train(models, world, loss, ood=None, *, steps=1500, callback=None, **settings):
+def train(
+    models: nn.Module | Sequence[nn.Module],
+    world: World,
+    loss: Loss,
+    ood: Sampler | None = None,
+    *,
+    steps: int = 1500,
+    batch: int = 64,
+    lr: float = 1e-3,
+    cosine: bool = False,
+    seed: int | Sequence[int] | Tensor = 0,
+    penalty: Callable | None = None,
+    penalty_weight: float | Sequence[float] | Tensor = 1.0,
+    callback: Callable[[int, Tensor], bool | None] | None = None,
+) -> History:
     """Train one network, or a list of E networks of the same shape in one batched run, in place, with Adam.
 
     models    nn.Sequential (Linear, activation, …, Linear), float32 or float64; `models.check_plain` says what is refused. Frozen
@@ -37,11 +53,11 @@ def train(models, world, loss, ood=None, *, steps=1500, callback=None, **setting
     loss      loss(logits_in, y, logits_out): logits [n, K] -> a number for one network; [E, n, K] -> [E] for a list
     ood       ood(n, generator=g) gives OOD points; the default is `world.boundary`
     steps     of Adam, each on `batch` fresh in-distribution and `batch` fresh OOD points
-    settings  batch=64 · lr=1e-3, the learning rate; with cosine=True it falls to 0 along half a cosine
-              · seed=0 of the points: one whole number for all networks, or a list of E, one for each. A network of a list gets
-              what it would get alone with the same seed, up to rounding
-              · penalty=None, penalty_weight=1: also minimise weight · penalty(stack, u), [E], a loss of the weights such as
-              those of `horizon`, at `batch` fresh random unit directions u [batch, d]; weight a number or a tensor [E]
+    lr        the learning rate; with cosine=True it falls to 0 along half a cosine
+    seed      of the points: one whole number for all networks, or a list of E, one for each. A network of a list gets what it
+              would get alone with the same seed, up to rounding
+    penalty   also minimise penalty_weight · penalty(stack, u), [E], a loss of the weights such as those of `horizon`, at `batch`
+              fresh random unit directions u [batch, d]; the weight is a number or a tensor [E]
     callback  callback(step, losses) after each step; the networks hold the weights of that step; returning True ends training
 
     Returns a `History`. ValueError names a bad argument. A network of a list whose loss stops being finite is named in a
@@ -50,7 +66,10 @@ def train(models, world, loss, ood=None, *, steps=1500, callback=None, **setting
     """
     record, diverged = [], []
     steps = whole("steps", steps, 1)
-    training = train_steps(models, world, loss, ood, steps=steps, diverged=diverged, **settings)
+    training = train_steps(
+        models, world, loss, ood, steps=steps, batch=batch, lr=lr, cosine=cosine, seed=seed, penalty=penalty,
+        penalty_weight=penalty_weight, diverged=diverged,
+    )  # fmt: skip
     with contextlib.closing(training):
         for step, losses in enumerate(progress(training, steps, "training")):
             record.append(losses)
@@ -60,20 +79,20 @@ def train(models, world, loss, ood=None, *, steps=1500, callback=None, **setting
 
 
 def train_steps(
-    models,
-    world,
-    loss,
-    ood=None,
+    models: nn.Module | Sequence[nn.Module],
+    world: World,
+    loss: Loss,
+    ood: Sampler | None = None,
     *,
-    steps=None,
-    batch=64,
-    lr=1e-3,
-    cosine=False,
-    seed=0,
-    penalty=None,
-    penalty_weight=1.0,
-    diverged=None,
-):
+    steps: int | None = None,
+    batch: int = 64,
+    lr: float = 1e-3,
+    cosine: bool = False,
+    seed: int | Sequence[int] | Tensor = 0,
+    penalty: Callable | None = None,
+    penalty_weight: float | Sequence[float] | Tensor = 1.0,
+    diverged: list[int] | None = None,
+) -> Iterator[Tensor]:
     """`train` one step at a time: a generator of the losses, a number or [E], before each step that has been taken.
 
     For a picture that follows the training. Between steps the networks can be used as they are; nothing happens until the next
@@ -105,7 +124,7 @@ def train_steps(
         stack.release()
 
 
-def seeds_for(count, seed, each):
+def seeds_for(count: int, seed, each: str) -> list[int]:
     """The seeds, a list of ints, of `count` networks: `seed` is one for all or one for each. ValueError for anything else."""
     seeds = seed.tolist() if hasattr(seed, "tolist") else seed
     try:
@@ -222,4 +241,4 @@ def _draw(world, ood, n, generator):
             f"world and ood must give the {n} points asked for; got {len(x_in)} points, {len(y)} classes and {len(x_out)}"
         )
     dim = x_in.shape[1]
-    return data.check_points(x_in, dim), y, data.check_points(x_out, dim)
+    return check_points(x_in, dim), y, check_points(x_out, dim)

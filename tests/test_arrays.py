@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ood_helpers import cache, ccu, data, horizon, images, losses, models, samplers, scores
+from ood_helpers import cache, ccu, data, gan, horizon, images, losses, models, other_losses, samplers, scores, worlds
 from ood_helpers.arrays import float64, whole
 from ood_helpers.lab import detectors, experiment, gans, horizons, samples, stored
 
@@ -124,14 +124,14 @@ TAKERS = {
     "mlp, depth": lambda n: shape(models.mlp(width=3, depth=n)),
     "mlp, in_dim": lambda n: shape(models.mlp(n, 3)),
     "mlp, n_classes": lambda n: shape(models.mlp(width=3, n_classes=n)),
-    "generator, noise_dim": lambda n: shape(models.generator(n, 3)),
-    "generator, out_dim": lambda n: shape(models.generator(2, 3, out_dim=n)),
+    "generator, noise_dim": lambda n: shape(gan.generator(n, 3)),
+    "generator, out_dim": lambda n: shape(gan.generator(2, 3, out_dim=n)),
     "TwoGaussians, dim": lambda n: data.TwoGaussians(dim=n),
     "sample": lambda n: data.TwoGaussians().sample(n, generator=G().manual_seed(0)),
     "boundary": lambda n: data.TwoGaussians().boundary(n, generator=G().manual_seed(0)),
     "box": lambda n: data.TwoGaussians().box(n, generator=G().manual_seed(0)),
-    "moons, sample": lambda n: data.TwoMoons().sample(n, generator=G().manual_seed(0)),
-    "moons, boundary": lambda n: data.TwoMoons().boundary(n, generator=G().manual_seed(0)),
+    "moons, sample": lambda n: worlds.TwoMoons().sample(n, generator=G().manual_seed(0)),
+    "moons, boundary": lambda n: worlds.TwoMoons().boundary(n, generator=G().manual_seed(0)),
     "digits, sample": lambda n: DIGITS.sample(n, generator=G().manual_seed(0)),
     "digits, boundary": lambda n: DIGITS.boundary(n, generator=G().manual_seed(0)),
     "digits, box": lambda n: DIGITS.box(n, generator=G().manual_seed(0)),
@@ -141,7 +141,7 @@ TAKERS = {
     "knn_noise, n": lambda n: samplers.knn_noise(X, Y)(n, generator=G().manual_seed(0)),
     "unit_directions, n": lambda n: horizon.unit_directions(n, 3, generator=G().manual_seed(0)),
     "unit_directions, dim": lambda n: horizon.unit_directions(3, n, generator=G().manual_seed(0)),
-    "worst_in_ball, steps": lambda n: losses.worst_in_ball(NETWORK, X, 1.0, steps=n),
+    "worst_in_ball, steps": lambda n: other_losses.worst_in_ball(NETWORK, X, 1.0, steps=n),
     "ccu, components": lambda n: ccu.fit(X, 20 * X, n, generator=G().manual_seed(0)).inside.means,
     "ccu, n_classes": lambda n: ccu.fit(X, 20 * X, 1, generator=G().manual_seed(0)).bound(X, 1.0, n),
     "max_softmax_log_odds, classes": lambda n: scores.max_softmax_log_odds(torch.arange(6.0), n),

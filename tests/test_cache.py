@@ -17,13 +17,15 @@ import pytest
 import torch
 from torch import nn
 
-from ood_helpers import cache, data, gan, losses
-from ood_helpers.data import Rings, TwoGaussians
+from ood_helpers import cache, data, gan, other_losses
+from ood_helpers.data import TwoGaussians
 from ood_helpers.horizon import far_field_loss, silent_horizon_loss
 from ood_helpers.images import Digits
 from ood_helpers.lab.samples import Pools
-from ood_helpers.losses import acet_penalty, ceda_loss, confidence_loss, reject_loss
+from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.models import closed_mlp, mlp, mlps
+from ood_helpers.other_losses import acet_penalty, ceda_loss
+from ood_helpers.worlds import Rings
 
 WORLD = TwoGaussians()
 LOSS = functools.partial(confidence_loss, beta=1.0)
@@ -359,8 +361,8 @@ def test_equal_values_are_described_alike_however_they_came_to_be():
     assert described(grown.requires_grad_()) == described(grown.detach())
     assert described(torch.tensor([1 + 2j]).conj().imag) == described(torch.tensor([-2.0]))
     swapped = [
-        functools.partial(losses.energy_loss, m_in=-5.0, m_out=-1.0),
-        functools.partial(losses.energy_loss, m_out=-1.0, m_in=-5.0),
+        functools.partial(other_losses.energy_loss, m_in=-5.0, m_out=-1.0),
+        functools.partial(other_losses.energy_loss, m_out=-1.0, m_in=-5.0),
     ]
     assert described(swapped[0]) == described(swapped[1])
     assert key(steps=5, lr=1e-3) == key(lr=1e-3, steps=5)
@@ -405,10 +407,10 @@ def test_what_the_key_could_not_tell_apart_is_refused(value):
 
 
 def test_what_a_notebook_changes_in_the_package_is_seen_or_refused(monkeypatch):
-    before, plain = key(), key(loss=losses.energy_loss)
+    before, plain = key(), key(loss=other_losses.energy_loss)
     with monkeypatch.context() as patch:
-        patch.setattr(losses.energy_loss, "__defaults__", (-5.0, -1.0, 0.2))
-        assert key(loss=losses.energy_loss) != plain
+        patch.setattr(other_losses.energy_loss, "__defaults__", (-5.0, -1.0, 0.2))
+        assert key(loss=other_losses.energy_loss) != plain
     for name in ("sample", "boundary"):
         with monkeypatch.context() as patch:
             patch.setattr(data.TwoGaussians, name, lambda self, n, *, generator: None)

@@ -13,7 +13,7 @@ from torch.nn.utils import prune
 from ood_helpers import gan
 from ood_helpers.data import FourGaussians, TwoGaussians
 from ood_helpers.losses import confidence_loss, cross_entropy, kl_to_uniform
-from ood_helpers.models import discriminator, generator, mlp
+from ood_helpers.models import mlp
 from ood_helpers.training import train
 
 WORLD = TwoGaussians(std=0.1, separation=0.7)
@@ -25,8 +25,8 @@ def seeded(seed):
 
 def triple(seed=0, width=16, dim=2, n_classes=2):
     return (
-        generator(5, width, out_dim=dim, generator=seeded(seed)),
-        discriminator(dim, width, generator=seeded(seed + 100)),
+        gan.generator(5, width, out_dim=dim, generator=seeded(seed)),
+        gan.discriminator(dim, width, generator=seeded(seed + 100)),
         mlp(dim, width, n_classes, generator=seeded(seed + 200)),
     )
 

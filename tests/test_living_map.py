@@ -14,7 +14,7 @@ from PIL import Image
 from small_maps import a_box, a_map, networks
 from torch import nn
 
-from ood_helpers import data, losses, models, plotting, polytopes, training, widgets
+from ood_helpers import data, losses, models, plotting, polytopes, training, widgets, worlds
 from ood_helpers.widgets import living_map
 
 
@@ -99,11 +99,11 @@ def test_a_world_of_other_inputs_is_not_outlined():
     network = models.mlp(3, 6)
     living = widgets.LivingMap(network, axes=[[1.0, 0, 1], [0, 2, 0]], world=data.TwoGaussians(dim=3))
     assert living.spec["discs"] == []
-    moons = widgets.LivingMap(models.mlp(width=4), world=data.TwoMoons())
+    moons = widgets.LivingMap(models.mlp(width=4), world=worlds.TwoMoons())
     for k, path in moons.spec["outlines"]:  # 3 standard deviations from the arc, that is from the nearest point of the world
-        away = data.TwoMoons().arcs[k].distance(torch.tensor(path, dtype=torch.float64))
+        away = worlds.TwoMoons().arcs[k].distance(torch.tensor(path, dtype=torch.float64))
         np.testing.assert_allclose(away, 3.0, atol=1e-3)
-    assert len(widgets.LivingMap(models.mlp(width=4), world=data.Rings()).spec["outlines"]) == 4
+    assert len(widgets.LivingMap(models.mlp(width=4), world=worlds.Rings()).spec["outlines"]) == 4
 
 
 class Residual(nn.Module):

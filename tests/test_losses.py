@@ -9,19 +9,9 @@ from hypothesis import given
 from torch.nn import functional as F
 
 from ood_helpers import scores
-from ood_helpers.losses import (
-    acet_penalty,
-    ceda_loss,
-    confidence_loss,
-    cross_entropy,
-    energy_loss,
-    kl_to_uniform,
-    max_log_probability,
-    one_each,
-    reject_loss,
-    worst_in_ball,
-)
+from ood_helpers.losses import confidence_loss, cross_entropy, kl_to_uniform, one_each, reject_loss
 from ood_helpers.models import Stack, mlp
+from ood_helpers.other_losses import acet_penalty, ceda_loss, energy_loss, max_log_probability, worst_in_ball
 
 sizes = st.tuples(st.integers(1, 5), st.integers(1, 8), st.integers(2, 6), st.integers(0, 2**31))
 

@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn.utils import prune
 
 from ood_helpers import models
-from ood_helpers.models import ACTIVATIONS, Stack, discriminator, generator, mlp
+from ood_helpers.gan import discriminator, generator
+from ood_helpers.models import ACTIVATIONS, Stack, mlp
 
 
 def seeded(seed=0):

@@ -35,7 +35,7 @@ def networks(width=8):
 
 
 def triple():
-    return [models.generator(5, 8, generator=seeded(1)), models.discriminator(2, 8, generator=seeded(2)), networks()[0]]
+    return [gan.generator(5, 8, generator=seeded(1)), gan.discriminator(2, 8, generator=seeded(2)), networks()[0]]
 
 
 def weights(nets):

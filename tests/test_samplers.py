@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from scipy import stats
 
-from ood_helpers import data, gan, samplers
+from ood_helpers import data, gan, samplers, worlds
 
-WORLDS = [data.TwoGaussians(), data.TwoMoons(), data.Rings()]
+WORLDS = [data.TwoGaussians(), worlds.TwoMoons(), worlds.Rings()]
 LEARNED = [samplers.knn_noise, samplers.class_gaussians, samplers.normals]
 
 
@@ -195,7 +195,7 @@ def test_coverage_agrees_with_sectors_about_a_whole_boundary_and_about_none():
 
 
 def test_coverage_is_in_standard_deviations():
-    small, large = data.TwoMoons(std=0.1, radius=1.6), data.TwoMoons()
+    small, large = worlds.TwoMoons(std=0.1, radius=1.6), worlds.TwoMoons()
     ring = large.boundary(150, generator=seeded())
     assert samplers.share_covered(ring / 10, small) == pytest.approx(samplers.share_covered(ring, large), abs=0.01)
 

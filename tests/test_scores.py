@@ -68,7 +68,6 @@ def test_scores_take_numbers_of_any_kind(kind):
     for function in functions:
         got = function(KINDS[kind](z))
         assert got.dtype == torch.float64 and torch.equal(got.detach(), function(z.double()))
-    assert scores.mean_max_confidence(KINDS[kind](z)) == scores.mean_max_confidence(z)
     score_in, score_out = torch.tensor([2.0, 0.5, 1.0]), torch.tensor([0.5, -1.0])
     for measure in (scores.auroc, scores.fpr_at_95_tpr, scores.aupr):
         assert measure(KINDS[kind](score_in), KINDS[kind](score_out)) == measure(score_in.tolist(), score_out.tolist())
@@ -129,7 +128,6 @@ def test_scores_have_their_range_and_rank_alike(k, seed):
     assert ((e >= 0) & (e <= np.log(k) + 1e-12)).all()
     q = scores.reject_probability(z)
     torch.testing.assert_close(scores.class_log_odds(z), ((1 - q) / q).log(), rtol=1e-6, atol=1e-6)
-    assert scores.mean_max_confidence(z) == pytest.approx(float(p.mean()))
 
 
 def test_log_odds_still_rank_where_the_softmax_is_one():

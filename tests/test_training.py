@@ -10,8 +10,9 @@ from torch.nn.utils import prune
 
 from ood_helpers.data import TwoGaussians
 from ood_helpers.horizon import silent_horizon_loss, unit_directions
-from ood_helpers.losses import acet_penalty, confidence_loss, reject_loss
+from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.models import mlp
+from ood_helpers.other_losses import acet_penalty
 from ood_helpers.polytopes import infinity
 from ood_helpers.training import train, train_steps
 

@@ -152,7 +152,9 @@ def training():
 
 
 def a_map():
-    return widgets.LivingMap({1: models.mlp(width=2)}, {"width": widgets.slider("width", [1], 1, "")}, sentence=lambda width: "One.")
+    return widgets.LivingMap(
+        {1: models.mlp(width=2)}, {"width": widgets.slider("width", [1], 1, "")}, sentence=lambda width: "One."
+    )
 
 
 def live_map():

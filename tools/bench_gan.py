@@ -12,8 +12,8 @@ from bench_training import matrix_rate
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from ood_helpers.data import TwoGaussians
-from ood_helpers.gan import train_gan
-from ood_helpers.models import discriminator, generator, mlp
+from ood_helpers.gan import discriminator, generator, train_gan
+from ood_helpers.models import mlp
 
 SEEDS, ROUNDS, BATCH = 8, 5, 100
 STEPS = {"published (256, 256, 500)": (256, 500, 64), "small (64, 64, 64)": (64, 64, 128)}  # multiples of the draws' 64 steps

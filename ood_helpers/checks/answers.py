@@ -8,7 +8,7 @@ that can hold it.
 import copy
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +45,7 @@ class Range(NamedTuple):
     high: float
 
 
-def never_raises(check):
+def never_raises(check: Callable[..., Verdict]) -> Callable[..., Verdict]:
     """`check` as it is for readers: whatever they hand in, it returns a Verdict. Only an interrupt passes.
 
     What a notebook may have set (another device, no gradients, numpy's errors raised) counts for nothing while it judges.
@@ -64,7 +64,7 @@ def never_raises(check):
     return judged
 
 
-def unanswered(answer):
+def unanswered(answer: object) -> bool:
     """Whether `answer` is still what a stub holds, None or `...`, or has it among its parts."""
     if isinstance(answer, list | tuple | set):
         return any(unanswered(part) for part in answer)

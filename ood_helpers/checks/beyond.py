@@ -5,14 +5,14 @@ import math
 import torch
 from scipy.stats import chi2, norm
 
-from ood_helpers import ccu, losses, scores
-from ood_helpers.checks.answers import Range, function, never_raises, value
+from ood_helpers import ccu, losses, other_losses, scores
+from ood_helpers.checks.answers import Range, Verdict, function, never_raises, value
 
 LEAST_LIKELY = 0.01  # the share that the sampler `gaussian` keeps
 
 
 @never_raises
-def nearest(answer):
+def nearest(answer: object) -> Verdict:
     """A Gaussian fitted to a circle of radius 20: from which radius on do the samples of its least likely hundredth lie?"""
     circle = 20.0
     std, deviations = circle / math.sqrt(2), math.sqrt(chi2.isf(LEAST_LIKELY, 2))
@@ -38,7 +38,7 @@ def nearest(answer):
 
 
 @never_raises
-def step_off(answer):
+def step_off(answer: object) -> Verdict:
     wrong = [
         (
             lambda feet, line, r: _steps(feet, line, r, keep=lambda away: away.isfinite().all(1)),
@@ -101,7 +101,7 @@ def _curves():
 
 
 @never_raises
-def edge(answer):
+def edge(answer: object) -> Verdict:
     """Which points have the farthest k-th neighbours?"""
 
     def most(x, share, distance):
@@ -157,14 +157,14 @@ NAMES = {
     "cross-entropy": lambda z_in, y, z_out: losses.cross_entropy(z_in, y),
     "confident": lambda z_in, y, z_out: losses.confidence_loss(z_in, y, z_out, 1.0),
     "Outlier Exposure": lambda z_in, y, z_out: losses.confidence_loss(z_in, y, z_out, 0.5),
-    "CEDA": losses.ceda_loss,
-    "energy": losses.energy_loss,
+    "CEDA": other_losses.ceda_loss,
+    "energy": other_losses.energy_loss,
     "reject": lambda z_in, y, z_out: losses.reject_loss(z_in, y % 2, z_out),
 }
 
 
 @never_raises
-def changed(answer):
+def changed(answer: object) -> Verdict:
     """Which losses change where 10 is added to every logit?"""
     random = torch.Generator().manual_seed(0)
     z_in, z_out = torch.randn(2, 30, 3, generator=random, dtype=torch.float64)
@@ -204,7 +204,7 @@ def changed(answer):
 
 
 @never_raises
-def worst(answer):
+def worst(answer: object) -> Verdict:
     def at(gap):
         return lambda w, b, x, r: gap(w, x @ w + b, r).sigmoid()
 
@@ -213,7 +213,7 @@ def worst(answer):
         network = torch.nn.Linear(len(w), 2).to(w).requires_grad_(False)
         network.weight.copy_(torch.stack([w, -w]) / 2)
         network.bias.copy_(torch.stack([b, -b]) / 2)
-        return scores.max_softmax(network(losses.worst_in_ball(network, x, r)))
+        return scores.max_softmax(network(other_losses.worst_in_ball(network, x, r)))
 
     wrong = [
         (at(lambda w, g, r: g.abs()), "That is the confidence at x itself. How much can |gap| grow within a distance of r?"),
@@ -260,7 +260,7 @@ def _linear():
 
 
 @never_raises
-def bound(answer):
+def bound(answer: object) -> Verdict:
     why = "A guarantee for the whole ball from two distances, and no word about the network: far away it is 1/K."
     cases = _balls() + _balls(far=1000.0)
     return function(answer, _bound, cases, why, _loose(), back="section 1, “CCU”")

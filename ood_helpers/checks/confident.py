@@ -7,13 +7,13 @@ import numpy as np
 import torch
 
 from ood_helpers import losses, models, polytopes
-from ood_helpers.checks.answers import Range, function, near, never_raises, value
+from ood_helpers.checks.answers import Range, Verdict, function, near, never_raises, value
 
 SURE = math.log(0.9 / 0.1)  # the gap of two logits at confidence 0.9
 
 
 @never_raises
-def price(answer):
+def price(answer: object) -> Verdict:
     a, p_out, beta = -math.log(0.8), torch.tensor([0.9, 0.05, 0.05], dtype=torch.float64), 2.0
     b = losses.kl_to_uniform(p_out.log()[None]).item()
     wrong = [
@@ -33,7 +33,7 @@ def price(answer):
 
 
 @never_raises
-def reach(answer):
+def reach(answer: object) -> Verdict:
     kink, slope = 3.5, 0.05
     wrong = [
         (SURE / slope, "That is the way from the last kink on. The ray itself starts at the class, 3.5 before."),
@@ -68,7 +68,7 @@ def _reverse(logits):
 
 
 @never_raises
-def many_losses(answer):
+def many_losses(answer: object) -> Verdict:
     def variant(term_b, term_a=losses.cross_entropy):
         return lambda z_in, y, z_out, beta: term_a(z_in, y) + beta * term_b(z_out)
 
@@ -154,7 +154,7 @@ def _logits():
 
 
 @never_raises
-def pull(answer):
+def pull(answer: object) -> Verdict:
     def gradient(loss):
         def of(logits):
             logits = logits.detach().requires_grad_()
@@ -193,7 +193,7 @@ def pull(answer):
             lambda z: (z.softmax(1) - 1 / z.shape[1]).norm(dim=1),
             "This is the length of the gradient. Its K components are asked for.",
         ),
-        (losses_of_points, "This is the KL divergence itself. Its gradient is asked for."),
+        (_losses_of_points, "This is the KL divergence itself. Its gradient is asked for."),
     ]
     why = "P − U: what is too likely is pushed down, what is too unlikely up, and never by more than 1."
     cases = [(scale * torch.randn(n, k, generator=torch.Generator().manual_seed(n)),) for n, k, scale in SIZES]
@@ -203,13 +203,13 @@ def pull(answer):
 SIZES = [(4, 2, 1.0), (6, 3, 3.0), (5, 7, 10.0)]  # points, classes, size of the logits
 
 
-def losses_of_points(logits):
+def _losses_of_points(logits):
     """KL(U ‖ P) [n] of each point, of logits [n, K]."""
     return losses.kl_to_uniform(logits[:, None])
 
 
 @never_raises
-def sure_share(answer):
+def sure_share(answer: object) -> Verdict:
     def weighted(sure):
         return lambda t, gap: ((sure(gap) * t.diff()).sum() / (t[-1] - t[0])).item()
 

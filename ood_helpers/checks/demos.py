@@ -9,7 +9,7 @@ from ood_helpers.widgets import Demo, Live, LivingMap
 from ood_helpers.widgets.controls import pairs_of
 
 
-def demos(seconds=10.0):
+def demos(seconds: float = 10.0) -> bool:
     """Move every demo that this kernel holds for at most `seconds` each, and print what came of it.
 
     Every control goes through all its values, the others staying at their first; a training takes single steps. Afterwards each

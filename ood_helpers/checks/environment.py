@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from ood_helpers.lab import stored
 
 
-def environment():
+def environment() -> bool:
     """Print one line per thing the course needs: a tick, or what to fix. True if nothing needs fixing."""
     problems = [*_packages(), *_cache(), *_results(), *_browser_side()]
     for problem in problems:

@@ -6,11 +6,11 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from ood_helpers import data, gan, losses, models
-from ood_helpers.checks.answers import function, never_raises, value
+from ood_helpers.checks.answers import Verdict, function, never_raises, value
 
 
 @never_raises
-def guessing(answer):
+def guessing(answer: object) -> Verdict:
     wrong = [
         (-math.log(2), "This is one of the two expectations. Term (c) adds them: one over real, one over generated points."),
         (2 * math.log(2), "The sign: the logarithm of a probability is negative, and no minus stands in front of (c)."),
@@ -24,7 +24,7 @@ def guessing(answer):
 
 
 @never_raises
-def three_losses(answer):
+def three_losses(answer: object) -> Verdict:
     """The losses of discriminator, generator and classifier are judged one after the other, each with its own mistakes."""
     why = "G and C pull at (b) together, D and G at (c) against each other; in between, nobody counts places."
     for player, wrong in enumerate((WRONG_D, WRONG_G, WRONG_C)):
@@ -198,7 +198,7 @@ WORLD = data.TwoGaussians()  # std 1, so that around one of its means the unit i
 
 
 @never_raises
-def covered(answer):
+def covered(answer: object) -> Verdict:
     def sectors(away, inner=2.5, outer=5.0, angle=torch.atan2):
         radius = away.norm(dim=1)
         x, y = away[(radius >= inner) & (radius <= outer)].T
@@ -261,7 +261,7 @@ def _shells():
 
 
 @never_raises
-def effective(answer):
+def effective(answer: object) -> Verdict:
     def p(counts):
         return counts[counts > 0].double() / counts.sum()
 
@@ -322,7 +322,7 @@ def _counts():
 
 
 @never_raises
-def cheapest(answer):
+def cheapest(answer: object) -> Verdict:
     def kl(C, x):
         return losses.kl_to_uniform(C(x)[:, None])  # of each point by itself: [n, 1, K]
 
@@ -385,7 +385,7 @@ def _players():
     cases = []
     for seed in range(8):
         g = torch.Generator().manual_seed(seed)
-        D = models.discriminator(width=12, depth=2, init="glorot", generator=g)
+        D = gan.discriminator(width=12, depth=2, init="glorot", generator=g)
         C = models.mlp(width=12, n_classes=2 + seed % 2, init="glorot", generator=g)
         for layer in (*D[::2], *C[::2]):
             torch.nn.init.normal_(layer.bias, generator=g)

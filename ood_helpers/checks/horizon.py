@@ -4,11 +4,11 @@ import math
 
 import torch
 
-from ood_helpers.checks.answers import function, near, never_raises, value
+from ood_helpers.checks.answers import Verdict, function, near, never_raises, value
 
 
 @never_raises
-def half_circle(answer):
+def half_circle(answer: object) -> Verdict:
     wrong = [
         (0.0, "Not in *every* direction, says the proof. In some it can: where each neuron points away."),
         (1.0, "A neuron with weights w is active at u = w, and around it."),
@@ -21,7 +21,7 @@ def half_circle(answer):
 
 
 @never_raises
-def pull(answer):
+def pull(answer: object) -> Verdict:
     def right(a, w, s):
         return s + w.relu() @ a.abs()
 
@@ -64,7 +64,7 @@ def pull(answer):
 
 
 @never_raises
-def break_it(answer):
+def break_it(answer: object) -> Verdict:
     wrong = [
         (near(7 / 3, 5e-3), "That breaks the first axis. The second one, 7.5 against w·4, breaks earlier."),
         (
@@ -81,7 +81,7 @@ def break_it(answer):
 
 
 @never_raises
-def radius(answer):
+def radius(answer: object) -> Verdict:
     def parts(a, b, w, beta, q, c):
         return beta + w.relu() @ (a @ c + b).relu(), q - w.relu() @ a.abs()
 
@@ -144,7 +144,7 @@ def radius(answer):
 
 
 @never_raises
-def rule_of_three(answer):
+def rule_of_three(answer: object) -> Verdict:
     right = -math.log(0.05) / 20_000
     wrong = [
         (0.0, "That would be all directions, and a sample never says that."),

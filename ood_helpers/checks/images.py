@@ -3,11 +3,11 @@
 import torch
 
 from ood_helpers import images, scores
-from ood_helpers.checks.answers import function, never_raises, value
+from ood_helpers.checks.answers import Verdict, function, never_raises, value
 
 
 @never_raises
-def to_face(answer):
+def to_face(answer: object) -> Verdict:
     def ways(x, u):
         return torch.where(u > 0, (1 - x) / u, -x / u)
 
@@ -41,7 +41,7 @@ def to_face(answer):
 
 
 @never_raises
-def shared_direction(answer):
+def shared_direction(answer: object) -> Verdict:
     wrong = [
         (0.5, "One half is reached at n = 2d, here at four half-planes."),
         (0.25, "That is the probability that they share *none*."),
@@ -58,7 +58,7 @@ SIZES = [(1.0, 11, 10), (3.0, 4, 3), (60.0, 11, 10), (2.0, 5, 5), (2.0, 7, 4)]  
 
 
 @never_raises
-def log_odds(answer):
+def log_odds(answer: object) -> Verdict:
     def rest(z, n, others):
         top, k = z.double()[:, :n].max(1, keepdim=True)
         return top[:, 0] - z.double().scatter(1, k, -torch.inf)[:, :others].logsumexp(1)
@@ -96,7 +96,7 @@ def log_odds(answer):
 
 
 @never_raises
-def interval(answer):
+def interval(answer: object) -> Verdict:
     def right(weight, bias, low, high):
         middle, half = (low + high) / 2, (high - low) / 2
         centre, spread = weight @ middle + bias, weight.abs() @ half

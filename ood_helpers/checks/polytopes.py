@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from ood_helpers import horizon, models
-from ood_helpers.checks.answers import function, near, never_raises, value
+from ood_helpers.checks.answers import Verdict, function, near, never_raises, value
 
 
 @never_raises
-def regions(answer):
+def regions(answer: object) -> Verdict:
     wrong = [
         (1024, "2¹⁰ counts every pattern of on and off; ten lines in a plane meet too seldom to make them all"),
         (11, "11 pieces are right on a line, where kinks are points. In the plane lines also cross each other"),
@@ -23,7 +23,7 @@ def regions(answer):
 
 
 @never_raises
-def limit(answer):
+def limit(answer: object) -> Verdict:
     wrong = [
         (1.0, "Equation (2) needs a unique k*. Which classes share the greatest slope here?", 1e-6),
         (0.5, "Equal slopes do not make equal logits: the offsets stay, and 2.0 − 0.5 never goes away", 1e-3),
@@ -48,7 +48,7 @@ def bias_free(model, stop=None):
 
 
 @never_raises
-def k_star(answer):
+def k_star(answer: object) -> Verdict:
     wrong = [
         (
             lambda model, u: model(u).argmax(1),
@@ -69,7 +69,7 @@ def k_star(answer):
 
 
 @never_raises
-def rate(answer):
+def rate(answer: object) -> Verdict:
     def right(model, u):
         first, second = bias_free(model)(u).topk(2, dim=1).values.T
         return first - second
@@ -94,7 +94,7 @@ def rate(answer):
 
 
 @never_raises
-def silent(answer):
+def silent(answer: object) -> Verdict:
     def hidden(model, u):
         return model[:-2](u)  # pre-activations of the last hidden layer
 

@@ -12,7 +12,7 @@ from ood_helpers.checks.polytopes import bias_free, networks
 
 
 @never_raises
-def far_away(answer):
+def far_away(answer: object) -> Verdict:
     slopes = torch.tensor([0.3, -1.0, 0.2])
     wrong = [
         (0.99, "That is what the network says at the centre. Far away the slopes decide, and reject's is not the greatest."),
@@ -28,7 +28,7 @@ def far_away(answer):
 
 
 @never_raises
-def balanced(answer):
+def balanced(answer: object) -> Verdict:
     def right(logits_in, y, logits_out):
         return losses.cross_entropy(logits_in, y) + out(logits_out, -1)
 
@@ -90,7 +90,7 @@ def _batches():
 
 
 @never_raises
-def s3(answer):
+def s3(answer: object) -> Verdict:
     def parts(logits):
         p = logits.double().softmax(1)
         return p[:, :-1].amax(1), p[:, -1], logits.shape[1] - 1
@@ -130,7 +130,7 @@ def s3(answer):
 
 
 @never_raises
-def margin(answer):
+def margin(answer: object) -> Verdict:
     def lead(model, u):
         z = model(u)
         return z[:, -1] - z[:, :-1].amax(1)
@@ -168,7 +168,7 @@ def margin(answer):
 
 
 @never_raises
-def lost(answer):
+def lost(answer: object) -> Verdict:
     right = math.exp(-(2.5**2) / 2)
     wrong = [
         (near(1 - right, 6e-4), "That is the share that is kept. What is lost lies beyond 2.5."),

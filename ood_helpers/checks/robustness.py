@@ -9,7 +9,7 @@ from scipy.stats import chi2
 from torch import nn
 
 from ood_helpers import models, scores
-from ood_helpers.checks.answers import function, never_raises, value
+from ood_helpers.checks.answers import Verdict, function, never_raises, value
 from ood_helpers.lab import claims, paper
 
 # AUROCs of twenty seeds of three detectors that do not exist
@@ -18,7 +18,7 @@ EFFECTIVE = claims.at_least(0.95)
 
 
 @never_raises
-def verdicts(answer):
+def verdicts(answer: object) -> Verdict:
     yes, part, no = "holds", "holds in part", "does not hold"
     right = tuple(claims.verdict(np.mean([EFFECTIVE.met(auroc) for auroc in aurocs])) for aurocs in SEEDS.values())
     wrong = [
@@ -41,7 +41,7 @@ def verdicts(answer):
 
 
 @never_raises
-def sigmoid_limit(answer):
+def sigmoid_limit(answer: object) -> Verdict:
     def confidence(*gap):
         return 1 / (1 + math.exp(-sum(gap)))
 
@@ -66,7 +66,7 @@ def sigmoid_limit(answer):
 
 
 @never_raises
-def radius(answer):
+def radius(answer: object) -> Verdict:
     def radius_of(share, dim):
         return math.sqrt(chi2.ppf(share, dim))
 
@@ -115,7 +115,7 @@ def radius(answer):
 
 
 @never_raises
-def interval(answer):
+def interval(answer: object) -> Verdict:
     def ends(x, cuts=(2.5, 97.5)):
         return np.percentile(x, cuts)
 
@@ -198,7 +198,7 @@ def _seeds():
 
 
 @never_raises
-def limits(answer):
+def limits(answer: object) -> Verdict:
     def steps(model, u):
         return (u @ model[0].weight.T > 0).to(u.dtype)
 

@@ -3,14 +3,14 @@
 import torch
 
 from ood_helpers import scores
-from ood_helpers.checks.answers import function, near, never_raises, value
+from ood_helpers.checks.answers import Verdict, function, near, never_raises, value
 from ood_helpers.checks.polytopes import networks, without_ties
 
 NEAR = torch.tensor([3.0, 1.0, 0.0, -1.0])
 
 
 @never_raises
-def twice_as_far(answer):
+def twice_as_far(answer: object) -> Verdict:
     here, there = (float(scores.max_softmax(logits)) for logits in (NEAR, 2 * NEAR))
     wrong = [
         (near(here, 2e-3), "That is the confidence at the first point. The softmax sees differences, and they have doubled."),
@@ -24,7 +24,7 @@ def twice_as_far(answer):
 
 
 @never_raises
-def confidence(answer):
+def confidence(answer: object) -> Verdict:
     wrong = [
         (
             lambda z: z.softmax(0).amax(1),
@@ -55,7 +55,7 @@ def _logits():
 
 
 @never_raises
-def closed_at_most(answer):
+def closed_at_most(answer: object) -> Verdict:
     wrong = [
         (4, "Somebody must have the far field, and the far field has no end: whoever wins there has an open region."),
         (0, "The trained ones were all open, but nothing forces it: a class may be an island inside another."),
@@ -70,7 +70,7 @@ def closed_at_most(answer):
 
 
 @never_raises
-def open_share(answer):
+def open_share(answer: object) -> Verdict:
     def right(model, u):
         z = model(1e6 * u)
         return (z.argmax(1) < z.shape[1] - 1).double().mean()

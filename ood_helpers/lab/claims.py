@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import bootstrap, norm
 from scipy.stats import t as student
 
@@ -344,7 +345,7 @@ def verdict(share):
     return "does not hold" if share <= 0.05 else "holds in part"
 
 
-def interval(values):
+def interval(values: ArrayLike) -> tuple[float, float]:
     """A 95 % interval (low, high) of the mean of values [n], by resampling them 9,999 times, always with the same random numbers.
 
     The bootstrap's bias-corrected and accelerated interval (BCa, Efron 1987; SciPy's), its level raised as Student's t is wider

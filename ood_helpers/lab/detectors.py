@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ood_helpers import ccu, horizon, losses, polytopes, scores
+from ood_helpers import ccu, horizon, losses, other_losses, polytopes, scores
 from ood_helpers.arrays import keep_whole
 from ood_helpers.data import TwoGaussians
 from ood_helpers.lab import experiment
@@ -64,15 +64,15 @@ class Recipe:
 
 
 def _acet(ood):
-    return losses.acet_penalty(ood, ACET_RADIUS, generator=torch.Generator().manual_seed(ACET_SEED))
+    return other_losses.acet_penalty(ood, ACET_RADIUS, generator=torch.Generator().manual_seed(ACET_SEED))
 
 
 RECIPES = {
     "cross_entropy": Recipe(PLAIN),
     "confident": Recipe(CONFIDENT),
     "outlier_exposure": Recipe(functools.partial(losses.confidence_loss, beta=0.5)),
-    "energy": Recipe(losses.energy_loss),
-    "ceda": Recipe(losses.ceda_loss),
+    "energy": Recipe(other_losses.energy_loss),
+    "ceda": Recipe(other_losses.ceda_loss),
     "acet": Recipe(PLAIN, _acet),
     "ccu": Recipe(PLAIN),
     "silent": Recipe(CONFIDENT, lambda ood: horizon.silent_horizon_loss, 0.1),

@@ -8,19 +8,21 @@ import functools
 import math
 import sys
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from types import SimpleNamespace
 
 import numpy as np
 import torch
+from torch import nn
 
 from ood_helpers import horizon, polytopes, scores
 from ood_helpers.arrays import keep_whole, whole
-from ood_helpers.data import FourGaussians, TwoGaussians
+from ood_helpers.data import FourGaussians, Sampler, TwoGaussians
 from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.models import mlp
-from ood_helpers.training import train
+from ood_helpers.training import History, train
 
 METHODS = ("confident", "reject")
 METHOD_OF_PENALTY = {"far_field": "reject", "silent": "confident"}  # losses at infinity, and the method that each is for
@@ -174,7 +176,7 @@ class Setting:
         return mlp(self.dim, self.width, outputs, self.depth, self.activation, init=self.init, generator=generator)
 
 
-def train_seeds(setting, seeds, ood=None):
+def train_seeds(setting: Setting, seeds: Sequence[int], ood: Sampler | None = None) -> tuple[list[nn.Sequential], History]:
     """One network per seed, trained in one batched run: (networks, history). A seed decides the weights and the points.
 
     ood  sampler of training OOD points in place of the setting's own
@@ -188,13 +190,15 @@ def train_seeds(setting, seeds, ood=None):
         world = SimpleNamespace(sample=_pool(world.sample, setting.n_train, POOLS["in"]))
     if setting.n_ood:
         ood = _pool(ood, setting.n_ood, POOLS["ood"])
-    how = {"steps": setting.steps, "batch": setting.batch, "lr": setting.lr, "cosine": setting.cosine, "callback": _give_back}
-    if setting.penalty:
-        how |= {"penalty": setting.penalty_loss, "penalty_weight": setting.penalty_weight}
-    return networks, train(networks, world, setting.loss, ood, seed=[DATA_SEEDS + seed for seed in seeds], **how)
+    history = train(
+        networks, world, setting.loss, ood, steps=setting.steps, batch=setting.batch, lr=setting.lr, cosine=setting.cosine,
+        seed=[DATA_SEEDS + seed for seed in seeds], penalty=setting.penalty_loss if setting.penalty else None,
+        penalty_weight=setting.penalty_weight, callback=_give_back,
+    )  # fmt: skip
+    return networks, history
 
 
-def run(setting, seeds, ood=None, measured=None):
+def run(setting: Setting, seeds: Sequence[int], ood: Sampler | None = None, measured: Callable | None = None) -> list[dict]:
     """Train and measure one network per seed: a list of dicts with the keys `setting.columns`, in the order of the seeds.
 
     ood as in `train_seeds` · measured  measured(setting, network) in place of `measure`: a dict of the columns from the fourth on
@@ -232,7 +236,7 @@ def lost(setting, seed, how="diverged"):
     return dict.fromkeys(setting.columns, math.nan) | {"seed": seed, "diverged": True}
 
 
-def measure(setting, network):
+def measure(setting: Setting, network: nn.Module) -> dict:
     """The numbers of one trained network, a dict with the keys `MEASURES`; always from the same test points.
 
     "Confidence" is the largest probability among the in-distribution classes, for both methods. Shares are in [0, 1].

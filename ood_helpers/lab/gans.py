@@ -8,13 +8,14 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ood_helpers import gan
 from ood_helpers.arrays import keep_whole
-from ood_helpers.data import TwoGaussians
+from ood_helpers.data import Gaussians, TwoGaussians
 from ood_helpers.lab import experiment
 from ood_helpers.losses import confidence_loss
-from ood_helpers.models import discriminator, generator, mlp
+from ood_helpers.models import mlp
 from ood_helpers.training import train
 
 STD = 0.1  # the scale of the paper's Figure 5
@@ -75,8 +76,8 @@ class GanSetting:
         """Untrained generator, discriminator and classifier; the seed decides their weights."""
         random = [torch.Generator().manual_seed(1000 * k + seed) for k in (1, 2, 3)]
         return (
-            generator(width=self.width, init=self.init, generator=random[0]),
-            discriminator(width=self.width, init=self.init, generator=random[1]),
+            gan.generator(width=self.width, init=self.init, generator=random[0]),
+            gan.discriminator(width=self.width, init=self.init, generator=random[1]),
             mlp(width=self.classifier_width, init=self.init, generator=random[2]),
         )
 
@@ -135,7 +136,7 @@ def run(setting, seeds):
     return rows
 
 
-def measure(points, world):
+def measure(points: Tensor, world: Gaussians) -> dict[str, float]:
     """The numbers of one set of samples [n, 2]; see `run`."""
     radius = world.mahalanobis(points)
     return {
@@ -157,9 +158,9 @@ def detect(setting, seeds, generators):
     def ood(n, *, generator):
         return gan.sample(made_by[generator.initial_seed()], n, generator=generator) / STD
 
-    return experiment.run(detector_setting(setting), seeds, ood)
+    return experiment.run(_detector_setting(setting), seeds, ood)
 
 
-def detector_setting(setting):
+def _detector_setting(setting):
     """The `experiment.Setting` of a GAN setting's detector, but for its OOD points."""
     return experiment.Setting(setting.detector, width=100, separation=setting.separation)

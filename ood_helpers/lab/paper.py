@@ -12,7 +12,7 @@ AUTHORS = {"std": 2.0, "init": "glorot", "n_train": 1000, "batch": 32, "steps": 
 AUTHORS_OWN = {"confident": {"beta": 2.0, "n_ood": 1000}, "reject": {"n_ood": 500}}
 
 
-def shell(dim):
+def shell(dim: int) -> dict[str, float]:
     """Radii of the training shell in `dim` dimensions: it starts where it leaves out as many points as 3 deviations in the plane.
 
     There that is 1.1 % of the points. In 100 dimensions nearly all points of a Gaussian lie about 10 deviations from its mean,

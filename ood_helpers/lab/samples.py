@@ -9,8 +9,9 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
-from ood_helpers import data, horizon, polytopes, samplers, scores
+from ood_helpers import data, horizon, polytopes, samplers, scores, worlds
 from ood_helpers.arrays import keep_whole
 from ood_helpers.lab import experiment
 from ood_helpers.lab.experiment import DATA_SEEDS, FAR, NEAR, POINTS, TEST_SEED, check_seeds
@@ -18,7 +19,7 @@ from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.models import mlp
 from ood_helpers.training import train
 
-WORLDS = {"gaussians": data.TwoGaussians(), "moons": data.TwoMoons(), "rings": data.Rings()}
+WORLDS = {"gaussians": data.TwoGaussians(), "moons": worlds.TwoMoons(), "rings": worlds.Rings()}
 CLASSES = 2  # of each of these worlds; a reject network has one more output
 # by name, sampler(world, x, y): the first two know the true world, the others see the training points x, y alone
 SAMPLERS = {
@@ -155,7 +156,7 @@ def run(setting, seeds):
 SAMPLE_MEASURES = {"coverage": samplers.share_covered, "near": samplers.share_near, "inside": samplers.share_inside}
 
 
-def measure_detector(setting, network):
+def measure_detector(setting: SampleSetting, network: nn.Module) -> dict:
     """The numbers of one trained network, a dict; always from the same test points.
 
     accuracy           share of in-distribution points given their class, among all outputs

@@ -46,12 +46,12 @@ def folder():
     raise FileNotFoundError(f"the stored tables (paper_claims.csv and runs/) are not {where}: {REMEDY}")
 
 
-def settings():
+def settings() -> dict:
     """All settings by name: whatever the course has stored runs of."""
     return {name: setting for module in EXPERIMENTS for name, setting in module.SETTINGS.items()}
 
 
-def runs(name):
+def runs(name: str) -> list[dict]:
     """The stored rows of a setting by its name, one dict per seed, with the setting's `columns`.
 
     FileNotFoundError if they are not there, ValueError if they are damaged, of another setting, or no setting has this name.
@@ -69,7 +69,7 @@ def runs(name):
         raise ValueError(f"{error}: {REMEDY}") from error
 
 
-def claims():
+def claims() -> list[dict]:
     """The stored table of claims, see `claims.table`. Errors as for `runs`."""
     path = folder() / "paper_claims.csv"
     try:

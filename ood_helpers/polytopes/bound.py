@@ -5,15 +5,15 @@ import math
 import numpy as np
 from scipy.special import expit
 
-from ood_helpers.arrays import float64, whole
+from ood_helpers.arrays import Numbers, float64, whole
 
 from .graph import Graph
 from .graph_bound import highest
-from .network import Network, flat_rows, read, shape_of
+from .network import Model, Network, flat_rows, read, shape_of
 from .proofs import EPS
 
 
-def confidence_bound(model, low, high, classes=None):
+def confidence_bound(model: Model, low: Numbers, high: Numbers, classes: int | None = None) -> np.ndarray:
     """An upper bound [n] on the confidence anywhere in the boxes low <= x <= high, [n, d] each: certain, not tight.
 
     classes  how many of the first outputs count (of a reject network all but the last), from 1 to K; None: all K >= 2 of them.

@@ -4,16 +4,18 @@ from fractions import Fraction
 
 import numpy as np
 
+from ood_helpers.arrays import Numbers
+
 from .graph import Graph
 from .graph_escape import conditions
-from .network import read, shape_of, vector
+from .network import Model, read, shape_of, vector
 from .proofs import EPS, in_cone, inside, least_pull, whole_numbers
 
 ENTERED = 8  # random directions in which a point on kinks is left before the polytopes around it are gone through one by one
 CONES = 1000  # as many cones are looked at then: a few seconds
 
 
-def escape(model, x):
+def escape(model: Model, x: Numbers) -> np.ndarray | None:
     """A direction in which a polytope around x never ends, a unit vector [d]; None if every polytope around x is bounded.
 
     On the polytope of x every neuron keeps its sign s_j, and z_j(x + v) = z_j(x) + a_j·v. So it never ends along v exactly

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ood_helpers.arrays import float64
+from ood_helpers.arrays import Numbers, float64
 
 from .along import swept
 from .fan import cut
 from .graph import Graph
-from .network import Network, flat_rows, plane_of, read, shape_of
+from .network import Model, Network, flat_rows, plane_of, read, shape_of
 
 DIAMOND = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0], [1.0, 0.0]])
 
@@ -37,7 +37,7 @@ class Infinity:
     offsets: np.ndarray
     leaders: np.ndarray
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.start)
 
     def __repr__(self):
@@ -45,32 +45,32 @@ class Infinity:
         return f"Infinity({len(self)} sectors; shares of directions won: {shares}; tied: {self.tie_share:.3f})"
 
     @property
-    def winner(self):
+    def winner(self) -> np.ndarray:
         """k* of every sector [S]; the lowest index where several classes tie."""
         return self.leaders.argmax(axis=1)
 
     @property
-    def tie(self):
+    def tie(self) -> np.ndarray:
         """Where several classes share the greatest slope: boolean [S]."""
         return self.leaders.sum(axis=1) > 1
 
-    def shares(self):
+    def shares(self) -> np.ndarray:
         """Share of all directions [K] that each class wins alone. Ties count for no class: the sum is 1 - tie_share."""
         alone = self.leaders.T & ~self.tie
         return np.array([self.width[won].sum() for won in alone]) / self.width.sum()
 
     @property
-    def tie_share(self):
+    def tie_share(self) -> float:
         """Share of all directions in which several classes tie: there the confidence stays below 1 for ever."""
         return float(self.width[self.tie].sum() / self.width.sum())
 
-    def limit_confidence(self):
+    def limit_confidence(self) -> np.ndarray:
         """Largest softmax probability for α → ∞ in each sector [S]: 1 for a unique k*, else the softmax of the tied offsets."""
         tied = np.where(self.leaders, self.offsets, -np.inf)
         return 1 / np.exp(tied - tied.max(axis=1, keepdims=True)).sum(axis=1)
 
 
-def infinity(model, axes=None):
+def infinity(model: Model, axes: Numbers | None = None) -> Infinity:
     """All infinity polytopes of a network with two inputs, and who wins in them: an `Infinity`.
 
     model  nn.Sequential of Linear and ReLU or LeakyReLU
@@ -92,7 +92,7 @@ def infinity(model, axes=None):
     return Infinity(start, width, maps[:, :2].swapaxes(1, 2), maps[:, 2], leaders[keep])
 
 
-def directions(model, u):
+def directions(model: Model, u: Numbers) -> tuple[np.ndarray, np.ndarray]:
     """Who wins far out along given directions u [n, d], any d: winner [n] (k*, the lowest index where several tie) and tie [n].
 
     Exact for each of these rays, whatever point they start from; it says nothing about the directions between them.

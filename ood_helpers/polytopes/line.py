@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ood_helpers.arrays import float64
+from ood_helpers.arrays import Numbers, float64
 
 from .along import swept
-from .network import read, shape_of, vector
+from .network import Model, read, shape_of, vector
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -29,13 +29,13 @@ class Line:
     offsets: np.ndarray
     end: float
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.t)
 
     def __repr__(self):
         return f"{type(self).__name__}({len(self)} pieces for t from 0 to {self.end:g}, {self.slopes.shape[1]} logits)"
 
-    def logits(self, t):
+    def logits(self, t: Numbers) -> np.ndarray:
         """Logits [..., K] at parameters t [...]. Raises ValueError for t outside [0, end] or infinite."""
         t = float64(t, "t")
         if not (np.isfinite(t) & (t >= 0) & (t <= self.end)).all():
@@ -51,23 +51,23 @@ class Ray(Line):
     leaders: np.ndarray
 
     @property
-    def winner(self):
+    def winner(self) -> int:
         """k*, the class with the greatest slope in the last piece; the lowest index where several tie."""
         return int(self.leaders.argmax())
 
     @property
-    def tie(self):
+    def tie(self) -> bool:
         """Whether several classes share the greatest slope."""
         return bool(self.leaders.sum() > 1)
 
     @property
-    def limit_confidence(self):
+    def limit_confidence(self) -> float:
         """The largest softmax probability for t → ∞: 1 for a unique k*, else the softmax of the tied classes' last offsets."""
         tied = self.offsets[-1, self.leaders]
         return float(1 / np.exp(tied - tied.max()).sum())
 
 
-def line(model, start, end):
+def line(model: Model, start: Numbers, end: Numbers) -> Line:
     """The logits at x = start + t * (end - start), t in [0, 1], piece by piece: a `Line`.
 
     model  nn.Sequential of Linear and ReLU or LeakyReLU
@@ -85,7 +85,7 @@ def line(model, start, end):
     return Line(t, slopes, offsets, end=1.0)
 
 
-def ray(model, start, direction):
+def ray(model: Model, start: Numbers, direction: Numbers) -> Ray:
     """The logits at x = start + t * direction, t in [0, ∞), piece by piece: a `Ray`.
 
     The direction is not normalised: t counts multiples of it, and the slopes double where it doubles.

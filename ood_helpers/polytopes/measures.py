@@ -22,13 +22,17 @@ axes have length 1 and are orthogonal, and its radius is √(r² - h²) where it
 Every measure raises ValueError for an argument outside what is allowed, and so does a search where the discs leave no point.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit
 
+from ood_helpers.arrays import Numbers
+
 from .careful import ROUND
 from .mesh import magnitudes, sizes
+from .plane import Plane
 from .polygons import (
     FAINT,
     Polygons,
@@ -69,12 +73,12 @@ class Peak(NamedTuple):
     bound: float
 
 
-def ood_area(polytopes, means=(), radius=0.0):
+def ood_area(polytopes: Plane, means: Numbers = (), radius: float = 0.0) -> float:
     """Area of the rectangle outside the discs."""
     return float(area_outside(_rectangle(polytopes), *discs_of(means, radius)).sum())
 
 
-def class_areas(polytopes, means=(), radius=0.0):
+def class_areas(polytopes: Plane, means: Numbers = (), radius: float = 0.0) -> np.ndarray:
     """Area [K] that each class wins, outside the discs. Where classes tie the lowest index wins. Exact for any K."""
     discs = discs_of(means, radius)
     areas = np.zeros(polytopes.offsets.shape[1])
@@ -83,7 +87,14 @@ def class_areas(polytopes, means=(), radius=0.0):
     return areas
 
 
-def confident_area(polytopes, tau, classes=None, means=(), radius=0.0, rtol=1e-5):
+def confident_area(
+    polytopes: Plane,
+    tau: float,
+    classes: int | Sequence[int] | None = None,
+    means: Numbers = (),
+    radius: float = 0.0,
+    rtol: float = 1e-5,
+) -> Bounds:
     """Area outside the discs where the largest softmax probability among `classes` exceeds tau, as `Bounds`.
 
     tau      in [0, 1)
@@ -110,7 +121,13 @@ def confident_area(polytopes, tau, classes=None, means=(), radius=0.0, rtol=1e-5
     return Bounds(float(low), float(high))
 
 
-def most_confident(polytopes, classes=None, means=(), radius=0.0, tol=1e-6):
+def most_confident(
+    polytopes: Plane,
+    classes: int | Sequence[int] | None = None,
+    means: Numbers = (),
+    radius: float = 0.0,
+    tol: float = 1e-6,
+) -> Peak:
     """Where, outside the discs, the softmax probability of any of `classes` is largest, as a `Peak`.
 
     With two classes exact: the place is a corner of a polytope, or where a circle crosses an edge. With more the maximum may lie
@@ -132,7 +149,7 @@ def most_confident(polytopes, classes=None, means=(), radius=0.0, tol=1e-6):
     return Peak(float(expit(-best)), point, winner, float(expit(-least)))
 
 
-def least_probable(polytopes, k, means=(), radius=0.0):
+def least_probable(polytopes: Plane, k: int, means: Numbers = (), radius: float = 0.0) -> Peak:
     """Where, outside the discs, class k has its smallest softmax probability, as a `Peak`. Exact for any number of classes.
 
     For the reject class this is a guarantee: no OOD point has an in-distribution confidence above 1 - confidence.
@@ -148,7 +165,7 @@ def least_probable(polytopes, k, means=(), radius=0.0):
 # ---- arguments ----
 
 
-def _classes(classes, total):
+def _classes(classes, total) -> list[int]:
     """A sorted list of distinct class numbers: all by default, or one, or several."""
     chosen = list(range(total)) if classes is None else np.atleast_1d(classes).tolist()
     if not chosen or any(k not in range(total) for k in chosen) or len(set(chosen)) < len(chosen):
@@ -219,7 +236,7 @@ def _noise(polytopes):
     greater anywhere on a polygon than at its centroid. Large partitions are measured by a coarse grid.
     """
     network, x = polytopes._square_network, polytopes._centroids
-    rounding = FAINT * (3 * sizes(network, x)[-1] if polytopes.is_small else magnitudes(network)[-1])
+    rounding = 9 * ROUND * (sizes(network, x) if polytopes.is_small else magnitudes(network))[-1]
     return np.broadcast_to(rounding + polytopes.drift, (len(x), network.n_classes))
 
 

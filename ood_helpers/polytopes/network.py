@@ -3,6 +3,7 @@
 import contextlib
 import math
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 
-from ood_helpers.arrays import dense, float64
+from ood_helpers.arrays import Numbers, dense, float64
 from ood_helpers.closed import Closed
 
 from .graph import ROUNDING, SEE_THROUGH, Graph, cut_softmax, traced
@@ -30,9 +31,9 @@ class Network:
     shape    of one input of the model that was read, where that is not a vector
     """
 
-    weights: list
-    biases: list
-    leaks: list
+    weights: list[np.ndarray]
+    biases: list[np.ndarray]
+    leaks: list[float]
     shape: tuple | None = None
 
     @property
@@ -78,7 +79,11 @@ class Network:
         return Network([weight @ axes.T, *self.weights[1:]], [bias + weight @ origin, *self.biases[1:]], self.leaks)
 
 
-def read(model, shape=None):
+# what `read` reads: a module; pairs (W, b), with ReLU between; a state dict; what `read` gave before
+Model = nn.Module | Sequence[tuple[Numbers, Numbers]] | Mapping[str, torch.Tensor] | Network | Graph
+
+
+def read(model: Model, shape: Sequence[int] | None = None) -> Network | Graph:
     """A piecewise affine network as numbers: a `Network` of matrices where it is a chain, else a `Graph` of steps.
 
     model  an nn.Module of one input: any `forward` that torch.fx can trace, of layers and functions that are affine or piecewise
@@ -126,7 +131,7 @@ def read(model, shape=None):
         raise
 
 
-def read_chain(model):
+def read_chain(model: Model) -> Network:
     """`read` for what needs matrices; ValueError for a network that is none of Linear layers with kinks between them."""
     network = read(model)
     if isinstance(network, Graph):
@@ -282,7 +287,7 @@ def _from_pairs(pairs, name):
     return Network(weights, biases, [0.0] * (len(weights) - 1))
 
 
-def without_softmax(model):
+def without_softmax(model: nn.Module) -> nn.Module:
     """The model without the Softmax or LogSoftmax at its end: it gives the logits. A module that shares the model's weights.
 
     Raises ValueError where no such step comes last.

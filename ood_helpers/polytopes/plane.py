@@ -14,14 +14,14 @@ from functools import cached_property
 
 import numpy as np
 
-from ood_helpers.arrays import float64
+from ood_helpers.arrays import Numbers, float64
 
 from . import careful, flat
 from .crossings import BATCH
 from .graph import Graph
 from .maps import activity, affine_maps, dual_tree, layers_of, patterns, unpacked
 from .mesh import Degenerate, first_neurons, measure, sizes, subdivide, widths_of
-from .network import plane_of, read, shape_of, vector
+from .network import Model, plane_of, read, shape_of, vector
 from .polygons import cross, next_corner
 
 DRIFT = 1e-14  # relative rounding of sums of many maps
@@ -29,7 +29,13 @@ SMALL = 1e8  # multiplications that a product for every map may take
 SLACK = 1e-9  # what the maps may miss the network by, relative to the sizes of the numbers that it adds up there
 
 
-def plane(model, lo=-50.0, hi=50.0, origin=None, axes=None):
+def plane(
+    model: Model,
+    lo: Numbers = -50.0,
+    hi: Numbers = 50.0,
+    origin: Numbers | None = None,
+    axes: Numbers | None = None,
+) -> "Plane":
     """All polytopes of a network in a rectangle, as a `Plane`.
 
     model     nn.Sequential of Linear and ReLU or LeakyReLU, any depth, any number of classes
@@ -38,6 +44,8 @@ def plane(model, lo=-50.0, hi=50.0, origin=None, axes=None):
               everything in the answer are then in the coordinates s
     origin    [d], zero if left out; only together with axes
 
+    A polytope is where no neuron changes sign and the greatest number of each pool stays the same one. So two neighbours can
+    have one map: where what changes between them is at rest further on. Numbers of a pool that are beaten make no edges.
     Cost: two or three µs a polytope; from the third hidden layer on also a matrix product over all vertices. Some 30 µs where
     kinks coincide, or more than two of them meet in a point.
     Raises ValueError for a model that `read` refuses, an empty rectangle, or inputs that do not make a plane, and
@@ -75,7 +83,7 @@ class Plane:
         self.areas = areas * ((self.hi - self.lo) / 2).prod()
         self.centroids = self._from_square(self._centroids)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.areas)
 
     def __repr__(self):
@@ -83,31 +91,31 @@ class Plane:
         return f"Plane({len(self)} polytopes in [{left:g}, {right:g}] × [{low:g}, {high:g}])"
 
     @cached_property
-    def corners(self):
+    def corners(self) -> np.ndarray:
         return self._from_square(self.mesh.xy[self.mesh.corners()])
 
-    def polygon(self, i):
+    def polygon(self, i: int) -> np.ndarray:
         """The corners of polytope i (negative i counts from the end), counter-clockwise, [v, 2]."""
         i = range(len(self))[i]
         return self.corners[self.starts[i] : self.starts[i + 1]]
 
-    def edges(self):
+    def edges(self) -> np.ndarray:
         """Every edge once, as a segment, [E, 2, 2]: what a matplotlib LineCollection takes."""
         return self._from_square(self.mesh.xy)[self.mesh.ends]
 
-    def edge_layers(self):
+    def edge_layers(self) -> np.ndarray:
         """The hidden layer (0, 1, …) that bends along each edge, [E]; -1 on the rim of the rectangle."""
         return np.where(self.mesh.owner < 0, -1, layers_of(self.network, self.mesh.owner))
 
     @property
-    def slopes(self):
+    def slopes(self) -> np.ndarray:
         return self._maps[0]
 
     @property
-    def offsets(self):
+    def offsets(self) -> np.ndarray:
         return self._maps[1]
 
-    def locate(self, points):
+    def locate(self, points: Numbers) -> np.ndarray:
         """The polytope that holds each point, [n]; -1 outside the rectangle. A point on an edge goes to one of its sides.
 
         A polytope is known by which neurons are active in it: look up which are active at the point. Cost: one forward pass.
@@ -140,7 +148,8 @@ class Plane:
             return activity(self._square_network, x)
         layers, misplaced = range(len(widths_of(self.network))), np.full(len(x), careful.ROUND)
         found = [careful.layer_values(self._square_network, layer, x, misplaced) for layer in layers]
-        return np.concatenate([z > careful.TRUST * unsure for z, _, unsure in found], axis=1)
+        on = [z > careful.TRUST * unsure for z, _, unsure in found]
+        return np.concatenate(flat.decisive(self.network, on) if isinstance(self.network, Graph) else on, axis=1)
 
     def _around(self, point):
         """The polytope whose edges the point of the square is on the left of, or nearest to that."""

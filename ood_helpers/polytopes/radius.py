@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from .network import read_chain
+from .network import Model, read_chain
 from .proofs import EPS
 from .silence import silent_certificate
 
@@ -27,7 +27,7 @@ class Horizon(NamedTuple):
     logits: np.ndarray
 
 
-def horizon_radius(model):
+def horizon_radius(model: Model) -> Horizon:
     """A `Horizon`: the centre and l1 radius of a ball outside of which the network's answer is proved to be constant, any d.
 
     It reads the proof off the weights, whoever trained them: no neuron's role is taken for granted. With t = x − c, bounds on all

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import linprog
 
-from .network import read_chain
+from .network import Model, read_chain
 from .proofs import whole_numbers
 
 EPS = np.finfo(np.float64).eps  # twice the relative rounding error of one operation: each bound below has that much to spare
@@ -40,7 +40,7 @@ class SilentCertificate:
         return f"SilentCertificate({self.verdict!r}, largest load {self.load.max():.3f}, largest bound {self.bound.max():.3g})"
 
 
-def silent_certificate(network):
+def silent_certificate(network: Model) -> SilentCertificate:
     """Are all directions silent, not only sampled ones? A `SilentCertificate` for two hidden layers of ReLU, any d.
 
     The proof is a triangle inequality. A neuron of the second hidden layer of f0 sees the first through weights w_i:

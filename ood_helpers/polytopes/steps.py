@@ -471,7 +471,7 @@ def _reshaped(steps, x, *size, **kwargs):
 
 
 # by the name of the function or method, without trailing underscores
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable] = {
     **{
         name: moves(getattr(torch.Tensor, name))
         for name in (

@@ -1,6 +1,8 @@
 """Sliders and choices, all of one look."""
 
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import ipywidgets
 
@@ -10,7 +12,7 @@ LABEL = {"description_width": "9em"}
 LAYOUT = {"width": "26em"}
 
 
-def slider(label, options, value, tooltip):
+def slider(label: str, options: Sequence, value: Any, tooltip: str) -> ipywidgets.SelectionSlider:
     """A slider over `options`: values, or pairs (text, value). The label has at most 20 characters.
 
     The texts differ and so do the values, which are numbers, texts or other things that `==` can tell apart; tuples of two need
@@ -19,7 +21,7 @@ def slider(label, options, value, tooltip):
     return _labelled(ipywidgets.SelectionSlider, label, options, value, tooltip)
 
 
-def choice(label, options, value, tooltip):
+def choice(label: str, options: Sequence, value: Any, tooltip: str) -> ipywidgets.Dropdown:
     """A drop-down choice among `options`, which are as those of `slider`."""
     return _labelled(ipywidgets.Dropdown, label, options, value, tooltip)
 

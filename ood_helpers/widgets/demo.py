@@ -8,10 +8,13 @@ import base64
 import html
 import io
 import threading
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import ipywidgets
 import numpy as np
 from matplotlib.axis import Axis
+from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from PIL import Image
 
@@ -44,7 +47,7 @@ class Picture:
         return ipywidgets.Image(format="url", layout=layout)
 
     @property
-    def sentence(self):
+    def sentence(self) -> str:
         """The sentence below the picture, as plain text."""
         return self._sentence
 
@@ -111,7 +114,13 @@ class Demo(Picture):
     that does not exist.
     """
 
-    def __init__(self, figure, update, controls, presets=None):
+    def __init__(
+        self,
+        figure: Figure,
+        update: Callable[..., str],
+        controls: Mapping[str, ipywidgets.Widget],
+        presets: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         given.table("controls", controls)
         given.function("update", update, f"the controls {', '.join(controls)}", **controls)
         self.update, self.controls = update, controls
@@ -140,11 +149,11 @@ class Demo(Picture):
         self.refresh()
 
     @property
-    def values(self):
+    def values(self) -> dict[str, Any]:
         """The controls' values by name."""
         return {name: control.value for name, control in self.controls.items()}
 
-    def set(self, **values):
+    def set(self, **values: Any) -> None:
         """Move several controls at once, drawing once. ValueError names a control, or a value, that does not exist."""
         self._check(values)
         self._frozen = True
@@ -168,7 +177,7 @@ class Demo(Picture):
             control.unobserve(self._moved, "value")  # another demo may use it
         super().close()
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Draw the picture for the present values."""
         with self._lock:
             self._show(self.update(**self.values))

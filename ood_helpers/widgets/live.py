@@ -2,14 +2,17 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Iterator
 
 import ipywidgets
 import numpy as np
+from matplotlib.figure import Figure
 
 from ood_helpers.arrays import whole
 
 from . import given
 from .demo import Picture
+from .living_map import LivingMap
 
 
 class Live(Picture):
@@ -30,7 +33,14 @@ class Live(Picture):
     SLICE, SLICE_OF_MAP = 0.05, 0.03  # seconds of training between two pictures
     _running = None
 
-    def __init__(self, figure, start, draw, stop=3000, first=0):
+    def __init__(
+        self,
+        figure: Figure | LivingMap,
+        start: Callable[[], Iterator],
+        draw: Callable[[int], str | tuple[str, dict]],
+        stop: int = 3000,
+        first: int = 0,
+    ) -> None:
         given.function("start", start, "nothing")
         given.function("draw", draw, "the number of steps", 0)
         stop, first = whole("stop", stop, 0), whole("first", first, 0)

@@ -10,8 +10,10 @@ import io
 import itertools
 import threading
 import time
+from collections.abc import Callable, Mapping
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import anywidget
 import ipywidgets
@@ -23,7 +25,7 @@ from matplotlib.patches import Circle, Patch
 from torch import nn
 
 from ood_helpers import plotting, polytopes
-from ood_helpers.arrays import float64, whole
+from ood_helpers.arrays import Numbers, float64, whole
 
 from . import given
 from .page import show
@@ -75,9 +77,21 @@ class LivingMap(anywidget.AnyWidget):
     painted = traitlets.List().tag(sync=True)
 
     def __init__(
-        self, networks, controls=None, *, world=None, classes=None, colours="bands", window=50.0, points=None, sentence=None,
-        presets=None, axes=None, origin=None, title="A map of the network's answers",
-    ):  # fmt: skip
+        self,
+        networks: nn.Module | Mapping[Any, nn.Module] | Callable[..., nn.Module] | None,
+        controls: Mapping[str, ipywidgets.Widget] | None = None,
+        *,
+        world: Any = None,
+        classes: int | None = None,
+        colours: str = "bands",
+        window: float | str = 50.0,
+        points: tuple[Numbers, Numbers] | None = None,
+        sentence: Callable[..., str | tuple[str, dict]] | None = None,
+        presets: Mapping[str, Mapping[str, Any]] | None = None,
+        axes: Numbers | None = None,
+        origin: Numbers | None = None,
+        title: str = "A map of the network's answers",
+    ) -> None:
         if colours not in COLOURS:
             raise ValueError(f"colours must be one of {', '.join(COLOURS)}; got {colours!r}")
         given.text("title", title)
@@ -153,7 +167,7 @@ class LivingMap(anywidget.AnyWidget):
         return self
 
     @property
-    def values(self):
+    def values(self) -> dict[str, Any]:
         """The controls' values by name."""
         return self._values(self.position)
 
@@ -162,11 +176,11 @@ class LivingMap(anywidget.AnyWidget):
         """The network that is shown."""
         return self.networks.get(self._axes_of(self.position))
 
-    def set(self, **values):
+    def set(self, **values: Any) -> None:
         """Move controls. ValueError names a control, or a value, that does not exist."""
         self.position = self._place(values, self.position)
 
-    def words(self):
+    def words(self) -> str:
         """The sentence of the present position, as plain text; it is computed now if need be."""
         if not self._say:
             return ""
@@ -174,13 +188,13 @@ class LivingMap(anywidget.AnyWidget):
         self.notes = {_key(self.position): note}  # the page need not ask for the first one
         return note["text"]
 
-    def picture(self):
+    def picture(self) -> bytes:
         """The bytes of a PNG of the present position, for readers without a kernel: the same numbers, in the first window."""
         i = self._index.get(id(self.network))
         drawn = None if i is None else (_as(self._type, self._read[i]), self.spec["networks"][i]["reject"])
         return _png(self, drawn, self._note(self.position) if self._say else self.notes.get(_key(self.position), {}))
 
-    def still(self):
+    def still(self) -> dict:
         """The state that `living_map.js` needs in a page without a kernel: a dict for JSON, its weights in base64."""
         at = self._offsets(range(len(self._read)))
         spec = self.spec | {"networks": [shape | {"at": at[i]} for i, shape in enumerate(self.spec["networks"])]}

@@ -2,8 +2,8 @@
 
 import torch
 
-from ood_helpers import data
-from ood_helpers.arrays import whole
+from ood_helpers import worlds
+from ood_helpers.arrays import Numbers, whole
 
 from .living_map import LivingMap
 
@@ -12,7 +12,7 @@ class Painting(LivingMap):
     """A plane on which the reader places, moves and erases points with the mouse or by keyboard; Python gets them as a world.
 
     n_classes  1 to 4
-    std        of the cloud around each point, see `data.Painted`
+    std        of the cloud around each point, see `worlds.Painted`
     points     (x [n, 2], y [n]): points to begin with, y = -1 for OOD
     window     half the width of the plane that is shown
     colours    of the map that `show` draws below the points, as for `LivingMap`
@@ -23,7 +23,16 @@ class Painting(LivingMap):
     `painting.observe(function, "painted")`.
     """
 
-    def __init__(self, n_classes=2, *, std=1.0, points=None, window=20.0, colours="bands", title="A plane to paint points on"):
+    def __init__(
+        self,
+        n_classes: int = 2,
+        *,
+        std: float = 1.0,
+        points: tuple[Numbers, Numbers] | None = None,
+        window: float = 20.0,
+        colours: str = "bands",
+        title: str = "A plane to paint points on",
+    ) -> None:
         if whole("n_classes", n_classes, 1) > 4:
             raise ValueError(f"n_classes must be at most 4, the classes that have a colour and a marker; got {n_classes}")
         self.std = std
@@ -46,7 +55,7 @@ class Painting(LivingMap):
         for k in range(self.spec["paint"]):
             if not (y == k).any():
                 raise ValueError(f"class {k} has no point yet: place at least one")
-        return data.Painted(x[y >= 0], y[y >= 0], x[y < 0], std=self.std)
+        return worlds.Painted(x[y >= 0], y[y >= 0], x[y < 0], std=self.std)
 
     def show(self, network):
         """Draw a network below the points: two inputs, an output for each class, and perhaps one more, reject."""

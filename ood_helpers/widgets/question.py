@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections.abc import Mapping
 
 import ipywidgets
 
@@ -21,7 +22,7 @@ class Question:
     ValueError or TypeError for an empty text, and where the right choice is not among at least two.
     """
 
-    def __init__(self, question, answers, right):
+    def __init__(self, question: str, answers: Mapping[str, str], right: str) -> None:
         given.text("question", question)
         given.table("answers", answers)
         for choice, reason in answers.items():
