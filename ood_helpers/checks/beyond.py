@@ -1,4 +1,4 @@
-"""Checks of the exercises of notebooks 08 and 09."""
+"""Checks of the exercises of notebooks 08, 09 and 11."""
 
 import math
 
@@ -482,3 +482,75 @@ def _two_scores():
         score_in, score_out = torch.randn(n, generator=random).double() + 2, 1.5 * torch.randn(m, generator=random).double()
         cases.append((score_in, score_out))
     return cases
+
+
+@never_raises
+def later(answer):
+    """The gap grows by 2 a unit, divided by a temperature of 5: the distance at which the confidence is 0.99."""
+    gap = math.log(99)
+    wrong = [
+        (gap / 2, "That is the distance without the temperature. Divided by 5, the gap needs five times as long."),
+        (gap / 10, "That is sooner than without the temperature. Divided, not multiplied: the gap grows by 2/5 for each unit."),
+        (5 * gap, "You left out the slope, 2 for each unit: the gap after a distance r is 2 r / 5."),
+        (gap, "That is the gap that is needed. At which distance r is 2 r / 5 as large?"),
+        (2.5 * math.log(100), "σ(g) = 0.99 where g is the logarithm of 0.99 / 0.01, which is 99."),
+        (lambda x: math.isinf(float(x)), "There is such a distance: the gap is divided by 5, and it still grows without bound."),
+    ]
+    return value(answer, 2.5 * gap, "Five times as far as without it, and no farther.", wrong, tolerance=0.012, back="section 1")
+
+
+@never_raises
+def votes(answer):
+    def shares(winners, n_classes):
+        return torch.stack([(winners == k).double().mean(0) for k in range(n_classes)])
+
+    wrong = [
+        (
+            lambda winners, n_classes: (winners == winners[0]).double().mean(0),
+            "That is the vote of the first member: how many agree with it. It may be in the minority.",
+        ),
+        (lambda winners, n_classes: shares(winners, n_classes)[0], "That is the share of class 0 only. Which class has most?"),
+        (lambda winners, n_classes: shares(winners, n_classes)[-1], "That is the share of the last class only. Which has most?"),
+        (
+            lambda winners, n_classes: torch.where((winners == winners[0]).all(0), 1.0, 1 / n_classes),
+            "All or nothing? Three of five votes are 0.6, neither 1 nor 1/K.",
+        ),
+        (
+            lambda winners, n_classes: shares(winners, n_classes).amax(0) * len(winners),
+            "That is a number of votes; a mean of probabilities is a share of them.",
+        ),
+        (lambda winners, n_classes: shares(winners, n_classes).T, "These are the shares of all classes: take the largest."),
+    ]
+    random = torch.Generator().manual_seed(0)
+    cases = [(torch.randint(k, (m, 40), generator=random), k) for m, k in [(5, 2), (5, 3), (7, 4), (2, 2)]]
+    why = "A share of votes: the members' winners are all there is to know far away."
+    return function(answer, lambda *case: shares(*case).amax(0), cases, why, wrong, back="section 2")
+
+
+@never_raises
+def stops(answer):
+    def right(slope, variance):
+        return (slope.abs() / (math.pi / 8 * variance).sqrt()).sigmoid()
+
+    wrong = [
+        (
+            lambda slope, variance: (slope.abs() / (1 + math.pi / 8 * variance).sqrt()).sigmoid(),
+            "The 1 under the root does not grow: divided by the square of the distance it vanishes.",
+        ),
+        (
+            lambda slope, variance: (slope / (math.pi / 8 * variance).sqrt()).sigmoid(),
+            "Where the slope is negative the class that leads is the other one: the confidence is never below 1/2.",
+        ),
+        (
+            lambda slope, variance: (slope.abs() / (math.pi / 8 * variance)).sigmoid(),
+            "The root is missing: v grows like the distance squared, its root like the distance.",
+        ),
+        (lambda slope, variance: (slope.abs() / variance.sqrt()).sigmoid(), "The factor π/8 under the root is missing."),
+        (lambda slope, variance: slope.abs() / (math.pi / 8 * variance).sqrt(), "The σ is missing: that is the log-odds."),
+        (lambda slope, variance: torch.ones_like(slope), "It stays below 1: the denominator grows as fast as the numerator."),
+        (lambda slope, variance: torch.full_like(slope, 0.5), "It stays above 1/2: the numerator grows as fast, too."),
+    ]
+    random = torch.Generator().manual_seed(0)
+    cases = [(torch.randn(30, generator=random), 0.1 + 3 * torch.rand(30, generator=random)) for _ in range(3)]
+    why = "A ratio of two slopes: above 1/2, below 1, different on every ray."
+    return function(answer, right, cases, why, wrong, back="section 2")

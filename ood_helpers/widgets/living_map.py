@@ -539,9 +539,9 @@ def _look(read, rejects, colours, classes):
     else:
         key = [*zip(pale if colours == "classes" else full, names, strict=True), ("black", "tie (frame)")]
     look = {"kind": colours, "bands": plotting.BAND_COLORS, "limits": plotting.BANDS[1:3], "pale": pale, "full": full}
+    markers = [class_look(k)[0] for k in range(10)]
     return {
-        "look": look
-        | {"rejected": reject, "least": LEAST, "accent": plotting.ACCENT, "markers": [class_look(k)[0] for k in range(10)]},
+        "look": look | {"rejected": reject, "least": LEAST, "accent": plotting.ACCENT, "markers": markers},
         "key": key,
     }
 
