@@ -425,9 +425,7 @@ class View {
     const c = this.context;
     for (const [style, wide] of [["white", width + 2.5], [colour, width]]) {
       Object.assign(c, { strokeStyle: style, lineWidth: wide * this.scale });
-      c.beginPath();
-      path();
-      c.stroke();
+      c.beginPath(); path(); c.stroke();
     }
   }
 
