@@ -99,11 +99,10 @@ class World(Live):
         files = [_button("Save", "write the points to the file", self._save), _button("Load", "read them", self._load)]
         wrap, self.file.layout.width = ipywidgets.Layout(flex_flow="row wrap"), "14em"
         for part in (*buttons.children, *self.controls.values()):
-            part.layout = {"width": "auto" if part in buttons.children else "20em", "max_width": "100%"}
-        rows = [presets, [*self.controls.values()], [*buttons.children], [self.file, *files]]
-        rows = [ipywidgets.HBox(row, layout=wrap) for row in rows]
-        side = ipywidgets.VBox([*rows[:3], text, rows[3]], layout={"flex": "1 1 20em", "min_width": "0"})
-        painting.layout = {"flex": "0 1 540px", "min_width": "min(100%, 340px)"}
+            part.layout.width, part.layout.max_width = "auto" if part in buttons.children else "20em", "100%"
+        boxes = [ipywidgets.HBox(row, layout=wrap) for row in (presets, [*self.controls.values()], [self.file, *files])]
+        side = ipywidgets.VBox([*boxes[:2], buttons, text, boxes[2]], layout={"flex": "1 1 20em", "min_width": "0"})
+        painting.layout.flex, painting.layout.min_width = "0 1 540px", "min(100%, 340px)"
         return ipywidgets.HBox([painting, side], layout=wrap)
 
     # ---- what is painted ----
