@@ -9,7 +9,7 @@ import torch
 from small_networks import build
 
 from ood_helpers import gan, images
-from ood_helpers.lab import experiment, gans, horizons
+from ood_helpers.lab import experiment, gans
 from ood_helpers.lab.gans import STD, GanSetting
 from ood_helpers.lab.horizons import (
     SETTINGS,
