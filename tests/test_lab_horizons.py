@@ -9,7 +9,7 @@ import torch
 from small_networks import build
 
 from ood_helpers import gan, images
-from ood_helpers.lab import experiment, gans, horizons
+from ood_helpers.lab import experiment, gans
 from ood_helpers.lab.gans import STD, GanSetting
 from ood_helpers.lab.horizons import (
     SETTINGS,
@@ -96,10 +96,10 @@ def test_ink_means_reject():
 
 
 def test_digits_learn_from_images_around_the_digits(monkeypatch):
-    monkeypatch.setattr(horizons, "DIGIT_OOD", 200)
-    horizons._digit_ood.cache_clear()
+    monkeypatch.setattr(images, "KEPT", 200)
+    images._kept_boundary.cache_clear()
     x = DigitsSetting("reject").ood_points(1000, generator=torch.Generator().manual_seed(0))
-    horizons._digit_ood.cache_clear()
+    images._kept_boundary.cache_clear()
     distance = images.Digits().distance(x) / images.Digits().reach
     assert x.shape == (1000, 64) and distance.min() >= 0.99 and distance.max() <= 1.26 and len(x.unique(dim=0)) <= 200
 
