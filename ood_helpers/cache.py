@@ -57,6 +57,29 @@ def cached_train(
     return history
 
 
+def cached_by(train, networks, **settings):
+    """train(networks, **settings) -> History, a function of this package that trains in place, or what it gave before, from disk.
+
+    For networks that `train` of `training` does not take, such as convolutional ones: a list of modules of this package or of
+    torch. The settings are what `cached_train` takes as such; all else as there.
+    """
+    met = {__name__}
+    for module in (part for network in networks for part in network.modules()):
+        if not type(module).__module__.startswith("torch.nn.") and not _name(type(module), met):
+            raise ValueError(f"a cached run takes only modules of this package and of torch.nn, not {type(module).__name__}")
+    numbers = [_describe(dict(network.state_dict()), met) for network in networks]
+    frozen = [[parameter.requires_grad for parameter in network.parameters()] for network in networks]
+    described = [list(map(str, networks)), numbers, frozen, _describe(train, met), _describe(settings, met)]
+    versions = [torch.__version__, np.__version__, str(torch.get_default_dtype())]
+    key = hashlib.sha256(repr([described, versions, _code(met)]).encode()).hexdigest()
+    path = _file(key)
+    history = _load(path, key, networks)
+    if history is None:
+        history = train(networks, **settings)
+        _save(path, key, networks, history)
+    return history
+
+
 def cached_snapshots(
     models: Sequence[nn.Module],
     world: World,

@@ -1,19 +1,23 @@
-"""Closed networks: ReLU networks whose last hidden layer is silent far away, in every direction, because of how they are made.
+"""Closed networks: ReLU networks whose second hidden layer is silent far away, in every direction, because of how they are made.
 
-Beside its free neurons the first hidden layer holds the pairs ±(x_k − c_k), which add up to |x_k − c_k|. Every neuron j of the
-last hidden layer subtracts q_jk |x_k − c_k| from what it gets from the free neurons h before it: its pre-activation is
+Beside its free neurons h the first hidden layer holds the pairs ±(x_k − c_k), which add up to |x_k − c_k|. Every neuron j of the
+second subtracts q_jk |x_k − c_k| from what it gets from the free ones, h_i(x) = relu(a_i · x + b_i): its pre-activation is
 
-    z_j(x) = β_j + Σ_i w_ji h_i(x) − Σ_k q_jk |x_k − c_k|,    q_jk = softplus(s_jk) + Σ_i relu(w_ji) |a_ik|,
+    z_j(x) = β_j + Σ_i w_ji h_i(x) − Σ_k q_jk |x_k − c_k|,    q_jk = softplus(s_jk) + Σ_i relu(w_ji) |a_ik|.
 
-a_ik the weights of the first layer or, where there are more before the last, the product of their |W|. Because
-|relu(t) − relu(t')| ≤ |t − t'|, h_i(x) ≤ h_i(c) + Σ_k |a_ik| |x_k − c_k|, so that
+Because |relu(t) − relu(t')| ≤ |t − t'|, h_i(x) ≤ h_i(c) + Σ_k |a_ik| |x_k − c_k|, so that
 
     z_j(x) ≤ B_j − Σ_k softplus(s_jk) |x_k − c_k|,    B_j = β_j + Σ_i relu(w_ji) h_i(c):
 
-outside the ball |x − c|₁ ≤ max_j B_j / min_k softplus(s_jk) the layer is silent and the answer that of the last biases. Nothing
-of this has to be trained, and no training can undo it: w, a, β and s are free.
+outside the ball |x − c|₁ ≤ max_j B_j / min_k softplus(s_jk) the layer is silent, and whatever layers follow get the same numbers
+everywhere: the answer is constant. Where their biases are 0 up to the last ones, as `models.closed_mlp` makes them, these are the
+answer. Nothing of this has to be trained, and no training can undo it: w, a, β, s and all later weights are free.
+
+Why the second layer, and not the last? A layer further back would have to outweigh the products of all |W| before it, which grow
+about √width / 2 times a layer: such networks mostly die in training.
 """
 
+import functools
 import math
 
 import torch
@@ -32,8 +36,8 @@ class Closed(nn.Module):
     It is made by `models.closed_mlp`, which pins the last biases.
 
     layers     the free part: nn.Sequential (Linear, ReLU, …, Linear) with at least two hidden layers
-    points     [n, d], n at least 1: `centre` is their mean, and the last hidden layer's biases start higher by the mean of what
-               it subtracts there. Without that the subtraction would silence the data, too, and nothing could be learnt
+    points     [n, d], n at least 1: `centre` is their mean, and the second hidden layer's biases start higher by the mean of
+               what it subtracts there. Without that the subtraction would silence the data, too, and nothing could be learnt
     steepness  positive: softplus(s) at the start
     Parameters: those of `layers` and `raw`, s [d, width]. Points x [n, d] -> logits [n, K].
     """
@@ -43,7 +47,7 @@ class Closed(nn.Module):
     def __init__(self, layers, points, steepness):
         super().__init__()
         self.layers = layers
-        first, last = layers[0].weight, layers[-3]
+        first, second = layers[0].weight, layers[2]
         points = torch.from_numpy(float64(points, "points")).to(first.dtype)
         if points.dim() != 2 or not len(points) or points.shape[1] != first.shape[1] or not points.isfinite().all():
             raise ValueError(
@@ -53,36 +57,31 @@ class Closed(nn.Module):
         if not 0 < steepness < math.inf:
             raise ValueError(f"steepness must be a positive number; got {steepness}")
         s = steepness + math.log(-math.expm1(-steepness))  # softplus(s) = steepness
-        self.raw = nn.Parameter(torch.full((first.shape[1], len(last.weight)), s, dtype=first.dtype))
+        self.raw = nn.Parameter(torch.full((first.shape[1], len(second.weight)), s, dtype=first.dtype))
         self.register_buffer("centre", points.mean(0))
         with torch.no_grad():
-            last.bias += (points - self.centre).abs().mean(0) @ self.pull()
+            second.bias += (points - self.centre).abs().mean(0) @ self.pull()
 
     def pull(self) -> torch.Tensor:
         """q [d, width]."""
-        return pull([layer.weight.T for layer in self.layers[:-1:2]], self.raw)
+        return pull(self.layers[0].weight.T, self.layers[2].weight.T, self.raw)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        z = self.layers[:-2](x) - (x - self.centre).abs() @ self.pull()
-        return self.layers[-2:](z)
+        first, relu, second, *behind = self.layers  # no slices, which torch.fx could not trace
+        z = second(relu(first(x))) - (x - self.centre).abs() @ self.pull()
+        return functools.reduce(lambda h, layer: layer(h), behind, z)
 
     @torch.no_grad()
     def plain(self) -> nn.Sequential:
         """The same network, up to rounding, as a new nn.Sequential (Linear, ReLU, …, Linear) with as many layers.
 
-        Its first hidden layer has 2d neurons more, the pairs ±(x_k − c_k). Where there are layers between the first and the last,
-        they pass |x_k − c_k| on with d neurons more each. ArithmeticError if the weights overflow.
+        Its first hidden layer has 2d neurons more, the pairs ±(x_k − c_k). ArithmeticError if the weights overflow.
         """
-        first, *middle, last, out = (layer for layer in self.layers if isinstance(layer, nn.Linear))
+        first, second, *others = (layer for layer in self.layers if isinstance(layer, nn.Linear))
         eye, q = torch.eye(len(self.centre), dtype=self.centre.dtype), self.pull().T
         weights, biases = [torch.cat([first.weight, eye, -eye])], [torch.cat([first.bias, -self.centre, self.centre])]
-        carry = torch.cat([eye, eye], 1)
-        for layer in middle:
-            weights.append(torch.block_diag(layer.weight, carry))
-            biases.append(torch.cat([layer.bias, torch.zeros_like(self.centre)]))
-            carry = eye
-        weights += [torch.cat([last.weight, -q @ carry], 1), out.weight]
-        biases += [last.bias, out.bias]
+        weights += [torch.cat([second.weight, -q, -q], 1), *(layer.weight for layer in others)]
+        biases += [second.bias, *(layer.bias for layer in others)]
         if not all(numbers.isfinite().all() for numbers in weights + biases):
             raise ArithmeticError("the weights of the plain network overflow: train with a smaller lr, or call double()")
         layers = []
@@ -95,22 +94,19 @@ class Closed(nn.Module):
 
 
 def slopes(raw):
-    """softplus(s) and the floor: how fast the last hidden layer falls away from the centre, at least."""
+    """softplus(s) and the floor: how fast the second hidden layer falls away from the centre, at least."""
     return nn.functional.softplus(raw) + FLOOR
 
 
-def pull(weights, raw):
-    """q [..., d, width] of the weights [..., inputs, outputs] of all hidden layers, the last one's last; raw [..., d, width]."""
-    first, *middle, last = weights
-    reach = first.abs()
-    for weight in middle:
-        reach = reach @ weight.abs()
-    return slopes(raw) + (1 + SPARE) * (reach @ last.relu())
+def pull(first, second, raw):
+    """q [..., d, width] of the weights [..., inputs, outputs] of the first two layers; raw [..., d, width]."""
+    return slopes(raw) + (1 + SPARE) * (first.abs() @ second.relu())
 
 
 def height(weights, biases, centre):
-    """B [..., 1, width]: what the last hidden layer gets at the centre [..., 1, d] from neurons that push it up, and its bias."""
-    h = centre
-    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-        h = (h @ weight + bias).relu()
-    return biases[-1] + h @ weights[-1].relu()
+    """B [..., 1, width]: what the second hidden layer gets at the centre [..., 1, d] from neurons that push it up, and its bias.
+
+    weights [..., inputs, outputs] and biases [..., 1, outputs] of the first two layers, those of later ones may follow.
+    """
+    h = (centre @ weights[0] + biases[0]).relu()
+    return biases[1] + h @ weights[1].relu()

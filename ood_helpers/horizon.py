@@ -86,7 +86,7 @@ def silent_horizon_loss(network: nn.Module | Stack, u: Tensor, margin: float = 0
 
 
 def radius_loss(network: nn.Module | Stack, u: Tensor | None = None) -> Tensor:
-    """The price of a closed network's ball: the mean over its last hidden neurons of log(1 + relu(B_j) / min_k slope_jk).
+    """The price of a closed network's ball: the mean of log(1 + relu(B_j) / min_k slope_jk) over its second hidden layer.
 
     Neuron j is silent beyond that l1 distance from the centre, see `closed`; the largest is the radius of the ball. The
     logarithm makes the price of a ball that is twice as large the same whatever the units. u, as for other losses of the weights,
@@ -100,7 +100,7 @@ def radius_loss(network: nn.Module | Stack, u: Tensor | None = None) -> Tensor:
     else:
         linears, raw, centre = network.layers[::2], network.raw, network.centre[None]
         weights, biases = [layer.weight.T for layer in linears], [layer.bias[None] for layer in linears]
-    high = closed.height(weights[:-1], biases[:-1], centre)[..., 0, :].relu()
+    high = closed.height(weights, biases, centre)[..., 0, :].relu()
     return (high / closed.slopes(raw).amin(-2)).log1p().mean(-1)
 
 

@@ -22,6 +22,7 @@ from torch import Generator, Tensor
 from ood_helpers.data import check_draw, check_points
 
 DIM = 64
+KEPT = 20_000  # boundary OOD images that `kept_boundary` takes from
 N_TRAIN = 1200  # of 1797 digits; the other 597 are for testing
 LETTERS = "ACEFHJKLMNPRTUVWXYacdefhkmnprtuvwxy"  # without BDGIOQSZbgijloqsz, which resemble 8 0 6 1 0 0 5 2 6 9 1 1 1 0 9 5 2
 FONTS = [f"DejaVu{family}{weight}.ttf" for family in ("Sans", "SansMono", "Serif") for weight in ("", "-Bold")]
@@ -76,6 +77,10 @@ class Digits:
             distance = self.distance(x) / self.reach
             kept.append(x[(distance >= inner) & (distance <= outer)])
         raise ValueError(f"no room for OOD images between {inner} and {outer} times reach; take a wider range nearer to 1")
+
+    def kept_boundary(self, n: int, *, generator: Generator) -> Tensor:
+        """n boundary OOD images, random ones of 20,000 that are the same for all seeds: new ones cost more than a step."""
+        return _kept_boundary(self)[torch.randint(KEPT, (n,), generator=generator)]
 
     def box(self, n: int, *, generator: Generator) -> Tensor:
         """n OOD images [n, d], uniform in the box. With 64 pixels none comes near a digit: all are beyond 1.4 times `reach`."""
@@ -180,6 +185,11 @@ KINDS = {kind.__name__: kind for kind in (letters, inverted, permuted, textures,
 def _pick(images, n, generator):
     n = check_draw(n, generator)
     return images[torch.randint(len(images), (n,), generator=generator)]
+
+
+@functools.cache
+def _kept_boundary(world):
+    return world.boundary(KEPT, generator=torch.Generator().manual_seed(0))
 
 
 @functools.cache

@@ -69,10 +69,10 @@ def closed_mlp(
 
     width    of every hidden layer's free neurons; written as plain layers, the first has 2 · in_dim more
     depth    hidden layers, at least 2: one alone is silent in no direction, because a neuron with weights w is active at u = w.
-             Take 2: the product of |W| grows by about √width / 2 a layer, and what it subtracts ends up killing the network. At
-             width 100, with a price, 11 of 20 networks of depth 3 and all of depth 4 died in training (closed_depth_… of `lab`)
+             The second is the one that falls silent. Layers after it are ordinary ones, but without biases (they stay 0), so
+             that silence goes in and silence comes out
     points   [n, in_dim], such as the training points: where the ball is at the start, see `closed.Closed`
-    steepness  positive, per unit of the inputs: how fast the last hidden layer falls away from the centre of the points at the
+    steepness  positive, per unit of the inputs: how fast the second hidden layer falls away from the centre of the points at the
              start. The steeper, the smaller the ball
     far      None: equal last biases, so that the answer far away is exactly 1/K · a number between 0 and 1: the probability of
              the last output, reject, far away, at least. Either way the last biases are not trained
@@ -82,8 +82,9 @@ def closed_mlp(
     if far is not None and not (0 < far < 1 and n_classes > 1):
         raise ValueError(f"far must be None or, with two outputs or more, a number between 0 and 1; got {far!r}")
     model = closed.Closed(layers, points, steepness)
-    bias = layers[-1].bias.requires_grad_(False)
-    bias.zero_()
+    for layer in layers[4::2]:
+        layer.bias.requires_grad_(False).zero_()
+    bias = layers[-1].bias
     if far is not None:
         bias[-1] = math.log((n_classes - 1) * far / (1 - far))
         bias[-1] += 1e-6 * (1 + bias[-1].abs())  # rounding of float32 must not take it below
@@ -178,9 +179,9 @@ class Stack:
         h = x
         for i, (weight, bias, activation) in enumerate(zip(weights, biases, [*self.activations, nn.Identity()], strict=True)):
             h = torch.baddbmm(bias, h, weight)
-            if ball and i == len(weights) - 2:
+            if ball and i == 1:
                 raw, centre = ball
-                h = torch.baddbmm(h, (x - centre).abs(), closed.pull(weights[:-1], raw), alpha=-1)
+                h = torch.baddbmm(h, (x - centre).abs(), closed.pull(*weights[:2], raw), alpha=-1)
             h = activation(h)
         return h
 
@@ -334,7 +335,7 @@ def _check_closed(name, model):
             f"it holds {', '.join(names)} and the activations {', '.join(kind.__name__ for kind in kinds)}"
         )
     _check_parameter(name, "raw", model.raw, model.layers[0])
-    width, d = len(model.layers[-3].weight), model.layers[0].weight.shape[1]
+    width, d = len(model.layers[2].weight), model.layers[0].weight.shape[1]
     if model.raw.shape != (d, width) or model.centre.shape != (d,):
         shapes = f"{list(model.raw.shape)} and {list(model.centre.shape)}"
         raise ValueError(f"{name}: raw and centre must have the shapes [{d}, {width}] and [{d}]; got {shapes}")

@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # which stand on a higher floor
 
 # one meaning, one colour, told apart with any colour vision. Okabe and Ito's palette; each class has a marker of its own, too
 CLASSES = [("#0072B2", "o"), ("#E69F00", "s"), ("#009E73", "^"), ("#CC79A7", "D")]
+MORE_CLASSES = ["#4B0082", "#8CD63F", "#E6194B", "#7B4A12", "#AAFFC3", "#2F4F4F"]  # of a map of ten: far from each other, too
 OOD = ("#000000", "x")
 REJECT, REJECT_PALE = "0.6", "0.93"  # the reject class and what it wins, greys
 ACCENT = "#D55E00"  # what a figure points at
@@ -116,8 +117,9 @@ def strips(ax: Axes, groups: Mapping[str, ArrayLike], labels: Sequence[str], tit
 
 
 def spread(values: Iterable, form: str = ".2f") -> str:
-    """The smallest and the largest of some values, in words; `form` as in an f-string."""
-    return f"{min(values):{form}} … {max(values):{form}}"
+    """The smallest and the largest of some values, in words, or one number if they look the same; `form` as in an f-string."""
+    least, most = f"{min(values):{form}}", f"{max(values):{form}}"
+    return least if least == most else f"{least} … {most}"
 
 
 def plane_axes(ax: Axes, half_width: float, title: str = "") -> None:

@@ -39,16 +39,13 @@ def of_world(seed=0, width=6, depth=2, **how):
 
 
 def by_hand(model, x):
-    """The formula at the head of `closed`, neuron by neuron, in float64."""
-    free = [(layer.weight.double(), layer.bias.double()) for layer in model.layers[::2]]
-    a = free[0][0].abs()
-    h = (x.double() @ free[0][0].T + free[0][1]).relu()
-    for weight, bias in free[1:-2]:
-        a, h = weight.abs() @ a, (h @ weight.T + bias).relu()
-    (w, beta), (out, last) = free[-2:]
-    q = (1 + model.raw.double().exp()).log().T + 1e-3 + (1 + 2**-10) * w.relu() @ a
-    z = beta + h @ w.T - (x.double() - model.centre.double()).abs() @ q.T
-    return z.relu() @ out.T + last
+    """The formula at the head of `closed`, neuron by neuron, in float64; behind the second hidden layer ordinary ones."""
+    (a, b), (w, beta), *others = [(layer.weight.double(), layer.bias.double()) for layer in model.layers[::2]]
+    q = (1 + model.raw.double().exp()).log().T + 1e-3 + (1 + 2**-10) * w.relu() @ a.abs()
+    z = beta + (x.double() @ a.T + b).relu() @ w.T - (x.double() - model.centre.double()).abs() @ q.T
+    for weight, bias in others:
+        z = z.relu() @ weight.T + bias
+    return z
 
 
 @settings(max_examples=40, deadline=None)
@@ -60,7 +57,8 @@ def test_it_computes_its_formula_and_so_does_the_plain_copy(d, width, n_classes,
     torch.testing.assert_close(model.double()(x.double()), expected, rtol=1e-9, atol=1e-9 * size)
     for plain, dtype, digits in [(model.plain(), torch.float64, 1e-9), (model.float().plain(), torch.float32, 1e-4)]:
         assert [type(layer) for layer in plain] == [nn.Linear, nn.ReLU] * depth + [nn.Linear]
-        assert plain[0].weight.shape == (width + 2 * d, d) and plain[0].weight.dtype == dtype
+        assert [len(layer.weight) for layer in plain[::2]] == [width + 2 * d, *[width] * (depth - 1), n_classes]
+        assert plain[0].weight.dtype == dtype
         torch.testing.assert_close(plain(x.to(dtype)).double(), expected, rtol=digits, atol=digits * size)
 
 
@@ -74,28 +72,32 @@ def test_the_plain_copy_is_a_copy_that_can_be_trained_by_itself():
     torch.testing.assert_close(model(points()), before, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("depth", [2, 3, 4, 6])
 @pytest.mark.parametrize("n_classes", [1, 2, 3, 10])
-def test_confident_is_uniform_far_away_exactly(n_classes):
-    model = small(n_classes=n_classes, d=5)
+def test_confident_is_uniform_far_away_exactly(n_classes, depth):
+    model = small(n_classes=n_classes, d=5, depth=depth)
     x = 1e4 * torch.randn(100, 5, generator=seeded())
     assert (model(x) == 0).all() and (model.plain()(x) == 0).all()
     assert (model(points(5)) != 0).any()
 
 
 @pytest.mark.parametrize("far", [1e-6, 0.3, 0.5, 0.9, 0.99, 1 - 1e-9])
-@pytest.mark.parametrize("outputs", [2, 3, 11])
-def test_reject_has_the_probability_asked_for_far_away(far, outputs):
-    model = small(n_classes=outputs, far=far)
+@pytest.mark.parametrize("outputs, depth", [(2, 2), (3, 4), (11, 3)])
+def test_reject_has_the_probability_asked_for_far_away(far, outputs, depth):
+    model = small(n_classes=outputs, far=far, depth=depth)
     for network in (model, model.plain()):
         p = network(torch.full((1, 2), -1e5)).double().softmax(-1)[0, -1].item()
         assert far <= p <= far + 1e-4 * min(far, 1 - far)
 
 
-def test_the_last_biases_are_not_trained():
-    for model, loss in [(of_world(), LOSS), (of_world(n_classes=3, far=0.9), reject_loss)]:
-        before = model.layers[-1].bias.clone()
+@pytest.mark.parametrize("depth", [2, 3, 5])
+def test_biases_behind_the_silent_layer_are_not_trained(depth):
+    for model, loss in [(of_world(depth=depth), LOSS), (of_world(n_classes=3, far=0.9, depth=depth), reject_loss)]:
+        before = [layer.bias.clone() for layer in model.layers[::2]]
         train(model, WORLD, loss, steps=5)
-        assert torch.equal(model.layers[-1].bias, before)
+        same = [torch.equal(layer.bias, bias) for layer, bias in zip(model.layers[::2], before, strict=True)]
+        assert same == [False, False] + [True] * (depth - 1)
+        assert not any(bias.any() for bias in before[2:-1])
 
 
 def test_the_centre_is_the_mean_of_the_points():
@@ -108,7 +110,7 @@ def test_about_half_of_the_neurons_see_a_point_at_the_start_whatever_the_scale()
         for depth in (2, 4):
             x = scale * points(10)
             model = closed_mlp(10, 50, 2, depth, points=x, generator=seeded(), steepness=0.5 / scale)
-            z = model.layers[:-2](x) - (x - model.centre).abs() @ model.pull()
+            z = model.layers[:3](x) - (x - model.centre).abs() @ model.pull()
             assert 0.2 < (z > 0).double().mean() < 0.8
 
 
@@ -192,9 +194,18 @@ def test_a_closed_network_learns_the_classes_and_to_be_unsure_elsewhere():
     assert (p > 0.9).double().mean() < 0.1
 
 
+def test_deep_ones_learn_too():
+    """With the silence in the last hidden layer, behind products of |W|, these died."""
+    models = [of_world(s, width=50, depth=4) for s in range(4)]
+    how = {"steps": 300, "lr": 2e-3, "cosine": True, "penalty": horizon.radius_loss, "penalty_weight": 0.1}
+    train(models, WORLD, LOSS, **how)
+    x, y = WORLD.sample(500, generator=seeded(1))
+    assert all((model(x).argmax(1) == y).double().mean() > 0.95 for model in models)
+
+
 def test_no_training_leads_out_of_the_inequality():
     """A thousand steps at a silly learning rate; numbers that are not finite end it earlier."""
-    models = [of_world(s, depth=2 + s % 2, width=10) for s in range(4)]
+    models = [of_world(s, depth=2 + s, width=10) for s in range(4)]
     for model in models:
         try:
             train(model, WORLD, lambda x, y, out: -LOSS(x, y, out), steps=1000, lr=3.0)
@@ -295,11 +306,8 @@ def test_the_price_is_what_the_proof_gives():
     alone = torch.stack([horizon.radius_loss(model) for model in models])
     torch.testing.assert_close(horizon.radius_loss(Stack(models), torch.zeros(1, 3)), alone)
     model = models[0].double()
-    free = [(layer.weight, layer.bias) for layer in model.layers[::2]]
-    h = model.centre
-    for weight, bias in free[:-2]:
-        h = (weight @ h + bias).relu()
-    high = free[-2][0].relu() @ h + free[-2][1]
+    (a, b), (w, beta) = [(layer.weight, layer.bias) for layer in model.layers[:3:2]]
+    high = w.relu() @ (a @ model.centre + b).relu() + beta
     radius = high.relu() / (torch.nn.functional.softplus(model.raw) + 1e-3).amin(0)
     torch.testing.assert_close(horizon.radius_loss(model), (1 + radius).log().mean())
     assert polytopes.horizon_radius(model.plain()).radius <= radius.max()

@@ -102,8 +102,8 @@ RIGHT_TOO = {
         "        sure += part * (t[i + 1] - t[i])\n    return sure / (t[-1] - t[0])",
     ],
     "03-1": ["p_reject = 0", "p_reject = torch.tensor([[0.0]])"],
-    "03-3": ["def s3(logits):\n    p = logits.softmax(1)\n    return p[:, :-1].amax(1) + p[:, -1] / (logits.shape[1] - 1)"],
-    "03-5": ["share = 0.044"],
+    "09-4": ["def s3(logits):\n    p = logits.softmax(1)\n    return p[:, :-1].amax(1) + p[:, -1] / (logits.shape[1] - 1)"],
+    "03-4": ["share = 0.044"],
     "04-1": ["c = -1.39", "c = -1.4"],
     "04-2": [
         "def three_losses(D_real, D_fake, C_real, y, C_fake, beta):\n    b = beta * losses.kl_to_uniform(C_fake)\n"
@@ -199,6 +199,18 @@ RIGHT_TOO = {
         "    b = (std_out / std_in) ** 2 * log_b.exp()\n"
         "    return (b + 1 / n_classes) / (b + 1)",
     ],
+    "09-5": [  # the area by trapezoids, and the threshold by a quantile
+        "from sklearn import metrics\ndef five(a, b):\n    def aupr(pos, neg):\n"
+        "        labels = [1] * len(pos) + [0] * len(neg)\n"
+        "        precision, recall, _ = metrics.precision_recall_curve(labels, torch.cat([pos, neg]))\n"
+        "        return metrics.auc(recall, precision)\n"
+        "    fpr = lambda pos, neg: (neg >= pos.quantile(0.05)).double().mean()\n"
+        "    return fpr(a, b), fpr(-b, -a), aupr(a, b), aupr(-b, -a), aupr(a, b.repeat(10))",
+    ],
+    "03-5": [
+        "def accepted(logits_in, logits, keep):\n    s_in, s = (z[:, :-1].logsumexp(1) - z[:, -1] for z in (logits_in, logits))\n"
+        "    return [bool(x >= s_in.quantile(1 - keep)) for x in s]",
+    ],
 }
 WRONG_TOO = {
     "00-1": [
@@ -226,7 +238,7 @@ WRONG_TOO = {
             "should be",
         )
     ],
-    "03-5": [("share = 0.04", "Rounded too far")],
+    "03-4": [("share = 0.04", "Rounded too far")],
     "04-2": [
         (
             "def three_losses(D_real, D_fake, C_real, y, C_fake, beta):\n    return cross_entropy(C_real, y)",
@@ -254,6 +266,19 @@ WRONG_TOO = {
     ],
     "07-1": [("share = '50 %'", "should be a number")],
     "08-2": [("def step_off(feet, line, r):\n    return feet", "have the shape")],
+    "09-5": [
+        (
+            "def five(a, b):\n    fpr, aupr = scores.fpr_at_95_tpr, scores.aupr\n"
+            "    return 1 - fpr(a, b), 1 - fpr(-b, -a), aupr(a, b), aupr(-b, -a), aupr(a, b.repeat(10))",
+            "FPR95 counts the mistakes",
+        ),
+        (
+            "def five(a, b):\n    fpr, aupr = scores.fpr_at_95_tpr, scores.aupr\n"
+            "    return fpr(a, b), fpr(b, a), aupr(a, b), aupr(-b, -a), aupr(a, b.repeat(10))",
+            "FPR95: With OOD positive",
+        ),
+    ],
+    "03-5": [("def accepted(logits_in, logits, keep):\n    return logits[:, -1] < 0", "should be")],
     "09-1": [("changed = {'energie'}", "Take the names"), ("changed = 3", "a set such as")],
     "09-3": [("def bound(x, r, mean, std_in, std_out, n_classes):\n    return torch.ones(len(x))", "should be")],
 }

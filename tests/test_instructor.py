@@ -105,7 +105,7 @@ def check_places(text):
 
 
 def check_routes(text):
-    """A route's rows follow each other without a gap, and end when its title says."""
+    """A route's rows follow each other without a gap, and end when its title says; a tenth of them, at least, is slack."""
     for minutes, route in re.findall(r"^### (\d+) minutes\n(.*?)(?=^##)", text, flags=re.M | re.S):
         clock = [0]
         for start, end in re.findall(r"^\| (\d+)–(\d+) \|", route, flags=re.M):
@@ -114,6 +114,9 @@ def check_routes(text):
             clock.append(int(end))
         if clock[-1] != int(minutes):
             yield f"{minutes} minutes: the table ends at {clock[-1]}"
+        slack = sum(int(end) - int(start) for start, end in re.findall(r"^\| (\d+)–(\d+) \| slack \|", route, flags=re.M))
+        if 10 * slack < int(minutes):
+            yield f"{minutes} minutes: {slack} of them are slack, less than a tenth"
 
 
 def check_slides(text):
@@ -166,8 +169,8 @@ def test_every_rule_notices_what_it_is_for():
         check_exercises: [("| 1 Count before you draw |", "| 1 Count after you draw |")],
         check_presets: [("`[Figure 1b]`", "`[Figure 9z]`"), ("`[A thousandth]`", "`[Figure 3c]`")],
         check_places: [("01 §6", "01 §8")],
-        check_routes: [("| 0–3 |", "| 0–4 |"), ("### 90 minutes", "### 95 minutes")],
-        check_slides: [("| 10–25 | 01 | 1–7", "| 10–25 | 01 | 1–21")],
+        check_routes: [("| 0–3 |", "| 0–4 |"), ("### 90 minutes", "### 95 minutes"), ("| 45–50 | slack |", "| 45–50 | 03 |")],
+        check_slides: [("| 9–22 | 01 | 1–7", "| 9–22 | 01 | 1–21")],
         check_links: [("(README.md)", "(READYOU.md)")],
         check_names: [("`scores.auroc`", "`scores.aurock`")],
     }

@@ -6,8 +6,8 @@ import pytest
 import torch
 from small_networks import build
 
-from ood_helpers import images, polytopes, scores
-from ood_helpers.lab import closed, experiment
+from ood_helpers import gan, images, polytopes, scores
+from ood_helpers.lab import closed, experiment, gans, horizons, samples
 from ood_helpers.lab.closed import SETTINGS, ClosedDigitsSetting, ClosedSetting, climb, measure, run
 from ood_helpers.lab.stored import load, save
 
@@ -33,6 +33,7 @@ def test_names_say_what_the_settings_are():
         ClosedSetting("rings", closed=False, **SHORT),
         ClosedSetting(dim=3, depth=3, ood="none", **SHORT),
         ClosedSetting("four", method="reject", ood="general", price=0.0, **SHORT),
+        ClosedSetting("moons", ood="knn", first_seed=4, **SHORT),
         ClosedDigitsSetting("digits", **SHORT),
     ],
 )
@@ -45,6 +46,29 @@ def test_rows_have_their_columns_can_be_stored_and_a_seed_gets_what_it_gets_alon
     save(tmp_path / "rows.csv", setting, rows)
     stored = load(tmp_path / "rows.csv", setting)
     assert [list(map(str, row.values())) for row in stored] == [list(map(str, row.values())) for row in rows]
+
+
+def test_a_first_seed_stands_for_seed_0():
+    (shifted,), (there,) = run(ClosedSetting(first_seed=20, **SHORT), [1]), run(ClosedSetting(**SHORT), [21])
+    assert shifted.pop("seed") == 1 and there.pop("seed") == 21 and str(shifted) == str(there)  # NaN is not NaN
+
+
+def test_points_of_a_sampler_are_those_that_the_samples_have():
+    setting, random = ClosedSetting("rings", ood="normals", **SHORT), torch.Generator().manual_seed(experiment.DATA_SEEDS + 6)
+    drawn = setting.ood_of([3, 6])(500, generator=random)
+    _, _, pool = samples.SETTINGS["samples_rings_normals_confident"].points(6)
+    taken = (drawn[:, None] == pool).all(2).any(1)
+    assert len(pool) == 1000 and taken.all() and len(drawn.unique(dim=0)) > 300
+    assert ClosedSetting().ood_of([3]) is None
+
+
+def test_points_of_a_gan_are_those_of_the_seed_s_own(monkeypatch):
+    monkeypatch.setattr(horizons.GanDetectorSetting, "gan", gans.GanSetting(width=4, classifier_width=4, steps=3))
+    setting, random = ClosedSetting(ood="gan", separation=7.0, **SHORT), torch.Generator().manual_seed(experiment.DATA_SEEDS + 6)
+    drawn = setting.ood_of([3, 6])(500, generator=random)
+    generators, *_ = gans.train_seeds(horizons.GanDetectorSetting.gan, [3, 6])
+    same = gan.sample(generators[1], 500, generator=torch.Generator().manual_seed(experiment.DATA_SEEDS + 6))
+    torch.testing.assert_close(drawn, same / gans.STD, rtol=1e-3, atol=1e-4)
 
 
 def test_the_certificate_is_the_network_s_own():
@@ -79,7 +103,12 @@ def test_a_network_that_is_not_closed_is_measured_but_not_certified():
     [
         ({"shape": "square"}, "shape must be one of two, overlap, four, moons, rings"),
         ({"method": "closed"}, "method must be"),
-        ({"ood": "gan"}, "ood must be"),
+        ({"ood": "far"}, "ood must be one of boundary, general, none, wide, knn, gaussian, normals, gan"),
+        ({"ood": "gan"}, "ood 'gan' is that of the shape 'two' with separation 7.0"),
+        ({"ood": "gan", "shape": "moons", "separation": 7.0}, "ood 'gan' is that"),
+        ({"ood": "knn", "shape": "four"}, "ood must be one of boundary, general, none but for two, moons, rings in the plane"),
+        ({"ood": "knn", "dim": 3}, "ood must be one of boundary, general, none but for"),
+        ({"first_seed": -1}, "first_seed must be a whole number of at least 0"),
         ({"price": -1.0}, "price must be"),
         ({"price": math.nan}, "price must be"),
         ({"steepness": 0.0}, "steepness must be"),
@@ -110,9 +139,9 @@ def test_a_climb_finds_what_there_is_and_stays_away_from_the_digits():
 def test_images_near_a_digit_are_pushed_off():
     world = images.Digits()
     near = world.boundary(30, generator=torch.Generator().manual_seed(0))
-    x = closed._away(world, near)
+    x = closed.away(world, near)
     assert (world.distance(near) < closed.LEAST * world.reach).all() and (world.distance(x) >= closed.LEAST * world.reach).all()
-    assert x.min() >= 0 and x.max() <= 1 and torch.equal(closed._away(world, x), x)
+    assert x.min() >= 0 and x.max() <= 1 and torch.equal(closed.away(world, x), x)
 
 
 def test_a_climb_gets_away_from_where_it_does_not_count():

@@ -25,7 +25,8 @@ def small(seed=0, sizes=(2, 6, 5, 2)):
 
 
 @pytest.mark.parametrize(
-    "method", ["plain", "spectral_norm", "ensemble", "dropout", "laplace", "closed_quadratic_reject", "silent_knn"]
+    "method",
+    ["plain", "spectral_norm", "ensemble", "dropout", "laplace", "compact", "patterns", "closed_quadratic_reject", "silent_knn"],
 )
 def test_rows_have_their_columns_can_be_stored_and_a_seed_gets_what_it_gets_alone(method, tmp_path):
     setting = ObjectionSetting(method, "overlap", **SHORT)
@@ -184,3 +185,25 @@ def test_patterns_are_compared_neuron_by_neuron():
     x = torch.tensor([[2.0, 2.0], [0.5, -1.0]], dtype=torch.float64)
     far = torch.tensor([[1e8, 1e8], [1e8, -1e8], [-1e8, -1e8], [0.5, -1e8]], dtype=torch.float64)
     assert known_patterns(network, x, far) == 0.5
+
+
+def test_a_compact_neuron_is_linear_at_first_and_then_active_in_a_ball_only():
+    layer = objections.Compact(nn.Linear(3, 4, dtype=torch.float64), 5.0)
+    h = torch.randn(200, 3, generator=seeded(), dtype=torch.float64)
+    assert torch.equal(layer(h), layer.linear(h))
+    layer.shape = 0.4
+    with torch.no_grad():
+        centre = layer.linear.weight / 0.4
+        top = layer.linear.bias + 0.2 * 5 + 0.2 * centre.square().sum(1)
+        torch.testing.assert_close(layer(h), top - 0.2 * torch.cdist(h, centre).square())
+        assert (layer(1e3 * nn.functional.normalize(h, dim=1)) < 0).all()
+
+
+def test_only_known_patterns_keep_their_confidence():
+    setting, network = ObjectionSetting("patterns", "overlap"), small()
+    x = setting.world.sample(2000, generator=seeded(9))[0].double()
+    with torch.no_grad():
+        score, _, confidence = detector(setting, [network], 0)(x)
+        plain = detector(ObjectionSetting("plain", "overlap"), [network], 0)(x)
+    new = confidence == 0.5
+    assert 0 < new.double().mean() < 1 and torch.equal(score[~new], plain[0][~new]) and (score[new] == 0).all()

@@ -4,9 +4,11 @@ import asyncio
 import base64
 import functools
 import io
+import itertools
 import json
 
 import ipywidgets
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -84,7 +86,7 @@ def test_what_is_no_sentence_and_no_control_is_refused():
     for sentence in ("text", lambda: "", lambda gamma: ""):
         with pytest.raises(TypeError, match="sentence must be a function"):
             a_map(sentence=sentence)
-    with pytest.raises(ValueError, match="`slider` or `choice`"):
+    with pytest.raises(TypeError, match="`slider` or `choice`"):
         widgets.LivingMap(lambda k: models.mlp(width=2), {"k": ipywidgets.IntSlider()})
 
 
@@ -207,6 +209,40 @@ def test_a_sentence_brings_star_histograms_points_and_a_figure():
     assert "it returned 'stars'" in a_map(sentence=lambda beta: ("all", {"stars": 1})).words()
 
 
+def test_the_stored_picture_has_the_star_its_legend_and_the_figure_beside_the_map():
+    figure, ax = plotting.figure(width=3, height=2)
+    ax.axhspan(0, 1, color="#00ff00")
+
+    def png(**extras):
+        return np.asarray(Image.open(io.BytesIO(a_map(sentence=lambda beta: ("all", extras)).picture())))[..., :3].astype(int)
+
+    def count(image, colour):
+        return (np.abs(image - np.array(colour)).max(axis=2) < 12).sum()
+
+    plain, starred, both = png(), png(star=[10.0, 20]), png(figure=figure, star=[10.0, 20])
+    assert both.shape[1] == plain.shape[1] + 300 and count(both, (0, 255, 0)) > 1000
+    below = [count(image[int(0.85 * len(image)) :], (0xD5, 0x5E, 0)) for image in (plain, starred, both[:, : plain.shape[1]])]
+    assert below[0] == 0 and below[1] == below[2] > 20  # of the legend
+    assert count(png(star=[60.0, 0]), (0xD5, 0x5E, 0)) == below[1]  # beyond the window: in the legend only
+
+
+def lab_colour(colour):
+    """CIELAB of an RGB colour from 0 to 1."""
+    linear = np.where(np.array(colour) <= 0.04045, np.array(colour) / 12.92, ((np.array(colour) + 0.055) / 1.055) ** 2.4)
+    xyz = [[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]] @ linear / [0.9505, 1, 1.089]
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def test_ten_classes_have_ten_colours():
+    look = widgets.LivingMap(models.mlp(width=4, n_classes=11), classes=10, colours="classes").spec["look"]
+    for colours, least in [(look["full"], 30), (look["pale"], 15)]:
+        assert len(set(colours)) == 11  # reject is the last
+        seen = [lab_colour(matplotlib.colors.to_rgb(colour)) for colour in colours]
+        assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > least
+    assert look["markers"] == look["full"][:10]
+
+
 def test_a_control_may_be_the_window_and_no_axis_of_the_networks():
     asked = []
     nets = networks()
@@ -259,7 +295,6 @@ def test_the_ring_of_a_smooth_network_is_its_answer_far_away():
         ring = living.rings["0"]
         who = np.array(ring["who"])[np.searchsorted(ring["start"], angles, side="right") - 1]
         assert (who == network(far).argmax(1).numpy()).mean() > 0.99 and len(set(who)) > 1
-        assert "sampled" in living.spec["hint"]
 
 
 def test_weights_that_were_trained_are_sent_again():

@@ -466,6 +466,31 @@ def test_a_map_appears_below_what_is_painted(page, shown):
     assert view(page, "v.painted") == [[0, 0, 0]]
 
 
+def test_a_mixed_sweep_says_at_smooth_positions_only_that_they_are_sampled(page, shown):
+    nets = {0.0: models.mlp(width=4, activation="sigmoid"), 1.0: models.mlp(width=4)}
+    root = shown(a_map(nets))
+    hint, edges = root.locator(".here"), root.get_by_label("polytopes")
+    assert "sampled" not in hint.inner_text() and edges.is_enabled()
+    root.locator("input[type=range]").press("ArrowLeft")
+    drawn(page)
+    assert "sampled at every pixel" in hint.inner_text() and edges.is_disabled()
+    root.locator("input[type=range]").press("ArrowRight")
+    drawn(page)
+    assert "sampled" not in hint.inner_text() and edges.is_enabled()
+
+
+def test_map_and_sentence_are_in_sight_together(page, shown):
+    try:
+        for height in (800, 650):
+            page.set_viewport_size({"width": 1280, "height": height})
+            root = shown(a_map(controls=a_box(), window="box", presets={"Far": {"box": 1000}}))
+            map_, said = root.locator("canvas").bounding_box(), root.locator(".said").bounding_box()
+            assert said["y"] + said["height"] < map_["y"] + map_["height"] < height - 120  # what JupyterLab has around it
+            assert said["x"] > map_["x"] + map_["width"] and map_["width"] > 300
+    finally:
+        page.set_viewport_size({"width": 1280, "height": 800})
+
+
 def test_the_frame_has_the_colours_of_the_winners_far_away(page, shown):
     living = a_map(networks(n_classes=3), world=None, classes=3)
     shown(living)

@@ -144,42 +144,71 @@ def imported(source):
     return names
 
 
+# what of each widget is called later on: its name as a keyword, and its place among the arguments
+CALLED_LATER = {"Demo": [("update", 1)], "Live": [("start", 1), ("draw", 2)], "LivingMap": [("sentence", None)]}
+
+
 def check_live_names(notebook):
-    """What a demo's function reads is not given another meaning by a later cell: after Run All the demo must still work."""
+    """What a widget's function reads is not given another meaning by a later cell: after Run All the widget must still work."""
     trees = [(n, ast.parse(re.sub(r"^\s*[!%].*$", "pass", cell.source, flags=re.MULTILINE))) for n, cell in code_cells(notebook)]
-    functions, demos = {}, []
+    functions, later_calls = {}, []
     for n, tree in trees:
         functions |= {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "Demo"]
-        demos += [(n, call.args[1].id, names_read(call.args[1].id, functions)) for call in calls]
+        later_calls += [(n, name, names_read(node, functions)) for name, node in live_functions(tree, functions)]
     return [
         f"cell {later} gives a new meaning to {name}, which {function} of the demo in cell {n} reads"
-        for n, function, names in demos
+        for n, function, names in later_calls
         for later, tree in trees
         for name in sorted(names & names_made(tree))
         if later > n
     ]
 
 
+def live_functions(tree, functions):
+    """(name, its definition) of each function in a cell that a widget calls later on; an argument, or in a dict **look."""
+    dicts = {
+        target.id: {key.value: value for key, value in zip(node.value.keys, node.value.values, strict=True) if key}
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    found = []
+    for call in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
+        given = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+        for keyword in call.keywords:
+            given |= dicts.get(getattr(keyword.value, "id", ""), {}) if keyword.arg is None else {}
+        for name, place in CALLED_LATER.get(getattr(call.func, "attr", ""), []):
+            value = call.args[place] if place is not None and place < len(call.args) else given.get(name)
+            if isinstance(value, ast.Lambda):
+                found.append((name, value))
+            elif isinstance(value, ast.Name) and value.id in functions:
+                found.append((value.id, functions[value.id]))
+    return found
+
+
 def names_read(function, functions):
-    """The global names that a function reads, itself or through the functions it calls."""
+    """The global names that a function (its definition) reads, itself or through the functions it calls."""
     read, waiting = set(), [function]
     while waiting:
-        nodes = list(ast.walk(functions[waiting.pop()]))
+        nodes = list(ast.walk(waiting.pop()))
         own = {node.arg for node in nodes if isinstance(node, ast.arg)}
         own |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
         new = {node.id for node in nodes if isinstance(node, ast.Name)} - own - read
         read |= new
-        waiting += new & functions.keys()
+        waiting += [functions[name] for name in new & functions.keys()]
     return read
 
 
 def names_made(tree):
-    """The names that a cell gives a meaning to, outside functions and comprehensions."""
+    """The names that a cell gives a meaning to, outside functions and comprehensions; `table |= more` only adds to one."""
     inner = (ast.FunctionDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
     made, waiting = set(), list(tree.body)
     while waiting:
         node = waiting.pop()
+        if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.BitOr):
+            waiting.append(node.value)
+            continue
         if isinstance(node, ast.FunctionDef):
             made.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -354,6 +383,18 @@ BAD = [
     (check_no_network, notebook_of(code("run('pip install torch')")), "installs"),
     (check_live_names, notebook_of(code(DEMO), code("figure, (a, ax) = 1, (2, 3)", 2)), "cell 3 gives a new meaning to ax"),
     (check_live_names, notebook_of(code(DEMO), code("for _, model in []:\n    pass", 2)), "meaning to model, which update"),
+    *[
+        (check_live_names, notebook_of(code(source), code("model = 2", 2)), f"meaning to model, which {name}")
+        for source, name in [
+            ("def said(k):\n    return f'{model}'\nwidgets.LivingMap(nets, controls, sentence=said)", "said"),
+            ("def said(k):\n    return f'{model}'\nlook = {'sentence': said}\nwidgets.LivingMap(nets, **look)", "said"),
+            ("widgets.LivingMap(nets, sentence=lambda k: f'{model}')", "sentence"),
+            ("def start():\n    return steps(model)\nwidgets.Live(figure, start, draw)", "start"),
+            ("def draw(n):\n    return f'{model}'\nwidgets.Live(widgets.LivingMap(learner), start, draw, stop=9)", "draw"),
+            ("def draw(n):\n    return f'{model}'\nwidgets.Live(figure, start, draw=draw)", "draw"),
+        ]
+    ],
+    (check_live_names, notebook_of(code(DEMO), code("model += 1", 2)), "meaning to model, which update"),
     (check_no_local_paths, notebook_of(code(outputs=[stream("stdout", "at /home/ada/x")])), "cell 2 shows a local path: /home/"),
     (
         check_printed_lines,
@@ -374,6 +415,10 @@ BAD = [
 @pytest.mark.parametrize("rule, notebook, complaint", BAD, ids=[f"{rule.__name__}-{n}" for n, (rule, _, _) in enumerate(BAD)])
 def test_rule_notices(rule, notebook, complaint):
     assert any(complaint in found for found in rule(notebook)), rule(notebook)
+
+
+def test_a_table_that_grows_keeps_its_meaning():
+    assert check_live_names(notebook_of(code(DEMO), code("model |= {1: 2}", 2))) == []
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)

@@ -227,3 +227,4 @@ def test_strips_show_every_value_and_the_mean_of_each_column():
 
 def test_a_spread_is_said_from_the_smallest_to_the_largest():
     assert plotting.spread([0.5, 0.25, 1], ".0%") == "25% … 100%" and plotting.spread([2, 1]) == "1.00 … 2.00"
+    assert plotting.spread([0.999, 1.0]) == "1.00", "ends that look the same are one"

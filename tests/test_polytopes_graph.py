@@ -127,6 +127,43 @@ def test_a_chain_has_the_same_polytopes_as_steps(network):
     np.testing.assert_array_equal(one.edge_layers() < 0, two.edge_layers() < 0) if len(one) == 1 else None
 
 
+POOLS = ["affine", "pool", "greater", "kink", "skip", "pool"]
+
+
+@given(seeds, st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_a_line_leaves_a_polytope_where_a_piece_ends_and_nowhere_else(seed, coarse):
+    """No edge where one number of a pool overtakes another and both are beaten: nothing changes there."""
+    model, rng = RandomGraph(seed, (2, 4, 4), steps=4, coarse=coarse, kinds=POOLS), np.random.default_rng(seed)
+    network, origin, axes = read(model, (2, 4, 4)), rng.normal(size=32), rng.normal(size=(2, 32))
+    cells = plane(network, -1, 1, origin=origin, axes=axes)
+    one, other = rng.uniform(-1, 1, (2, 2))
+    pieces = line(network, origin + one @ axes, origin + other @ axes)
+    stops = np.append(pieces.t, 1.0)
+    wide = np.diff(stops) > 1e-6
+    t = (stops[:-1, None] + np.diff(stops)[:, None] * [0.05, 0.4, 0.95])[wide]
+    at = cells.locate(one + t.reshape(-1, 1) * (other - one)).reshape(t.shape)
+    assert (at == at[:, :1]).all()
+    assert isinstance(network, Graph) <= (at[1:, 0] != at[:-1, 0]).all()  # chains cut where nothing changes, too: at dead neurons
+
+
+@pytest.mark.parametrize("rows, count", [
+    ([[1, 0], [-1, 0], [0, 1], [0, -1]], 4),
+    ([[1, 0], [0, 1], [-1, -1]], 3),
+    ([[1, 0], [1, 0], [0, 1], [0, 1]], 2),  # equal numbers are no rivals
+    ([[1, 0], [0.5, 0.1], [0, 1], [0, 0], [0.2, 0.2]], 3),
+])  # fmt: skip
+def test_a_pool_makes_as_many_polytopes_as_it_has_winners(rows, count):
+    model = nn.Sequential(
+        nn.Linear(2, len(rows)), nn.Unflatten(1, (1, len(rows))), nn.MaxPool1d(len(rows)), nn.Flatten(), nn.Linear(1, 2)
+    ).double()
+    model[0].weight.data, model[0].bias.data = torch.tensor(rows, dtype=torch.float64), torch.zeros(len(rows)).double()
+    cells = plane(model, -1, 2)
+    assert len(cells) == count and cells.areas.sum() == pytest.approx(9)
+    assert len(np.unique(cells.slopes.round(9), axis=0)) == count
+    assert (cells.locate(cells.centroids) == np.arange(count)).all()
+
+
 def test_measures_take_the_slices_of_graphs():
     model = RandomGraph(6, (3,), kinds=["affine", "kink", "skip"])
     cells = plane(read(model, (3,)), -2, 2, axes=[[1, 0, 0], [0, 1, 1]])

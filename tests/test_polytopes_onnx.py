@@ -83,6 +83,9 @@ def test_what_is_not_known_is_named(tmp_path):
         nodes = [*CHAIN[:3], (operator, ["d"], ["e"], {}), CHAIN[4]]
         with pytest.raises(ValueError, match=message):
             polytopes.read(polytopes.onnx(saved(tmp_path, nodes, [1, 1, 2, 2], CONSTANTS)))
+    nodes = [*CHAIN[:3], ("Dropout", ["d", "", "train"], ["e"], {}), CHAIN[4]]
+    with pytest.raises(ValueError, match=r"node e \(Dropout\).*model.eval\(\)"):
+        polytopes.onnx(saved(tmp_path, nodes, [1, 1, 2, 2], {**CONSTANTS, "train": np.array(True)}))
     with pytest.raises(ValueError, match="leaves its size open"):
         polytopes.onnx(saved(tmp_path, CHAIN, ["n", 1, "h", 2], CONSTANTS))
     model = polytopes.onnx(saved(tmp_path, CHAIN, ["n", 1, "h", 2], CONSTANTS), shape=(1, 2, 2))

@@ -18,6 +18,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
+from ood_helpers import models, plotting, widgets
+
 pytestmark = pytest.mark.xdist_group("site")  # their fixtures are costly: one process for all of them
 
 ROOT = Path(__file__).parents[1]
@@ -133,14 +135,16 @@ widgets.Demo(figure, update, controls, {"Wide": {"height": 3, "hue": "red", "wid
 MAP = """
 from ood_helpers import data, models, widgets
 
-networks = dict(zip((1, 2, 300), [models.mlp(width=width) for width in (4, 5, 300)]))
+networks = dict(zip((1, 2, 500), [models.mlp(width=width) for width in (4, 5, 500)]))
 widgets.LivingMap(
     networks,
-    {"which": widgets.slider("which", [1, 2, 300], 1, "which network")},
+    {"which": widgets.slider("which", [1, 2, 500], 1, "which network"), "box": widgets.choice("box", [10, 50], 50, "")},
+    window="box",
     world=data.TwoGaussians(),
-    sentence=lambda which: f"This is network {which}.",
+    sentence=lambda which, box: f"This is network {which} in {box}.",
 )
 """
+WIDE = "widgets.LivingMap(networks[500])"
 QUESTION = 'widgets.Question("How *many*?", {"one": "Too few.", "two": "Just `so`."}, "two")'
 
 
@@ -161,7 +165,8 @@ def small(tmp_path_factory):
         "## A formula\n\nIt says $$ \\frac{a}{b} \\le 1, $$ and [the next](11_second.ipynb#the-end) goes on."
     )
     nbformat.write(
-        lesson("First: why?", text, new_code_cell(DEMO), new_code_cell(QUESTION), new_code_cell(MAP)), folder / "10_first.ipynb"
+        lesson("First: why?", text, new_code_cell(DEMO), new_code_cell(QUESTION), new_code_cell(MAP), new_code_cell(WIDE)),
+        folder / "10_first.ipynb",
     )
     nbformat.write(lesson("Second: so", new_markdown_cell("## The end\n\nDone.")), folder / "11_second.ipynb")
     out = folder / "site"
@@ -217,20 +222,43 @@ def test_sliders_presets_and_choices_move_picture_and_sentence_by_keyboard(small
 
 
 @pytest.mark.browser
-def test_a_living_map_moves_without_a_kernel_and_fetches_a_wide_network_when_wanted(small, reader):
+def test_a_living_map_moves_without_a_kernel_and_says_what_does_not_fit(small, reader):
     reader.goto((small / "10_first.html").as_uri())
-    living = reader.locator(".living-map")
+    living = reader.locator(".living-map").first
     assert living.locator("img").count() == 1  # what remains without JavaScript, or before the map is in sight
     living.scroll_into_view_if_needed()
     reader.wait_for_selector(".ood-map canvas[data-drawn]")
-    assert living.locator(".said").inner_text() == "This is network 1." and living.locator("img").count() == 0
-    pictures = [living.locator("canvas").evaluate("canvas => canvas.toDataURL()")]
-    for number in (2, 300):
-        living.locator("input[type=range]").press("ArrowRight")
-        reader.wait_for_function("before => document.querySelector('.ood-map canvas').toDataURL() !== before", arg=pictures[-1])
-        pictures.append(living.locator("canvas").evaluate("canvas => canvas.toDataURL()"))
-        assert living.locator(".said").inner_text() == f"This is network {number}."
-    assert [file.name for file in (small / "demos" / "10_first").glob("map-1-*.js")] == ["map-1-2.js"]
+    assert living.locator(".said").inner_text() == "This is network 1 in 50." and living.locator(".still > img").count() == 0
+    assert "4 of the notebook's 6 positions are here" in living.inner_text()
+    living.locator("input[type=range]").press("ArrowRight")
+    finished = "() => { const v = document.querySelector('.ood-map').oodView; return v.done === v.job && !v.waiting; }"
+    reader.wait_for_function(finished)
+    before = living.locator("canvas").evaluate("canvas => canvas.toDataURL()")
+    assert living.locator(".said").inner_text() == "This is network 2 in 50."
+    living.locator("input[type=range]").press("ArrowRight")  # the wide network is too large
+    assert living.locator(".moved").inner_text() == "Only in the notebook: which 500."
+    assert living.locator("input[type=range]").input_value() == "1"
+    reader.wait_for_function(finished)
+    assert living.locator("canvas").evaluate("canvas => canvas.toDataURL()") == before
+    wide = reader.locator(".living-map").nth(1)
+    assert wide.locator("img").count() == 1 and "the network of this map takes 1,350 kB" in wide.inner_text()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("asked", "before", "expected"),
+    [
+        ([1, 1], [1, 0], [1, 1]),  # kept
+        ([2, 1], [1, 1], [2, 0]),  # the moved control as asked, the other one as near as can be
+        ([2, 3], [2, 0], [1, 3]),
+        ([3, 0], [1, 0], [1, 0]),  # none has it: nothing moves
+        ([3, 3], [0, 0], [1, 3]),  # a preset moves two
+    ],
+)
+def test_a_map_goes_to_the_nearest_position_that_is_kept(small, reader, asked, before, expected):
+    reader.goto((small / "10_first.html").as_uri())
+    places = [[0, 0], [0, 1], [1, 0], [1, 1], [1, 3], [2, 0]]
+    assert reader.evaluate("all => nearest(...all)", [places, asked, before]) == expected
 
 
 @pytest.mark.browser
@@ -254,12 +282,38 @@ def test_a_question_answers_a_formula_is_drawn_and_links_lead_on_and_back(small,
     assert reader.url.endswith("11_second.html")
 
 
+def test_a_map_keeps_as_many_positions_as_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_pictures, "MAP_BYTES", 60_000)
+    figure, ax = plotting.figure(width=3, height=2)
+    (line,) = ax.plot([0, 1], [0, 1])
+    figure.set_layout_engine("none")  # its layout would move a little, drawing by drawing
+
+    def sentence(width, box):
+        line.set_ydata([0, width])
+        return f"{width} and {box}", {"figure": figure, "points": ([[1 / 3, 123.456789]] * 9, [0] * 9)}
+
+    nets = {width: models.mlp(width=width) for width in (4, 90, 100, 8, 30)}
+    controls = {"width": widgets.choice("width", list(nets), 4, ""), "box": widgets.slider("box", [10, 50], 50, "")}
+    living = widgets.LivingMap(nets, controls, window="box", sentence=sentence, presets={"Near": {"width": 8, "box": 10}})
+    found = demo_pictures.kept(living, 3, tmp_path)
+    state = json.loads((tmp_path / "map-3.js").read_text().removeprefix("oodMaps[3] = "))
+    there = {i for i, shape in enumerate(state["spec"]["networks"]) if shape["at"] is not None}
+    assert there == {0, 3, 4}  # the smaller ones, beside the first
+    assert (found["here"], found["of"], found["map"]) == (6, 10, 3)
+    assert set(state["notes"]) == {f"{width},{box}" for width in (0, 3, 4) for box in (0, 1)}
+    names = {note["picture"] for note in state["notes"].values()}
+    assert len(names) == 3 and all((tmp_path / name).exists() for name in names)  # one file for a figure that two positions share
+    assert state["notes"]["0,1"]["points"][0] == [0.3333, 123.5, 0]
+    assert 20_000 < sum(file.stat().st_size for file in tmp_path.iterdir()) <= 60_000
+
+
 def test_the_pictures_are_small_and_a_cell_that_fails_is_named(small, tmp_path, capsys):
     (stored,) = (small / "demos" / "10_first").glob("demos.json")
-    demo, living = json.loads(stored.read_text())["demos"].values()
-    assert living["map"] == 1 and living["sentence"] == "This is network 1."
+    demo, living, wide = json.loads(stored.read_text())["demos"].values()
+    assert living["map"] == 1 and living["sentence"] == "This is network 1 in 50." and wide["map"] is None
+    assert [file.name for file in stored.parent.glob("map-*")] == ["map-1.js"]
     assert len(demo["positions"]) == demo_pictures.MOST < demo["of"]
-    pictures = list(stored.parent.glob("*.webp"))
+    pictures = list(stored.parent.glob("0-*.webp"))
     assert sum(file.stat().st_size for file in pictures) < 400_000 and len(pictures) == len(demo["positions"]) + 1
     nbformat.write(lesson("Bad", new_code_cell("# widgets.Demo(\n1 / 0")), tmp_path / "12_bad.ipynb")
     assert make_site.main(["--out", str(tmp_path / "site"), str(tmp_path / "12_bad.ipynb")]) == 1

@@ -18,7 +18,7 @@ from ipywidgets.widgets.widget import _instances as instances
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ood_helpers import models, plotting, widgets
+from ood_helpers import data, models, plotting, widgets
 
 
 def make(update=None, **kwargs):
@@ -152,19 +152,18 @@ def training():
 
 
 def a_map():
-    return widgets.LivingMap(
-        {1: models.mlp(width=2)}, {"width": widgets.slider("width", [1], 1, "")}, sentence=lambda width: "One."
-    )
+    control = {"width": widgets.slider("width", [1], 1, "")}
+    return widgets.LivingMap({1: models.mlp(width=2)}, control, sentence=lambda width: "One.")
 
 
 def live_map():
     return widgets.Live(a_map(), lambda: iter(range(9)), lambda steps: f"{steps} steps.", stop=9)
 
 
-KINDS = [lambda: make()[0], question, training, a_map, live_map, widgets.Painting]
+KINDS = [lambda: make()[0], question, training, a_map, live_map, widgets.Painting, widgets.World]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=["demo", "question", "training", "map", "training in a map", "painting"])
+@pytest.mark.parametrize("kind", KINDS, ids=["demo", "question", "training", "map", "training in a map", "painting", "world"])
 def test_a_cell_that_is_run_again_closes_what_it_showed_before(shell, kind):
     shell.show("other", kept := kind())
     shell.show("cell", kind())
@@ -329,6 +328,134 @@ def test_tuples_can_be_values_and_texts_have_theirs():
 def test_what_a_demo_cannot_use_is_refused_when_it_is_made(make_demo, says):
     with pytest.raises((ValueError, TypeError), match=says):
         make_demo()
+
+
+def swept(control, sentence=lambda **_: "fine", **kwargs):
+    return widgets.LivingMap(lambda n: models.mlp(width=2), {"n": control}, sentence=sentence, **kwargs)
+
+
+def one_map(**kwargs):
+    return widgets.LivingMap(models.mlp(width=2), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("make_map", "says"),
+    [
+        (lambda: swept(numbers(), lambda m: ""), "sentence must be a function of the controls' values.*missing.*'m'"),
+        (lambda: swept(numbers(), lambda: ""), "sentence must be a function"),
+        (lambda: swept(numbers(), lambda n, m: ""), "sentence must be a function .* missing a required argument: 'm'"),
+        (lambda: swept(numbers(), lambda n, /: ""), "sentence must be a function"),
+        (lambda: swept(numbers(), "fine"), "sentence must be a function"),
+        (
+            lambda: widgets.LivingMap(lambda m: models.mlp(width=2), {"n": numbers()}),
+            "networks must be a function of the controls",
+        ),
+        (lambda: widgets.LivingMap(lambda: models.mlp(width=2), {"n": numbers()}), "networks must be a function of the controls"),
+        (lambda: widgets.LivingMap(lambda n, /: models.mlp(width=2), {"n": numbers()}), "networks must be a function of"),
+        (lambda: widgets.LivingMap(None, {"n": numbers()}), "networks must be a network, or a function or a dict"),
+        (lambda: widgets.LivingMap("a network"), "networks must be a network, or a function or a dict"),
+        (lambda: widgets.LivingMap(lambda n: None, {"n": numbers()}), "network"),
+        (lambda: swept(ipywidgets.IntSlider(3)), "control 'n' must be made by `slider` or `choice`; got IntSlider"),
+        (lambda: swept(ipywidgets.Checkbox()), "control 'n' must be made by"),
+        (lambda: swept([1, 2]), "control 'n' must be made by"),
+        (lambda: swept(ipywidgets.SelectMultiple(options=[1, 2])), "control 'n' must be made by"),
+        (lambda: swept(ipywidgets.Dropdown(options=[1, NAN])), "the options of 'n' must be numbers"),
+        (lambda: swept(ipywidgets.Dropdown(options=[1, 2], value=None)), r"n must be one of \[1, 2\]; got None"),
+        (lambda: swept(ipywidgets.Dropdown(options=[])), "the options of 'n' are empty"),
+        (lambda: swept(numbers(), presets={"": {"n": 2}}), "each name in presets must not be empty"),
+        (lambda: swept(numbers(), presets={" ": {"n": 2}}), "each name in presets must not be empty"),
+        (lambda: swept(numbers(), presets={2: {"n": 2}}), "each name in presets must be a text; got 2"),
+        (lambda: swept(numbers(), presets={"Two": {}}), "preset 'Two' must set at least one control"),
+        (lambda: swept(numbers(), presets={"Two": 2}), "preset 'Two' must be a dict; got 2"),
+        (lambda: swept(numbers(), presets={"Two": None}), "preset 'Two' must be a dict"),
+        (lambda: swept(numbers(), presets=["Two"]), "presets must be a dict"),
+        (lambda: swept(numbers(), presets=[]), "presets must be a dict"),
+        (lambda: swept(numbers(), presets={"Odd": {"n": np.array([1, 2])}}), "preset 'Odd': n must be one of"),
+        (lambda: swept(numbers(), presets={"Odd": {"n": [1]}}), "preset 'Odd': n must be one of"),
+        (lambda: swept(numbers(), presets={"Odd": {"n": NAN}}), "preset 'Odd': n must be one of"),
+        (lambda: swept(numbers(), presets={"Odd": {"depth": 3}}), "preset 'Odd': there is no control 'depth'"),
+        (lambda: swept(numbers(), presets={"Odd": {"window": NAN}}), "preset 'Odd': window must be a half width"),
+        (lambda: swept(numbers(), presets={"Odd": {"window": "wide"}}), "preset 'Odd': window must be a half width"),
+        (lambda: widgets.LivingMap(models.mlp(width=2), [numbers()]), "controls must be a dict"),
+        (lambda: widgets.LivingMap(models.mlp(width=2), []), "controls must be a dict"),
+        (lambda: widgets.LivingMap(lambda **_: models.mlp(width=2), {1: numbers()}), "each name in controls must be a text"),
+        (lambda: widgets.LivingMap({}, {"n": numbers()}), "networks must have one for every position"),
+        (lambda: widgets.LivingMap({1: None, 2: None, 3: None}, {"n": numbers()}), "network"),
+        (lambda: swept(numbers("a", "b"), window="n"), "half width"),
+        (lambda: one_map(window=True), "window must be a half width"),
+        (lambda: one_map(window=None), "window must be a half width"),
+        (lambda: one_map(window=NAN), "window must be a half width"),
+        (lambda: one_map(window=["n"]), "window must be a half width"),
+        (lambda: one_map(colours=None), "colours must be one of"),
+        (lambda: one_map(colours=["bands"]), "colours must be one of"),
+        (lambda: one_map(title=None), "title must be a text"),
+        (lambda: one_map(title=" "), "title must not be empty"),
+        (lambda: one_map(classes=2.5), "classes"),
+        (lambda: one_map(classes=True), "classes"),
+        (lambda: one_map(classes="two"), "classes"),
+        (lambda: one_map(world=3), "world must be a world"),
+        (lambda: one_map(world="gaussians"), "world must be a world"),
+        (lambda: one_map(world=data.TwoGaussians), "world must be a world"),
+        (lambda: one_map(world=data.TwoGaussians(dim=3)), "3 inputs"),
+        (lambda: one_map(world=data.FourGaussians()), "4 outputs"),
+        (lambda: one_map(points=3), "points"),
+        (lambda: one_map(points=[]), "points"),
+        (lambda: one_map(points=([[0.0, 0]],)), "points"),
+        (lambda: one_map(points=([[0.0, 0]], [0], [1])), "points"),
+        (lambda: one_map(points=([[0.0, NAN]], [0])), "points"),
+        (lambda: one_map(points=([[0.0, 0]], [NAN])), "points' y"),
+        (lambda: one_map(points=([[0.0, 0]], [0, 1])), "points"),
+        (lambda: one_map(points=([[0.0, 0]], ["a"])), "points"),
+        (lambda: one_map(points=([[0.0, 0]], [2])), "classes 0 to 1"),
+        (lambda: one_map(points=({"x": 1}, [2])), "points"),
+        (lambda: one_map(axes=[[1.0, 0]]), "axes"),
+        (lambda: one_map(axes="xy"), "axes"),
+        (lambda: one_map(axes=[[1.0, 0], [0, NAN]]), "axes"),
+        (lambda: one_map(origin=[0.0, 0]), "origin needs axes"),
+        (lambda: one_map(axes=[[1.0, 0], [0, 1]], origin=[0.0]), "origin"),
+        (lambda: one_map(axes=[[1.0, 0], [0, 1]], origin=[0.0, NAN]), "origin"),
+        (lambda: one_map(sentence=None, presets={"Odd": {"n": 1}}), "there is no control 'n'"),
+    ],
+)
+def test_what_a_map_cannot_use_is_refused_when_it_is_made(make_map, says):
+    with pytest.raises((ValueError, TypeError), match=says):
+        make_map()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"n_classes": 0}, "n_classes must be"),
+        ({"n_classes": 5}, "n_classes must be at most 4"),
+        ({"n_classes": 2.5}, "n_classes must be"),
+        ({"n_classes": True}, "n_classes must be"),
+        ({"n_classes": "two"}, "n_classes must be"),
+        ({"n_classes": None}, "n_classes must be"),
+        ({"std": 0}, "std must be"),
+        ({"std": -1.0}, "std must be"),
+        ({"std": NAN}, "std must be"),
+        ({"std": float("inf")}, "std must be"),
+        ({"std": "wide"}, "std must be"),
+        ({"std": None}, "std must be"),
+        ({"std": [1.0]}, "std must be"),
+        ({"std": True}, "std must be"),
+        ({"points": 3}, "points"),
+        ({"points": ([[0.0, 0]],)}, "points"),
+        ({"points": ([[0.0, NAN]], [0])}, "points"),
+        ({"points": ([[0.0, 0]], [2])}, "classes 0 to 1"),
+        ({"points": ([[0.0, 0]], [-2])}, "points"),
+        ({"points": ([[0.0, 0, 0]], [0])}, "points"),
+        ({"window": 0}, "window must be a half width"),
+        ({"window": NAN}, "window must be a half width"),
+        ({"window": "n"}, "window must be a half width"),
+        ({"colours": "rainbow"}, "colours must be one of"),
+        ({"title": ""}, "title must not be empty"),
+        ({"title": 3}, "title must be a text"),
+    ],
+)
+def test_what_cannot_be_painted_on_is_refused_when_it_is_made(settings, says):
+    with pytest.raises((ValueError, TypeError), match=says):
+        widgets.Painting(**settings)
 
 
 @pytest.mark.parametrize(

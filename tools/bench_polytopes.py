@@ -3,9 +3,18 @@
 Each row runs in a process of its own, with one thread, so that its peak memory is its own too. Seconds are of processor time:
 with one thread the same as on the clock of an idle machine, but not disturbed by what else runs. Networks are trained for 500
 steps on the course's two Gaussians. Both sides of a ratio run in the same process.
+
+Other tools are compared where they can be imported; nothing is installed here. To keep their requirements out of the course's
+environment, put them into a folder of their own:
+
+    .venv/bin/python -m pip install --no-deps --target peers relucent gurobipy plotly narwhals tqdm graphviz appdirs pyyaml \\
+        git+https://github.com/Verified-Intelligence/auto_LiRPA
+    PYTHONPATH=peers make bench
 """
 
 import functools
+import importlib.util
+import itertools
 import json
 import os
 import resource
@@ -21,6 +30,7 @@ from torch import nn
 from ood_helpers.data import TwoGaussians
 from ood_helpers.losses import confidence_loss
 from ood_helpers.models import closed_mlp, mlp
+from ood_helpers.polytopes.bound import confidence_bound
 from ood_helpers.polytopes.infinity import infinity
 from ood_helpers.polytopes.line import line, ray
 from ood_helpers.polytopes.network import read
@@ -30,6 +40,13 @@ from ood_helpers.training import train
 
 WIDTHS = (16, 32, 64, 100, 200, 500)
 PLAIN_UP_TO = 64  # beyond this width the plain way takes minutes
+SYRENN = {
+    100: 0.12,
+    200: 1.8,
+    500: 19.0,
+}  # seconds of SyReNN's C++ core for the polygons, in float32, measured on another machine
+UNTRAINED = {16: 563, 32: 2_227, 100: 19_300, 200: 79_667, 500: 499_090}  # polytopes that SyReNN and `plane` agree on
+PEERS = ("relucent", "auto_LiRPA")
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
@@ -125,12 +142,64 @@ def other_rows():
     }
 
 
+def untrained(*sizes):
+    """Linear layers as torch starts them, with ReLU between."""
+    torch.manual_seed(0)
+    layers = [layer for pair in itertools.pairwise(sizes) for layer in (nn.Linear(*pair), nn.ReLU())]
+    return nn.Sequential(*layers[:-1])
+
+
+def syrenn_row(width):
+    """`plane` on the network with which SyReNN was measured."""
+    model, count = untrained(2, width, width, 2), UNTRAINED[width]
+    return {"same": len(plane(model)) == count, "count": count, "taken": seconds(lambda: plane(model))}
+
+
+def relucent_row():
+    """All polytopes of a network of the plane: every vertex lies within the square of side 20,000."""
+    import relucent
+
+    model, start = untrained(2, 8, 8, 2), spent()
+    found = relucent.Complex(model)
+    found.bfs(nworkers=1, verbose=0)
+    theirs = spent() - start
+    ours = seconds(lambda: plane(model, -1e4, 1e4).slopes)
+    return f"{len(plane(model, -1e4, 1e4)):,} and {len(found):,} polytopes, {ours:.4f} and {theirs:.1f} s, {theirs / ours:,.0f}×"
+
+
+def auto_lirpa_row(boxes=25):
+    """CROWN's bound on the confidence in boxes around points of the data."""
+    import auto_LiRPA
+
+    model, x = trained(100).float(), TwoGaussians().sample(boxes, generator=torch.Generator().manual_seed(1))[0].float()
+    low, high, pairs = x - 0.2, x + 0.2, torch.tensor([[[1.0, -1.0], [-1.0, 1.0]]]).expand(boxes, -1, -1)
+
+    def theirs():
+        bounded = auto_LiRPA.BoundedModule(model, x, device="cpu")
+        box = auto_LiRPA.BoundedTensor(x, auto_LiRPA.PerturbationLpNorm(x_L=low, x_U=high))
+        return bounded.compute_bounds(x=(box,), C=pairs, method="backward")[1].amax(1).sigmoid().detach().numpy()
+
+    def ours():
+        return confidence_bound(model, low, high)
+
+    apart, times = ours() - theirs(), (seconds(ours), seconds(theirs))
+    return (
+        f"{boxes} boxes, ours less theirs from {apart.min():.1e} to {apart.max():.1e}, {1e3 * times[0]:.1f} and "
+        f"{1e3 * times[1]:.1f} ms, {times[1] / times[0]:.1f}×"
+    )
+
+
+def spent():
+    """Processor seconds of this process and of those that it has started."""
+    return sum(os.times()[:4])
+
+
 def alone(*arguments):
-    """What a row function prints in a process of its own with one thread."""
+    """What a row function prints last in a process of its own with one thread."""
     done = subprocess.run([sys.executable, __file__, *arguments], env=os.environ | ONE_THREAD, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
-    return json.loads(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main():
@@ -143,6 +212,14 @@ def main():
         print(f"{width:6} {row['polytopes']:10,} {row['polygons']:11.4f} {row['all']:12.4f} {memory:>13} {plain:>13} {ratio:>6}")
     for name, (time_taken, count, what) in alone("others").items():
         print(f"{name}: {1e3 * time_taken:.1f} ms, {count:,} {what}")
+    print("other tools: ours and theirs in one run; SyReNN's seconds are quoted")
+    for width, theirs in SYRENN.items():
+        row = alone("syrenn", str(width))
+        counts = f"{row['count']:,} polytopes of both" if row["same"] else "OTHER COUNTS"
+        print(f"SyReNN, 2-{width}-{width}-2: {counts}, {row['taken']:.3f} and {theirs} s, {theirs / row['taken']:.0f}×")
+    for peer in PEERS:
+        known = importlib.util.find_spec(peer)
+        print(f"{peer}: {alone(peer) if known else 'not installed: the head of tools/bench_polytopes.py says how'}")
 
 
 if __name__ == "__main__":
@@ -154,3 +231,9 @@ if __name__ == "__main__":
             print(json.dumps(plane_row(int(width))))
         case ["others"]:
             print(json.dumps(other_rows()))
+        case ["syrenn", width]:
+            print(json.dumps(syrenn_row(int(width))))
+        case ["relucent"]:
+            print(json.dumps(relucent_row()))
+        case ["auto_LiRPA"]:
+            print(json.dumps(auto_lirpa_row()))

@@ -76,7 +76,7 @@ def sweep(width, steps=1500, compared=(1, 6, 10)):
     return together, one_by_one, max(gaps)
 
 
-def closed_against_plain(dim, width, networks=NETWORKS, steps=128):
+def closed_against_plain(dim, width, networks=NETWORKS, depth=2, steps=128):
     """Median seconds of training closed networks, and plain ones with the same number of neurons in every layer."""
     world, times = TwoGaussians(dim=dim), ([], [])
     x, _ = world.sample(200, generator=torch.Generator().manual_seed(0))
@@ -85,7 +85,8 @@ def closed_against_plain(dim, width, networks=NETWORKS, steps=128):
         functools.partial(world.boundary, inner=dim**0.5, outer=2 * dim**0.5),
     )
     for _ in range(ROUNDS):
-        closed = [closed_mlp(dim, width, 2, points=x, generator=torch.Generator().manual_seed(s)) for s in range(networks)]
+        random = [torch.Generator().manual_seed(s) for s in range(networks)]
+        closed = [closed_mlp(dim, width, 2, depth, points=x, generator=one) for one in random]
         for record, models in zip(times, (closed, [model.plain() for model in closed]), strict=True):
             record.append(seconds(lambda models=models: train(models, world, loss, shell, steps=steps)))
     return [statistics.median(record) for record in times]
@@ -111,9 +112,16 @@ def main():
             + " (reach 65%)" * (width == 500)
         )
     print("\nClosed networks (`models.closed_mlp`) against plain ones with as many neurons in each layer, reach: at most 2 times")
-    for dim, width, networks in [(2, 8, 12), (2, 100, 12), (2, 500, 4), (100, 100, 12), (784, 500, 1)]:
-        closed, plain = closed_against_plain(dim, width, networks)
-        print(f"d = {dim:3d}, width {width:3d}, {networks:2d} networks: {closed / plain:.2f} times")
+    for dim, width, networks, depth in [
+        (2, 8, 12, 2),
+        (2, 100, 12, 2),
+        (2, 500, 4, 2),
+        (2, 100, 12, 4),
+        (100, 100, 12, 2),
+        (784, 500, 1, 2),
+    ]:
+        closed, plain = closed_against_plain(dim, width, networks, depth)
+        print(f"d = {dim:3d}, {depth} × {width:3d}, {networks:2d} networks: {closed / plain:.2f} times")
     print("\nA sweep over 12 values of beta, 1,500 steps each; losses are means over the last 200 steps")
     for width, reach in [(100, 20), (500, 90)]:
         together, alone, gap = sweep(width)

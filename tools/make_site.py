@@ -242,7 +242,7 @@ def as_html(output, text, pictures, name, caption):
 
 def dress_widget(cell, number, text, demo):
     """Put what the page can do itself in place of the outputs of a cell that shows a widget."""
-    call = re.search(r"widgets\.(Demo|Live|Question|LivingMap|Painting)\(", cell.source)
+    call = re.search(r"widgets\.(Demo|Live|Question|LivingMap|Painting|World)\(", cell.source)
     if call is None:
         return
     if call[1] == "Question" and (asked := question(cell.source)):
@@ -252,6 +252,7 @@ def dress_widget(cell, number, text, demo):
         cell.outputs = [new_output("display_data", data={"text/html": demo_html(number, demo)})]
     elif cell.outputs:
         said = {"Live": "a training that runs while you watch", "Painting": "a map to paint in"}
+        said["World"] = "a world to paint, and a training that runs while you watch"
         what = said.get(call[1], "live: its controls move this picture")
         note = f'<p class="note">In the notebook this is {what}.</p>'
         cell.outputs.append(new_output("display_data", data={"text/html": note}))

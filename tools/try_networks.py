@@ -5,7 +5,8 @@
 .onnx needs the extra `onnx`; .nnet is the text format of ACAS Xu and Marabou. One line a file: inputs and outputs; whether it is
 a chain (matrices) or a graph; pieces of a line between two random points of the unit cube; polytopes of a slice at the first of
 them, so small that the line has about 60 pieces in it; the largest error against evaluation in float64, relative to the largest
-logit; seconds of processor time for each. A network that is refused is shown with the sentence that refuses it.
+logit; the most memory that the process held; seconds of processor time for each. A network that is refused is shown with the
+sentence that refuses it.
 """
 
 import copy
@@ -72,7 +73,7 @@ def one(path):
     found = {}
 
     def tell(**facts):
-        found.update(facts)
+        found.update(facts, megabytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
         print(json.dumps(found), flush=True)
 
     try:
@@ -136,12 +137,22 @@ def shown(facts):
     found = (("pieces", "line_s"), ("polytopes", "slice_s"))
     line, cells = (f"{cell(count, '{:,}')} ({cell(taken, '{:.2f} s')})" for count, taken in found)
     what = f"{facts.get('kind', '—')}, {facts.get('kinks', '—')} kinks"
-    return " | ".join([facts.get("size", "—"), what, line, cells, "—" if worst is None else f"{worst:.0e}", *remarks])
+    return " | ".join(
+        [
+            facts.get("size", "—"),
+            what,
+            line,
+            cells,
+            "—" if worst is None else f"{worst:.0e}",
+            cell("megabytes", "{:,} MB"),
+            *remarks,
+        ]
+    )
 
 
 def main(folder, seconds=60.0):
     paths = sorted(path for path in Path(folder).rglob("*") if path.suffix in (".onnx", ".nnet"))
-    print("| file | inputs → outputs | what | pieces of a line | polytopes of a slice | error |\n|---|---|---|---|---|---|")
+    print("| file | inputs → outputs | what | pieces of a line | polytopes of a slice | error | memory |\n|" + "---|" * 7)
     counts = {"read": 0, "refused": 0, "stopped": 0}
     for path in paths:
         facts = row(path, float(seconds))

@@ -1,6 +1,6 @@
 """Checks that say what is wrong and what to do about it: of the environment, and of the answers to the exercises."""
 
-from ood_helpers.checks import beyond, confident, gan, horizon, images, polytopes, reject, robustness, start_here
+from ood_helpers.checks import beyond, confident, gan, horizon, images, polytopes, reject, robustness, start_here, world
 from ood_helpers.checks.demos import demos
 from ood_helpers.checks.environment import environment
 
@@ -16,4 +16,5 @@ __all__ = [
     "reject",
     "robustness",
     "start_here",
+    "world",
 ]

@@ -1,9 +1,10 @@
-"""Checks of the exercises of notebooks 08 and 09."""
+"""Checks of the exercises of notebooks 08, 09 and 11."""
 
 import math
 
 import torch
 from scipy.stats import chi2, norm
+from sklearn import metrics
 
 from ood_helpers import ccu, losses, other_losses, scores
 from ood_helpers.checks.answers import Range, Verdict, function, never_raises, value
@@ -345,3 +346,211 @@ def _balls(far=1.0):
         mean, x = torch.randn(2, generator=random).double(), 3 * torch.randn(12, 2, generator=random).double()
         cases.append((mean + far * x, r, mean, 0.8 + 0.3 * seed, 5.0 - seed, n_classes))
     return cases
+
+
+@never_raises
+def s3(answer):
+    def parts(logits):
+        p = logits.double().softmax(1)
+        return p[:, :-1].amax(1), p[:, -1], logits.shape[1] - 1
+
+    def mixed(share):
+        return lambda logits: share(*parts(logits))
+
+    wrong = [
+        (
+            mixed(lambda top, reject, k: top),
+            "This is s₂: whoever thinks that the point is out guesses nothing here, and would be right 1 time in K.",
+        ),
+        (mixed(lambda top, reject, k: 1 - reject), "This is s₁: is it in? It does not ask for one class."),
+        (
+            mixed(lambda top, reject, k: top + reject / (k + 1)),
+            "Reject is shared among the K classes, not among K + 1: nobody guesses reject.",
+        ),
+        (
+            mixed(lambda top, reject, k: top / (1 - reject)),
+            "That believes in the classes everywhere, also where the point is out: the weight P(in) is missing.",
+        ),
+        (
+            mixed(lambda top, reject, k: top + reject),
+            "All of reject goes to the winning class; a guess among K is right with 1 / K.",
+        ),
+        (scores.max_softmax, "The largest of all K + 1: where reject wins this score is high, and an OOD point counts as in."),
+        (
+            lambda logits: logits.double().softmax(0)[:, :-1].amax(1) + logits.double().softmax(0)[:, -1] / (logits.shape[1] - 1),
+            "The softmax runs over the points (axis 0); it should run over the outputs of each point.",
+        ),
+        (scores.s3_log_odds, "These are the log-odds of s₃: they rank alike, but the probability is asked for."),
+    ]
+    why = "P(in) · max P(k | in) + P(out) / K: never below 1/K, as for a confident classifier that has learnt its lesson."
+    random = torch.Generator().manual_seed(0)
+    cases = [(3 * torch.randn(n, outputs, generator=random),) for n, outputs in [(6, 3), (5, 4), (12, 6)]]
+    right = lambda logits: scores.s3_log_odds(logits).sigmoid()  # noqa: E731
+    return function(answer, right, cases, why, wrong, back="section 2")
+
+
+@never_raises
+def five(answer):
+    fpr, aupr = scores.fpr_at_95_tpr, _aupr
+
+    def numbers(fprs, auprs, ten):
+        """From functions of (score_in, score_out): FPR95s, AUPRs, and the AUPR with more OOD points."""
+
+        def of(score_in, score_out):
+            case = score_in, score_out
+            parts = [*([f(*case)] * 2 for f in fprs), *(f(*case) for f in auprs), ten(*case)]
+            low, high = zip(*parts, strict=True)
+            return Range(torch.tensor(low), torch.tensor(high))
+
+        return of
+
+    def turned(measure, swap=True, sign=-1):
+        return lambda a, b: measure(sign * b, sign * a) if swap else measure(sign * a, sign * b)
+
+    def ten(a, b):
+        return aupr(a, b.repeat(10))
+
+    def rest(measure):
+        return lambda a, b: 1 - measure(a, b)
+
+    def less(a, b):
+        return [1 - part for part in reversed(aupr(a, b))]
+
+    def auroc(a, b):
+        return [scores.auroc(a, b)] * 2
+
+    fprs, auprs = (fpr, turned(fpr)), (aupr, turned(aupr))
+    sign = "With OOD positive, high has to mean OOD; here the sign is not turned, and an OOD point scores low."
+    still = "The sign is turned, but in-distribution is still positive: exchange the two, as well."
+    complement = "The two conventions are no complements: they take different thresholds. Compute the second one anew."
+    changed = "In the two {} the two conventions are exchanged: the first is the course's own, in-distribution positive."
+    wrong = [
+        (numbers((fpr, turned(fpr, sign=1)), (aupr, turned(aupr, sign=1)), ten), sign),
+        (numbers((fpr, turned(fpr, sign=1)), auprs, ten), f"FPR95: {sign}"),
+        (numbers(fprs, (aupr, turned(aupr, sign=1)), ten), f"AUPR: {sign}"),
+        (numbers((fpr, turned(fpr, swap=False)), (aupr, turned(aupr, swap=False)), ten), still),
+        (numbers((fpr, turned(fpr, swap=False)), auprs, ten), f"FPR95: {still}"),
+        (numbers(fprs, (aupr, turned(aupr, swap=False)), ten), f"AUPR: {still}"),
+        (numbers((fpr, rest(fpr)), (aupr, less), ten), complement),
+        (numbers((fpr, rest(fpr)), auprs, ten), f"FPR95: {complement}"),
+        (numbers(fprs, (aupr, less), ten), f"AUPR: {complement}"),
+        (numbers(fprs[::-1], auprs[::-1], ten), changed.format("pairs")),
+        (numbers(fprs[::-1], auprs, ten), changed.format("FPR95")),
+        (numbers(fprs, auprs[::-1], ten), changed.format("AUPR")),
+        (numbers((fpr, fpr), (aupr, aupr), ten), "The same numbers twice: with OOD positive both come out otherwise."),
+        (
+            numbers(fprs, auprs, aupr),
+            "The last number is the third again, as if it were AUROC: with ten times the OOD points, precision falls.",
+        ),
+        (
+            numbers(fprs, auprs, lambda a, b: aupr(a.repeat(10), b)),
+            "The last number has ten *members* for each. It is the OOD points that stand there ten times.",
+        ),
+        (
+            numbers(fprs, auprs, lambda a, b: aupr(-b.repeat(10), -a)),
+            "The last number has OOD positive; asked is AUPR as here, in-distribution positive.",
+        ),
+        (
+            numbers(fprs, auprs, lambda a, b: [part / 10 for part in aupr(a, b)]),
+            "AUPR does not fall to a tenth: precision is TP / (TP + FP), and only FP grows tenfold.",
+        ),
+        (
+            numbers(fprs, (auroc, auroc), auroc),
+            "That is AUROC in place of AUPR. It is the same for both conventions and for any ratio.",
+        ),
+        (
+            numbers((rest(fpr), rest(turned(fpr))), auprs, ten),
+            "1 − FPR95 is the share that is rightly told apart. FPR95 counts the mistakes: lower is better.",
+        ),
+    ]
+    why = "One detector, and each of the five gets published. Say which class is positive, and how many OOD points there were."
+    return function(answer, numbers(fprs, auprs, ten), _two_scores(), why, wrong, back="section 2")
+
+
+def _aupr(score_in, score_out):
+    """Average precision, and the area by trapezoids that OpenOOD and pytorch-ood take: the least and the greatest of both."""
+    labels = torch.cat([torch.ones(len(score_in)), torch.zeros(len(score_out))])
+    precision, recall, _ = metrics.precision_recall_curve(labels, torch.cat([score_in, score_out]))
+    return sorted([scores.aupr(score_in, score_out), metrics.auc(recall, precision)])
+
+
+def _two_scores():
+    """Scores inside [n] and outside [m]; 95 % of them fall between no two points, so that a quantile is one of them."""
+    cases = []
+    for seed, (n, m) in enumerate([(101, 61), (61, 201), (201, 121)]):
+        random = torch.Generator().manual_seed(seed)
+        score_in, score_out = torch.randn(n, generator=random).double() + 2, 1.5 * torch.randn(m, generator=random).double()
+        cases.append((score_in, score_out))
+    return cases
+
+
+@never_raises
+def later(answer):
+    """The gap grows by 2 a unit, divided by a temperature of 5: the distance at which the confidence is 0.99."""
+    gap = math.log(99)
+    wrong = [
+        (gap / 2, "That is the distance without the temperature. Divided by 5, the gap needs five times as long."),
+        (gap / 10, "That is sooner than without the temperature. Divided, not multiplied: the gap grows by 2/5 for each unit."),
+        (5 * gap, "You left out the slope, 2 for each unit: the gap after a distance r is 2 r / 5."),
+        (gap, "That is the gap that is needed. At which distance r is 2 r / 5 as large?"),
+        (2.5 * math.log(100), "σ(g) = 0.99 where g is the logarithm of 0.99 / 0.01, which is 99."),
+        (lambda x: math.isinf(float(x)), "There is such a distance: the gap is divided by 5, and it still grows without bound."),
+    ]
+    return value(answer, 2.5 * gap, "Five times as far as without it, and no farther.", wrong, tolerance=0.012, back="section 1")
+
+
+@never_raises
+def votes(answer):
+    def shares(winners, n_classes):
+        return torch.stack([(winners == k).double().mean(0) for k in range(n_classes)])
+
+    wrong = [
+        (
+            lambda winners, n_classes: (winners == winners[0]).double().mean(0),
+            "That is the vote of the first member: how many agree with it. It may be in the minority.",
+        ),
+        (lambda winners, n_classes: shares(winners, n_classes)[0], "That is the share of class 0 only. Which class has most?"),
+        (lambda winners, n_classes: shares(winners, n_classes)[-1], "That is the share of the last class only. Which has most?"),
+        (
+            lambda winners, n_classes: torch.where((winners == winners[0]).all(0), 1.0, 1 / n_classes),
+            "All or nothing? Three of five votes are 0.6, neither 1 nor 1/K.",
+        ),
+        (
+            lambda winners, n_classes: shares(winners, n_classes).amax(0) * len(winners),
+            "That is a number of votes; a mean of probabilities is a share of them.",
+        ),
+        (lambda winners, n_classes: shares(winners, n_classes).T, "These are the shares of all classes: take the largest."),
+    ]
+    random = torch.Generator().manual_seed(0)
+    cases = [(torch.randint(k, (m, 40), generator=random), k) for m, k in [(5, 2), (5, 3), (7, 4), (2, 2)]]
+    why = "A share of votes: the members' winners are all there is to know far away."
+    return function(answer, lambda *case: shares(*case).amax(0), cases, why, wrong, back="section 2")
+
+
+@never_raises
+def stops(answer):
+    def right(slope, variance):
+        return (slope.abs() / (math.pi / 8 * variance).sqrt()).sigmoid()
+
+    wrong = [
+        (
+            lambda slope, variance: (slope.abs() / (1 + math.pi / 8 * variance).sqrt()).sigmoid(),
+            "The 1 under the root does not grow: divided by the square of the distance it vanishes.",
+        ),
+        (
+            lambda slope, variance: (slope / (math.pi / 8 * variance).sqrt()).sigmoid(),
+            "Where the slope is negative the class that leads is the other one: the confidence is never below 1/2.",
+        ),
+        (
+            lambda slope, variance: (slope.abs() / (math.pi / 8 * variance)).sigmoid(),
+            "The root is missing: v grows like the distance squared, its root like the distance.",
+        ),
+        (lambda slope, variance: (slope.abs() / variance.sqrt()).sigmoid(), "The factor π/8 under the root is missing."),
+        (lambda slope, variance: slope.abs() / (math.pi / 8 * variance).sqrt(), "The σ is missing: that is the log-odds."),
+        (lambda slope, variance: torch.ones_like(slope), "It stays below 1: the denominator grows as fast as the numerator."),
+        (lambda slope, variance: torch.full_like(slope, 0.5), "It stays above 1/2: the numerator grows as fast, too."),
+    ]
+    random = torch.Generator().manual_seed(0)
+    cases = [(torch.randn(30, generator=random), 0.1 + 3 * torch.rand(30, generator=random)) for _ in range(3)]
+    why = "A ratio of two slopes: above 1/2, below 1, different on every ray."
+    return function(answer, right, cases, why, wrong, back="section 2")

@@ -2,7 +2,8 @@
 
 As in `experiment`, a setting says everything that matters, and `run` trains and measures one network per seed. Steepness 0.5,
 price 0.1, learning rate 2e-3 and 1,500 steps were chosen on seeds 0 to 3 of two Gaussians alone, and kept everywhere else but for
-the settings that are named after another value.
+the settings that are named after another value. The setting "closed_two_fresh" is two Gaussians again, on seeds 20 to 39, which
+no choice has seen.
 """
 
 import functools
@@ -11,10 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ood_helpers import closed, data, horizon, images, polytopes, scores, worlds
+from ood_helpers import closed, data, gan, horizon, images, polytopes, scores, worlds
 from ood_helpers.arrays import keep_whole
-from ood_helpers.lab import experiment, horizons
-from ood_helpers.lab.experiment import FAR, NEAR, POINTS, TEST_SEED
+from ood_helpers.lab import experiment, gans, horizons, samples
+from ood_helpers.lab.experiment import DATA_SEEDS, FAR, NEAR, POINTS, TEST_SEED, check_seeds
 from ood_helpers.lab.paper import shell
 from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.models import closed_mlp, mlp
@@ -26,6 +27,9 @@ WORLDS = {
     "moons": worlds.TwoMoons,
     "rings": worlds.Rings,
 }
+OOD = ("boundary", "general", "none")
+POOLED = {"two": "gaussians", "moons": "moons", "rings": "rings"}  # worlds of `samples`
+POOLED_OOD = tuple(name for name in samples.SAMPLERS if name not in OOD)
 START = 1000  # points that a network's centre and biases start from
 AWAY = 1e5  # distance at which the answer is compared with the one proved
 CLIMBS, CLIMBERS, CLIMB_STEPS, LEAST = ("uniform", "letters", "ring", "digits"), 100, 150, 1.5
@@ -43,10 +47,13 @@ class ClosedSetting:
     shape     of the world: a name in `WORLDS` · dim and separation: of "two" only, with the shell `paper.shell` in more than
               two dimensions
     method    "confident": Eq. (1) with `beta` · "reject": one more class, whose probability far away is at least `far`
-    ood       training OOD points: "boundary" shell · "general", the box [-50, 50]^d · "none" (confident only: beta is 0)
+    ood       training OOD points: "boundary" shell · "general", the box [-50, 50]^d · "none" (confident only: beta is 0) · in
+              two dimensions a name in `samples.SAMPLERS`: 1,000 points that this sampler makes of 1,000 training points of the
+              seed · "gan", of "two" 7 deviations apart: samples of the seed's GAN after 500 iterations, as in `horizons`
     closed    False: the course's mlp of the same width, trained in the same way, for comparison
     steepness of the start, and `price`, the weight of `horizon.radius_loss`; at least 0
     width, depth, lr, steps   as in `experiment.Setting`
+    first_seed   what stands for seed 0 of a run, the next ones for the seeds after it
     """
 
     shape: str = "two"
@@ -63,6 +70,7 @@ class ClosedSetting:
     lr: float = 2e-3
     steps: int = 1500
     separation: float = 20.0
+    first_seed: int = 0
 
     columns = COLUMNS
     batch, cosine, n_train, n_ood = 64, True, None, None
@@ -70,11 +78,11 @@ class ClosedSetting:
     penalty_weight = property(lambda self: self.price)
 
     def __post_init__(self):
-        keep_whole(self, dim=1, width=1, depth=1, steps=1)
+        keep_whole(self, dim=1, width=1, depth=1, steps=1, first_seed=0)
         for name, allowed in [
             ("shape", self.shapes),
             ("method", experiment.METHODS),
-            ("ood", ("boundary", "general", "none")),
+            ("ood", self.oods),
         ]:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
@@ -82,9 +90,13 @@ class ClosedSetting:
             raise ValueError(f"price must be a number of at least 0; got {self.price!r}")
         if (self.dim != 2 and self.shape != "two") or (self.ood == "none" and self.method == "reject"):
             raise ValueError(f"dim must be 2 but for the shape 'two', and reject needs OOD points; got {self}")
+        if self.ood not in OOD and (self.shape not in POOLED or self.dim != 2):
+            raise ValueError(f"ood must be one of {', '.join(OOD)} but for {', '.join(POOLED)} in the plane; got {self}")
+        if self.ood == "gan" and (self.shape, self.separation) != ("two", gans.GanSetting.separation):
+            raise ValueError(f"ood 'gan' is that of the shape 'two' with separation {gans.GanSetting.separation}; got {self}")
         self.network(0)
 
-    shapes = tuple(WORLDS)
+    shapes, oods = tuple(WORLDS), (*OOD, *POOLED_OOD, "gan")
 
     @property
     def work(self):
@@ -111,8 +123,19 @@ class ClosedSetting:
 
     @property
     def ood_points(self):
-        """The sampler of training OOD points, called with (n, generator=g)."""
+        """The sampler of training OOD points, called with (n, generator=g), unless they depend on the seed: see `run`."""
         return functools.partial(self.world.box, half_width=NEAR) if self.ood == "general" else self.shell
+
+    def ood_of(self, seeds):
+        """The sampler of OOD points that depend on the seed, which it reads off the generator; None for others."""
+        if self.ood == "gan":
+            generators, _, _, _ = gans.train_seeds(horizons.GanDetectorSetting.gan, seeds)
+            made_by = {DATA_SEEDS + seed: model for seed, model in zip(seeds, generators, strict=True)}
+            return lambda n, *, generator: gan.sample(made_by[generator.initial_seed()], n, generator=generator) / gans.STD
+        if self.ood in POOLED_OOD:
+            of = samples.SampleSetting(POOLED[self.shape], self.ood, self.method)
+            return samples.Pools({DATA_SEEDS + seed: of.points(seed) for seed in seeds}).ood
+        return None
 
     @property
     def loss(self):
@@ -133,7 +156,7 @@ class ClosedSetting:
 class ClosedDigitsSetting(ClosedSetting):
     """Digits and the OOD images around them, as `horizons.DigitsSetting`; more columns."""
 
-    shapes = ("digits",)
+    shapes, oods = ("digits",), OOD
     world = images.Digits()
     columns = (
         "seed", "diverged", "loss", "accuracy", "class_accuracy", "confidence_in", *(f"auroc_{kind}" for kind in images.KINDS),
@@ -155,7 +178,9 @@ def run(setting, seeds):
     training (_ring), and against points at distance 100 in random directions (_far); climb_…: of 100 searches from such images,
     and from test digits, the share that ends above a confidence of 0.9, at least 1.5 times `reach` from every training digit.
     """
-    return experiment.run(setting, seeds, measured=measure)
+    seeds = [setting.first_seed + seed for seed in check_seeds(seeds)]
+    rows = experiment.run(setting, seeds, setting.ood_of(seeds), measured=measure)
+    return [row | {"seed": row["seed"] - setting.first_seed} for row in rows]
 
 
 @torch.no_grad()
@@ -203,7 +228,7 @@ def climb(network, world, x, steps=CLIMB_STEPS, size=0.15):
     """
     highest = torch.full((len(x),), -math.inf, dtype=torch.float64)
     for _ in range(steps):
-        x = _away(world, x)
+        x = away(world, x)
         with torch.enable_grad():
             here = x.clone().requires_grad_()
             odds = scores.max_softmax_log_odds(network(here), world.n_classes)
@@ -214,15 +239,15 @@ def climb(network, world, x, steps=CLIMB_STEPS, size=0.15):
     return highest
 
 
-def _away(world, x):
-    """Images x pushed off their nearest training digits, to `LEAST` reaches, inside the box: five pushes at most."""
+def away(world, x, least=LEAST):
+    """Images x pushed off their nearest training digits, to a distance of `least` reaches, in the box: five pushes at most."""
     for _ in range(5):
         distance, nearest = torch.cdist(x, world.x_train).min(1)
-        near = distance < LEAST * world.reach
+        near = distance < least * world.reach
         if not near.any():
             break
         digit = world.x_train[nearest]
-        pushed = digit + (x - digit) * (1.01 * LEAST * world.reach / distance.clamp_min(1e-6))[:, None]
+        pushed = digit + (x - digit) * (1.01 * least * world.reach / distance.clamp_min(1e-6))[:, None]
         x = torch.where(near[:, None], pushed.clamp(0, 1), x)
     return x
 
@@ -261,18 +286,24 @@ def _both(name, kind=ClosedSetting, **changes):
 SETTINGS = {
     # the worlds, confident and reject
     **{name: s for shape in WORLDS for name, s in _both(shape, shape=shape).items()},
+    "closed_two_fresh": ClosedSetting(first_seed=20),
     **{name: s for shape in ("two", "four") for name, s in _both(f"{shape}_reject", shape=shape, method="reject").items()},
-    "closed_rings_reject": ClosedSetting("rings", method="reject"),
+    **{f"closed_{shape}_reject": ClosedSetting(shape, method="reject") for shape in ("rings", "moons", "overlap")},
     # more dimensions
-    **{name: s for dim in (10, 100) for name, s in _both(f"dim_{dim}", dim=dim).items()},
-    # without any OOD point
+    **{name: s for dim in (3, 5, 10, 100) for name, s in _both(f"dim_{dim}", dim=dim).items()},
+    **{f"closed_dim_{dim}_reject": ClosedSetting(dim=dim, method="reject") for dim in (10, 100)},
+    # without any OOD point, and with others
     **{name: s for shape in ("two", "moons") for name, s in _both(f"{shape}_none", shape=shape, ood="none").items()},
+    **_both("two_general", ood="general"),
+    **{f"closed_rings_{ood}": ClosedSetting("rings", ood=ood) for ood in ("knn", "normals")},
+    "closed_moons_knn": ClosedSetting("moons", ood="knn"),
     # width and depth
-    **{f"closed_width_{width}": ClosedSetting(width=width) for width in (8, 32)},
+    **{f"closed_width_{width}": ClosedSetting(width=width) for width in (8, 16, 32)},
     **{f"closed_depth_{depth}": ClosedSetting(depth=depth) for depth in (3, 4)},
     # the price of the radius
     **{f"closed_steep_{steepness:g}": ClosedSetting(steepness=steepness, price=0.0) for steepness in (0.05, 0.2, 0.5, 2.0)},
     **{f"closed_price_{price:g}": ClosedSetting(price=price) for price in (0.01, 1.0, 3.0)},
     # images
     **_both("digits", ClosedDigitsSetting, shape="digits"),
+    "closed_digits_reject": ClosedDigitsSetting("digits", method="reject"),
 }

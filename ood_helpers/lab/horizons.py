@@ -10,7 +10,6 @@ recipe kills many networks ("silent_500x2_fast"): the penalty is a sum over the 
 seeds 1000 and 1001: learning rate 1e-3, weight 0.1.
 """
 
-import functools
 import math
 from dataclasses import asdict, dataclass
 
@@ -24,7 +23,6 @@ from ood_helpers.lab.gans import GanSetting
 from ood_helpers.lab.paper import shell
 from ood_helpers.models import mlp
 
-DIGIT_OOD = 20_000
 DIGIT_DIRECTIONS = 2000
 DIGIT_TESTS = 2000  # images of each kind
 CERTIFICATE = ("certified", "refuted", "largest_load")
@@ -91,18 +89,13 @@ class DigitsSetting(DetectorSetting):
     penalty_loss = property(lambda self: self.like().penalty_loss)
 
     def ood_points(self, n, *, generator):
-        """n OOD images, random ones of 20,000 that are the same for all seeds: to draw new ones costs more than the training."""
-        return _digit_ood()[torch.randint(DIGIT_OOD, (n,), generator=generator)]
+        """n OOD images, random ones of 20,000 that are the same for all seeds."""
+        return self.world.kept_boundary(n, generator=generator)
 
     def network(self, seed):
         """An untrained network; the seed decides its weights."""
         outputs = self.world.n_classes + (self.method == "reject")
         return mlp(images.DIM, self.width, outputs, self.depth, generator=torch.Generator().manual_seed(seed))
-
-
-@functools.cache
-def _digit_ood():
-    return images.Digits().boundary(DIGIT_OOD, generator=torch.Generator().manual_seed(0))
 
 
 def run(setting, seeds):

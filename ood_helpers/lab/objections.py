@@ -26,6 +26,7 @@ DROPOUT, MASKS = 0.2, 50
 SMOOTHING, DECAY, NORM = 0.1, 1e-3, 1.0
 PRECISION = 1.0  # of the Gaussian prior on the last layer's weights
 NEIGHBOURS = 10
+SHAPE = 0.02  # of the compact neurons at the end of training
 FAR_AWAY, DIRECTIONS = 1e8, 3600  # where the confidence far away is looked at, in float64
 MEASURES = ("accuracy", "auroc", "auroc_ring", "auroc_far", "sure", "far_mean", "far_max", "one", "known_patterns")
 
@@ -63,7 +64,7 @@ TRAINED = {
 IN_FEATURES = ("mahalanobis", "knn", "quadratic_reject")
 METHODS = (
     "plain", "temperature", "label_smoothing", "weight_decay", "spectral_norm", "one_vs_rest", "ensemble", "dropout", "laplace",
-    *IN_FEATURES, "silent", "silent_pinned", *(f"silent_{name}" for name in IN_FEATURES),
+    "patterns", "compact", *IN_FEATURES, "silent", "silent_pinned", *(f"silent_{name}" for name in IN_FEATURES),
     "closed", *(f"closed_{name}" for name in IN_FEATURES),
 )  # fmt: skip
 
@@ -102,16 +103,35 @@ class ObjectionSetting:
             points, _ = world.sample(START, generator=torch.Generator().manual_seed(seed))
             return models.closed_mlp(2, self.width, world.n_classes, points=points, generator=random)
         model = models.mlp(2, self.width, world.n_classes, generator=random)
-        if self.method == "silent_pinned":
+        if self.method == "compact":
+            points, _ = world.sample(START, generator=torch.Generator().manual_seed(seed))
+            model[2] = Compact(model[2], model[:2](points).detach().square().sum(1).mean())
+        if self.method in ("silent_pinned", "compact"):
             model[-1].bias.requires_grad_(False).zero_()
         return model
+
+
+class Compact(nn.Module):
+    """Linear neurons that turn radial: z_j = w_j·h + b_j − shape (|h|² − size) / 2, from a `nn.Linear` and shape 0 on.
+
+    With a shape s > 0 that is a number − s |h − w_j / s|² / 2: active in a ball only. `size`, the mean of |h|² over the data at
+    the start, keeps them alive. Own version of the neuron of the Compact Support Neural Network (Barbu and Mou 2021), which lies
+    between a dot product and a radial one and has its shape raised in training, too.
+    """
+
+    def __init__(self, linear, size):
+        super().__init__()
+        self.linear, self.shape, self.size = linear, 0.0, float(size)
+
+    def forward(self, h):
+        return self.linear(h) - self.shape / 2 * (h.square().sum(-1, keepdim=True) - self.size)
 
 
 def train_seeds(setting, seeds):
     """One network per seed, trained in one batched run: (networks, the mean loss of the last 20 steps of each)."""
     networks, world = [setting.network(seed) for seed in seeds], setting.world
-    if setting.method == "dropout":
-        return networks, [train_with_dropout(setting, network, seed) for network, seed in zip(networks, seeds, strict=True)]
+    if setting.method in ("dropout", "compact"):
+        return networks, [train_alone(setting, network, seed) for network, seed in zip(networks, seeds, strict=True)]
     how = {"loss": PLAIN} | next((how for name, how in TRAINED.items() if setting.method.startswith(name)), {})
     callback = functools.partial(keep_norms, networks) if setting.method == "spectral_norm" else None
     history = train(
@@ -130,14 +150,18 @@ def keep_norms(networks, step, losses):
             network[i].weight *= (NORM / norm).clamp(max=1)
 
 
-def train_with_dropout(setting, network, seed):
-    """Cross-entropy with dropout after every hidden layer, in place, in a loop of its own; returns the loss at the end."""
+def train_alone(setting, network, seed):
+    """Cross-entropy with dropout after every hidden layer, or with compact neurons whose shape rises from 0 to SHAPE over the
+    first half of the steps: in place, in a loop of its own. Returns the loss at the end."""
     random = torch.Generator().manual_seed(DATA_SEEDS + seed)
-    optimizer = torch.optim.Adam(network.parameters(), lr=setting.lr)
+    optimizer = torch.optim.Adam([weight for weight in network.parameters() if weight.requires_grad], lr=setting.lr)
     schedule, record = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, setting.steps), []
-    for _ in range(setting.steps):
+    for step in range(setting.steps):
         x, y = setting.world.sample(64, generator=random)
-        loss = nn.functional.cross_entropy(dropped(network, x, random), y)
+        if setting.method == "compact":
+            network[2].shape = SHAPE * min(2 * (step + 1) / setting.steps, 1)
+        logits = network(x) if setting.method == "compact" else dropped(network, x, random)
+        loss = nn.functional.cross_entropy(logits, y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -189,6 +213,10 @@ def detector(setting, networks, seed):
         of = softmax_of(mean)
     elif method == "laplace":
         of = softmax_of(laplace(network, x_in))
+    elif method == "patterns":
+        known = set(patterns(network, x_in))
+        seen = lambda x: torch.tensor([pattern in known for pattern in patterns(network, x)], dtype=x.dtype)  # noqa: E731
+        of = softmax_of(lambda x: network(x) * seen(x)[:, None])
     elif method.endswith("quadratic_reject"):
         out = setting.world.boundary(START, generator=random).double()
         logits = quadratic_reject(network, x_in, y_in, out)
@@ -337,7 +365,7 @@ def measure(setting, networks, seed):
 
 def certain(setting, networks):
     """The exact share of directions in which the confidence goes to 1; NaN for methods where slopes alone do not decide."""
-    if setting.method in ("one_vs_rest", "dropout", "laplace") or setting.method.endswith(IN_FEATURES):
+    if setting.method in ("one_vs_rest", "dropout", "laplace", "patterns", "compact") or setting.method.endswith(IN_FEATURES):
         return math.nan
     circles = [polytopes.infinity(network) for network in networks]
     start = np.unique(np.concatenate([circle.start for circle in circles]))
@@ -352,28 +380,22 @@ def sector(circle, angle):
     return np.searchsorted(circle.start, circle.start[0] + (angle - circle.start[0]) % (2 * math.pi), side="right") - 1
 
 
+def patterns(network, points):
+    """The activation pattern of each point: which neurons of the hidden layers are active, as bytes."""
+    found = []
+    for layer in network[:-1]:
+        points = layer(points)
+        if isinstance(layer, nn.ReLU):
+            found.append(points > 0)
+    return [row.tobytes() for row in np.packbits(torch.cat(found, 1).numpy(), axis=1)]
+
+
 def known_patterns(network, x, far):
     """The share of points `far` whose activation pattern one of the points x has."""
-
-    def patterns(points):
-        found = []
-        for layer in network[:-1]:
-            points = layer(points)
-            if isinstance(layer, nn.ReLU):
-                found.append(points > 0)
-        return [row.tobytes() for row in np.packbits(torch.cat(found, 1).numpy(), axis=1)]
-
-    known = set(patterns(x))
-    return float(np.mean([pattern in known for pattern in patterns(far)]))
+    known = set(patterns(network, x))
+    return float(np.mean([pattern in known for pattern in patterns(network, far)]))
 
 
-LATER = (
-    "quadratic_reject",
-    "silent",
-    "silent_pinned",
-    "silent_mahalanobis",
-    "silent_knn",
-    "silent_quadratic_reject",
-    "closed_quadratic_reject",
-)  # not measured yet over twenty seeds
-SETTINGS = {f"why_two_{method}": ObjectionSetting(method) for method in METHODS if method not in LATER}
+SHOWN = ("plain", "laplace", "patterns", "compact", "mahalanobis", "knn", "silent_pinned", "closed")  # on moons
+SETTINGS = {f"why_two_{method}": ObjectionSetting(method) for method in METHODS}
+SETTINGS |= {f"why_moons_{method}": ObjectionSetting(method, "moons") for method in SHOWN}

@@ -13,18 +13,23 @@ and from how well the vertex itself is placed (crossings of nearly parallel kink
 """
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from . import flat
 from .graph import Graph
-from .mesh import Mesh, independent, widths_of
+from .mesh import Mesh, independent, walk, widths_of
+from .polygons import next_corner
 
 ROUND = 1e-15  # relative rounding of a sum of many floats, against the sum of its terms' sizes
-TRUST = 30  # a value is a sign from so many times its estimated rounding on
+MOVED = 1e-5  # area, in the square of side 2, by which rounding may move a kink
+TRUST = 10  # a value is a sign from so many times its estimated rounding on
 
 
-def values(network, layers, x, misplaced):
+def values(network, layers, x, misplaced, zero=()):
     """Pre-activations z of hidden layers 0 … layers − 1 at points x [n, 2], as lists [n, width]: z, rounding, uncertainty.
 
+    zero         of the first of these layers, [n, width] each: where a neuron is known to be 0, since its kink was cut there
     rounding     what the sums may have lost, as independent errors
     uncertainty  the same, and what `misplaced` [n], the error of the points themselves, makes of it
     """
@@ -33,6 +38,8 @@ def values(network, layers, x, misplaced):
         z = h @ weight.T + bias
         lost = ROUND * (np.abs(h) @ np.abs(weight).T + np.abs(bias)) + independent(lost, weight)
         shaken = independent(shaken, weight)
+        if len(found[0]) < len(zero):
+            z, lost, shaken = (np.where(zero[len(found[0])], 0.0, part) for part in (z, lost, shaken))
         for kept, new in zip(found, (z, lost, np.hypot(lost, shaken)), strict=True):
             kept.append(new)
         gain = np.where(z > -TRUST * np.hypot(lost, shaken), 1.0, abs(leak))  # a neuron at rest passes nothing on
@@ -40,11 +47,11 @@ def values(network, layers, x, misplaced):
     return found
 
 
-def layer_values(network, layer, x, misplaced):
+def layer_values(network, layer, x, misplaced, zero=()):
     """`values` of one layer of a `Network` or a `Graph`: z, rounding, uncertainty, each [n, width]."""
     if isinstance(network, Graph):
         return flat.survey(network, x, misplaced, only=layer)[0]
-    return [part[-1] for part in values(network, layer + 1, x, misplaced)]
+    return [part[-1] for part in values(network, layer + 1, x, misplaced, zero)]
 
 
 class _Growing:
@@ -119,20 +126,31 @@ def subdivide(network):
 
     A neuron that is 0 throughout a face is off. Raises ArithmeticError where rounding leaves no consistent signs.
     """
-    cells, on, first = _Cells(), [], 0
+    cells, on, zero, first = _Cells(), [], [], 0
+    remembers = not isinstance(network, Graph)  # its layers are large: their values are asked anew
     for layer, width in enumerate(widths_of(network)):
         cells.parent, faces = [], len(cells.loops)
-        found = layer_values(network, layer, cells.xy.all, cells.misplaced.all)
+        found = layer_values(network, layer, cells.xy.all, cells.misplaced.all, [part.all for part in zero])
         everywhere = found[0].min(axis=0) > TRUST * found[2].max(axis=0)
         unclear = np.flatnonzero(~everywhere & (found[0] > TRUST * found[2]).any(axis=0))  # the others are on or off throughout
         z, lost, unsure = (_Growing(part[:, unclear]) for part in found)
+        if remembers:
+            zero.append(_Growing(np.zeros((cells.xy.used, width), bool)))
         active = _Growing(np.broadcast_to(everywhere, (faces, width)))
         for j, neuron in enumerate(unclear.tolist()):
             sign = _signs(z.all[:, j], TRUST * unsure.all[:, j])
+            _refuse_large_moves(cells, sign, z.all[:, j], lost.all[:, j], first + neuron)
+            for part in zero[layer:]:
+                part.all[:, neuron] = sign == 0
             start = cells.xy.used
-            _cross(cells, sign, z.all[:, j], lost.all[:, j])
+            ends = _cross(cells, sign, z.all[:, j], lost.all[:, j])
             if cells.xy.used > start:
-                new = layer_values(network, layer, cells.xy.all[start:], cells.misplaced.all[start:])
+                for part in zero:
+                    part.append(part.all[ends].all(axis=0))  # on an edge at whose ends a neuron is 0, it is 0
+                for part in zero[layer:]:
+                    part.all[start:, neuron] = True
+                known = [part.all[start:] for part in zero[:layer]]
+                new = layer_values(network, layer, cells.xy.all[start:], cells.misplaced.all[start:], known)
                 for growing, part in zip((z, lost, unsure), new, strict=True):
                     growing.append(part[:, unclear])
             sign = np.concatenate([sign, np.zeros(cells.xy.used - start, int)])
@@ -141,15 +159,67 @@ def subdivide(network):
             on[earlier] = _inherited(on[earlier], cells.parent)
         on.append(active.all.copy())
         first += width
+    if isinstance(network, Graph) and network.chooses:
+        return merged(cells.mesh(), flat.decisive(network, on))
     return cells.mesh(), on
+
+
+def merged(mesh, on):
+    """The mesh without the edges between faces with the same neurons on, and which are on in each face that is left.
+
+    Together they are where some affine functions are positive, so the new faces are convex, too.
+    """
+    code = np.unique(np.packbits(np.concatenate(on, axis=1), axis=1), axis=0, return_inverse=True)[1].ravel()
+    face = np.full(2 * len(mesh.ends), -1)
+    face[mesh.loops] = mesh.face_of_loops()
+    left, right = face.reshape(-1, 2).T
+    alike = (left >= 0) & (right >= 0) & (code[left] == code[right])
+    pairs = coo_array((np.ones(alike.sum()), (left[alike], right[alike])), shape=(len(code), len(code)))
+    group = connected_components(pairs, directed=False)[1]
+    one = np.unique(group, return_index=True)[1]
+    face = np.where(face < 0, -1, group[face])
+    kept = face[::2] != face[1::2]
+    follow = np.full(len(face), -1)
+    follow[mesh.loops] = mesh.loops[next_corner(mesh.starts)]
+    half = np.flatnonzero(np.repeat(kept, 2) & (face >= 0))
+    after = follow[half]
+    while (inner := ~kept[after >> 1]).any():  # around the end of an edge that goes
+        after[inner] = follow[after[inner] ^ 1]
+    number = np.cumsum(kept) - 1
+    follow = np.full(2 * kept.sum(), -1)
+    follow[2 * number[half >> 1] + (half & 1)] = 2 * number[after >> 1] + (after & 1)
+    _, start = np.unique(face[half], return_index=True)
+    loops, starts = walk(follow, (2 * number[half >> 1] + (half & 1))[start], len(half))
+    runs = np.arange(kept.sum() + 1)
+    vertices, ends = np.unique(mesh.ends[kept], return_inverse=True)
+    ends = ends.reshape(-1, 2)
+    mesh = Mesh(mesh.xy[vertices], ends, mesh.owner[kept], mesh.across[kept], runs, loops, starts)
+    return mesh, [part[one] for part in on]
 
 
 def _signs(z, unsure):
     return np.where(np.abs(z) <= unsure, 0, np.sign(z)).astype(int)
 
 
+def _refuse_large_moves(cells, sign, z, lost, neuron):
+    """Where a neuron is 0 only for what a vertex may be misplaced, its kink is moved there: a hair's breadth, or no answer."""
+    moved = (sign == 0) & (np.abs(z) > TRUST * lost)
+    if not moved.any():
+        return
+    inside = cells.face.all >= 0
+    face, corner = cells.face.all[inside], cells.ends.all.ravel()[inside]
+    most = np.zeros(len(cells.loops))
+    np.maximum.at(most, face, np.abs(z[corner]))
+    share = np.zeros(len(cells.loops))
+    np.maximum.at(share, face, np.where(moved[corner], np.abs(z[corner]), 0) / np.maximum(most[face], 1e-300))
+    for cell in np.flatnonzero(share > MOVED).tolist():
+        x, y = cells.xy.all[[cells.begins(half) for half in cells.loops[cell]]].T
+        if share[cell] * np.abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2 > MOVED:
+            raise ArithmeticError(f"neuron {neuron} bends where rounding does not tell nearly parallel kinks apart")
+
+
 def _cross(cells, sign, z, lost):
-    """A new vertex wherever an edge leads from + to −."""
+    """A new vertex wherever an edge leads from + to −; returns the ends of these edges, [2, n]."""
     a, b = cells.ends.all.T
     edges = np.flatnonzero(sign[a] * sign[b] < 0)
     a, b = a[edges], b[edges]
@@ -160,6 +230,7 @@ def _cross(cells, sign, z, lost):
     cells.xy.append(cells.xy.all[a] + t[:, None] * along)
     cells.misplaced.append(np.abs(along).max(axis=1) * ((1 - t) * lost[a] + t * lost[b]) / gap + ROUND)
     cells.split_edges(edges, vertices)
+    return np.stack([a, b])
 
 
 def _cut_faces(cells, sign, neuron, active, j):

@@ -86,6 +86,22 @@ def activity(graph, x):
     return np.concatenate([np.zeros((len(x), 0), bool), *(z > 0 for z, _, _ in survey(graph, x)[:-1])], axis=1)
 
 
+def decisive(graph, on):
+    """Which neurons are on, a list of bool [n, width], without those that decide nothing: matches of a number that is beaten
+    later, which make no polytopes. They count as off."""
+    on, known = list(on), layers(graph)
+    for i in graph.kinks:
+        if isinstance(graph.steps[i], Bend):
+            continue
+        places = [place for place, (at, _) in enumerate(known) if at == i]
+        counts = np.ones((1, math.prod(graph.steps[i].shape), 1), bool)
+        for place in reversed(places):
+            left = on[place].reshape(len(on[place]), counts.shape[1], -1)
+            on[place] = (left & counts).reshape(on[place].shape)
+            counts = (np.stack([left, ~left], axis=-1) & counts[..., None]).reshape(*left.shape[:2], -1)
+    return on
+
+
 def survey(graph, x, misplaced=None, only=None):
     """Every layer's neurons, and the logits at the end: a list of (z, rounding, uncertainty), each [n, width].
 

@@ -236,7 +236,7 @@ def _noise(polytopes):
     greater anywhere on a polygon than at its centroid. Large partitions are measured by a coarse grid.
     """
     network, x = polytopes._square_network, polytopes._centroids
-    rounding = FAINT * (3 * sizes(network, x)[-1] if polytopes.is_small else magnitudes(network)[-1])
+    rounding = 9 * ROUND * (sizes(network, x) if polytopes.is_small else magnitudes(network))[-1]
     return np.broadcast_to(rounding + polytopes.drift, (len(x), network.n_classes))
 
 

@@ -348,6 +348,12 @@ def _hard_sigmoid(node, x):
     return (node.get("alpha", 0.2) * x + node.get("beta", 0.5)).clamp(0.0, 1.0)
 
 
+def _dropout(node, x, ratio=None, training=None):
+    if training is not None and bool(training):
+        raise TypeError("in training mode it drops values at random; export the network after model.eval()")
+    return x
+
+
 def _norm(node, x, scale, shift, mean, var):
     return F.batch_norm(x, mean, var, scale, shift, False, 0.0, node.get("epsilon", 1e-5))
 
@@ -375,7 +381,7 @@ OPERATORS = {
     "Transpose": lambda node, x: x.permute(node.get("perm") or list(reversed(range(len(node.sizes[0]))))),
     "Concat": lambda node, *xs: torch.cat(xs, node.get("axis")),
     "Gather": _gather, "Pad": _pad, "Cast": _cast, "Resize": _resize, "Upsample": _resize,
-    "Dropout": lambda node, x, ratio=None, training=None: F.dropout(x, 0.5, bool(training) if training is not None else False),
+    "Dropout": _dropout,
     "Shape": lambda node, x: torch.tensor(node.sizes[0] if node.sizes[0] is not None else tuple(x.shape)),
     "ConstantOfShape": lambda node, shape: torch.zeros(_ints(shape)) if node.get("value") is None else _constant_of(node, shape),
     "Expand": lambda node, x, shape: x + torch.zeros(_ints(shape)) if isinstance(x, fx.Proxy) else x.broadcast_to(_ints(shape)),

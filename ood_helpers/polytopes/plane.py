@@ -44,6 +44,8 @@ def plane(
               everything in the answer are then in the coordinates s
     origin    [d], zero if left out; only together with axes
 
+    A polytope is where no neuron changes sign and the greatest number of each pool stays the same one. So two neighbours can
+    have one map: where what changes between them is at rest further on. Numbers of a pool that are beaten make no edges.
     Cost: two or three µs a polytope; from the third hidden layer on also a matrix product over all vertices. Some 30 µs where
     kinks coincide, or more than two of them meet in a point.
     Raises ValueError for a model that `read` refuses, an empty rectangle, or inputs that do not make a plane, and
@@ -146,7 +148,8 @@ class Plane:
             return activity(self._square_network, x)
         layers, misplaced = range(len(widths_of(self.network))), np.full(len(x), careful.ROUND)
         found = [careful.layer_values(self._square_network, layer, x, misplaced) for layer in layers]
-        return np.concatenate([z > careful.TRUST * unsure for z, _, unsure in found], axis=1)
+        on = [z > careful.TRUST * unsure for z, _, unsure in found]
+        return np.concatenate(flat.decisive(self.network, on) if isinstance(self.network, Graph) else on, axis=1)
 
     def _around(self, point):
         """The polytope whose edges the point of the square is on the left of, or nearest to that."""

@@ -74,14 +74,15 @@ def each(ufunc, values, polygons):
 def clip(polygons, values, noise, keep_ties=False):
     """The part of each polygon where an affine function is positive, given its values [N] at the corners.
 
-    A polygon on which the function is 0 everywhere goes, or stays with `keep_ties`. Values up to `noise` count as 0.
+    A polygon on which the function is 0 everywhere goes, or stays with `keep_ties`: the part by values and that by -values with
+    `keep_ties` make up the whole. Values up to `noise` count as 0.
     """
     values = np.where(np.abs(values) <= noise, 0, values)
     following = next_corner(polygons.starts)
     after = values[following]
     kept, cut = values >= 0, (values > 0) & (after < 0) | (values < 0) & (after > 0)
-    top = each(np.maximum, values, polygons)
-    some = np.repeat((top > 0) | keep_ties & (top == 0), np.diff(polygons.starts))
+    top, bottom = each(np.maximum, values, polygons), each(np.minimum, values, polygons)
+    some = np.repeat((top > 0) | keep_ties & (top == 0) & (bottom == 0), np.diff(polygons.starts))
     kept, cut = kept & some, cut & some
     here = kept.astype(int) + cut
     place = np.cumsum(here) - here

@@ -31,6 +31,7 @@ class Live(Picture):
     """
 
     SLICE, SLICE_OF_MAP = 0.05, 0.03  # seconds of training between two pictures
+    BUTTONS = (("Train", "let it train, or pause it"), ("Step", "one training step"), ("Reset", "begin anew"))
     _running = None
 
     def __init__(
@@ -47,8 +48,7 @@ class Live(Picture):
         if first > stop:
             raise ValueError(f"stop and first must satisfy 0 <= first <= stop; got stop {stop}, first {first}")
         self.start, self.draw, self.stop, self.first = start, draw, stop, first
-        names = {"Train": "let it train, or pause it", "Step": "one training step", "Reset": "begin anew"}
-        self._train, step, reset = (ipywidgets.Button(description=name, tooltip=tip) for name, tip in names.items())
+        self._train, step, reset = (ipywidgets.Button(description=name, tooltip=tip) for name, tip in self.BUTTONS)
         super().__init__(figure, [[self._train, step, reset]])
         self._train.on_click(lambda _: self.pause() if self.running else self.train())
         step.on_click(lambda _: self.step())

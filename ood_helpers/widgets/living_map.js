@@ -3,7 +3,8 @@
 // A row of pixels is a straight line x = (x0 + dx·t, y). Along it every pre-activation of the first layer is slope·t + offset. A
 // neuron changes sign at most once, so the row falls into pieces; from one piece to the next the second layer's slopes and offsets
 // change by a multiple of one column of its weights. The same happens inside each piece with the second layer, and so on: at the
-// last layer each piece is a straight line, read at its pixels' centres. Nothing is sampled, nothing is approximated.
+// last layer each piece is a straight line, read at its pixels' centres. Nothing is sampled, nothing is approximated. This is quick
+// enough at any width in use (20 ms at width 100), so no polygons are kept and filled, which would pay on narrow networks only.
 //
 // The file has four parts: 1 the network, 2 colours, 3 the view (zoom, pan, point, rays), 4 the widget around it (controls, text).
 
@@ -21,7 +22,7 @@ function unpack(sizes, leaks, numbers) {
   const layers = [];
   for (let l = 1; l < sizes.length; l++) {
     const [n, m] = [sizes[l - 1], sizes[l]];
-    const weight = take(n * m), bias = take(m), columns = new Float64Array(n * m);
+    const weight = take(n * m), bias = take(m), columns = new numbers.constructor(n * m);
     for (let j = 0; j < m; j++) for (let i = 0; i < n; i++) columns[i * m + j] = weight[j * n + i];
     layers.push({ n, m, weight, bias, columns, leak: l < sizes.length - 1 ? leaks[l - 1] : 1 });
   }
@@ -184,7 +185,7 @@ class Rows {
     for (let j = 0; j < n; j++) {
       const a = slope[j], c = offset[j], active = a * from + c > 0 ? 1 : 0;
       if (from === 0 || active !== on[j]) this.switch(l, j, active);
-      if ((a * last + c > 0 ? 1 : 0) !== active) {
+      if (from < last && (a * last + c > 0 ? 1 : 0) !== active) {
         const t = turn(a, c, from, to, !active);
         next[j] = first[t];
         first[t] = j;
@@ -251,7 +252,7 @@ const pixel = ([r, g, b]) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
  * kind "bands": the winner's confidence in three bands, reject in its own colour · "classes": the winner, pale ·
  * "shades": the winner, the paler the less sure.
  */
-function painter({ kind, bands, limits, pale, full, rejected }, outputs, reject) {
+function painter({ kind, bands, limits, pale, full, rejected, least }, outputs, reject) {
   const inside = outputs - reject, [low, high] = limits, band = bands.map((c) => pixel(rgb(c))), grey = pixel(rgb(rejected));
   const own = (colours) => Array.from({ length: outputs }, (_, k) => rgb(colours[k < inside ? k : colours.length - 1]));
   const flat = own(pale).map(pixel), deep = own(full);
@@ -272,7 +273,7 @@ function painter({ kind, bands, limits, pale, full, rejected }, outputs, reject)
     if (kind === "classes") return flat[best];
     if (kind === "bands") return best >= inside ? grey : band[parts * high < 1 ? 2 : parts * low < 1 ? 1 : 0];
     const sure = outputs < 2 ? 1 : (1 / parts - 1 / outputs) / (1 - 1 / outputs);
-    return pixel(deep[best].map((v) => Math.round(255 - (0.12 + 0.88 * sure) * (255 - v))));
+    return pixel(deep[best].map((v) => Math.round(255 - (least + (1 - least) * sure) * (255 - v))));
   };
 }
 
@@ -292,7 +293,7 @@ class View {
   /** Sizes in device pixels: `side` of the square map, `scale` device pixels per CSS pixel. */
   fit(cssWidth) {
     const scale = window.devicePixelRatio || 1, around = MARGIN.left + MARGIN.right + 2 * RING;
-    const side = Math.max(120, Math.min(cssWidth - around, this.spec.size));
+    const side = Math.max(120, Math.min(cssWidth - around, this.spec.size, Math.max(240, window.innerHeight - 330))); // in sight at once
     Object.assign(this, { scale, cssWidth, side: Math.round(side * scale) });
     const [w, h] = [side + around, side + MARGIN.top + MARGIN.bottom + 2 * RING];
     Object.assign(this.canvas.style, { width: `${w}px`, height: `${h}px` });
@@ -328,15 +329,15 @@ class View {
     const job = ++this.job, { side, network } = this;
     if (!network) { this.pixels.fill(0xffffffff); this.finish(job); return; } // a plane to paint on
     const k = this.drawn.outputs, logits = new Float64Array(side * k), paint = painter(this.spec.look, k + 1, this.reject);
-    const codes = new Int32Array(this.edges ? side * side : side), order = [];
+    const codes = this.edges && !network.smooth ? new Int32Array(side * side) : null, order = [];
     this.rows ??= new Rows(this.drawn, side);
     for (const [start, step, height] of [[0, 8, 8], [4, 8, 4], [2, 4, 2], [1, 2, 1]]) {
       for (let r = start; r < side; r += step) order.push([r, height]);
     }
     const { x, y, half } = this.window, step = (2 * half) / side;
     const oneRow = (r, height) => {
-      const { pixels } = this, own = this.edges ? codes.subarray(r * side, (r + 1) * side) : codes;
-      this.rows.row(x - half + step / 2, step, y + half - (r + 0.5) * step, logits, own);
+      const { pixels } = this;
+      this.rows.row(x - half + step / 2, step, y + half - (r + 0.5) * step, logits, codes?.subarray(r * side, (r + 1) * side));
       for (let t = 0, at = r * side, i = 0; t < side; t++, i += k) pixels[at++] = paint(logits, i);
       for (let copy = 1; copy < height && r + copy < side; copy++) pixels.copyWithin((r + copy) * side, r * side, (r + 1) * side);
     };
@@ -345,8 +346,8 @@ class View {
       if (job !== this.job) return;
       const end = performance.now() + budget;
       while (next < order.length && (next < side / 8 && !network.smooth || performance.now() < end)) oneRow(...order[next++]);
-      if (next < order.length) { this.decorate(); requestAnimationFrame(() => slice(24)); return; }
-      if (this.edges && !network.smooth) this.drawEdges(codes);
+      if (next < order.length) { this.decorate(); requestAnimationFrame(() => slice(28)); return; }
+      if (codes) this.drawEdges(codes);
       this.finish(job);
     };
     slice(12);
@@ -391,8 +392,7 @@ class View {
     c.clearRect(0, 0, this.canvas.width, this.canvas.height);
     c.putImageData(this.image, left, top);
     if (this.ring) this.drawRing(RING * scale);
-    c.strokeStyle = this.ink;
-    c.lineWidth = scale;
+    Object.assign(c, { strokeStyle: this.ink, lineWidth: scale });
     c.strokeRect(left - scale / 2, top - scale / 2, side + scale, side + scale);
     this.drawAxes();
     c.save();
@@ -458,8 +458,7 @@ class View {
 
   drawAxes() {
     const c = this.context, { left, top, side, scale } = this, { x, y, half } = this.window, edge = (RING + 1) * scale;
-    c.fillStyle = this.ink;
-    c.font = `${15 * scale}px sans-serif`;
+    Object.assign(c, { fillStyle: this.ink, font: `${15 * scale}px sans-serif` });
     const step = niceStep((2 * half) / 5), digits = Math.min(12, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)));
     const label = (v) => {
       if (Math.abs(v) < step / 1e6) return "0";
@@ -500,9 +499,8 @@ class View {
     if (k % 4 === 1) c.rect(x - s, y - s, 2 * s, 2 * s);
     if (k % 4 === 2) { c.moveTo(x, y - s); c.lineTo(x + s, y + s); c.lineTo(x - s, y + s); c.closePath(); }
     if (k % 4 === 3) { c.moveTo(x, y - s); c.lineTo(x + s, y); c.lineTo(x, y + s); c.lineTo(x - s, y); c.closePath(); }
-    Object.assign(c, { fillStyle: this.spec.look.markers[k % 4], strokeStyle: "white", lineWidth: 0.8 * this.scale });
-    c.fill();
-    c.stroke();
+    Object.assign(c, { fillStyle: this.spec.look.markers[k % 10], strokeStyle: "white", lineWidth: 0.8 * this.scale });
+    c.fill(); c.stroke();
   }
 
   drawStar([x, y], size) {
@@ -514,8 +512,7 @@ class View {
     }
     c.closePath();
     Object.assign(c, { fillStyle: this.spec.look.accent, strokeStyle: "white", lineWidth: 1.5 * this.scale });
-    c.fill();
-    c.stroke();
+    c.fill(); c.stroke();
   }
 
   // -- hands --
@@ -553,10 +550,11 @@ const STYLE = `
 .ood-map canvas { display: block; cursor: crosshair; color: inherit; touch-action: pan-x pan-y; }
 .ood-map canvas:focus { touch-action: none; } .ood-map canvas:focus-visible { outline: 2px solid #D55E00; }
 .ood-map .map { max-width: 100%; } .ood-map .key { width: 0; min-width: 100%; font-size: 94%; gap: 0 14px; }
-.ood-map .side { flex: 1 1 240px; max-width: 360px; min-width: 0; } .ood-map .side img { max-width: 100%; }
+.ood-map .tools { gap: 4px 6px; } .ood-map .tools button { padding: 1px 6px; }
+.ood-map .side { flex: 1 1 240px; max-width: 360px; min-width: 0; align-self: flex-start; } .ood-map .side img { max-width: 100%; }
 .ood-map i { display: inline-block; width: 13px; height: 13px; border: 1px solid #777; margin-right: 5px; vertical-align: -1px; }
 .ood-map .here { height: 2.8em; overflow: auto; font-size: 94%; font-variant-numeric: tabular-nums; max-width: 60em; }
-.ood-map .said { font-size: 110%; max-width: 56em; min-height: 2.8em; margin: 4px 0; }`;
+.ood-map .said { font-size: 110%; min-height: 5.6em; margin: 4px 0; }`;
 
 const element = (tag, properties = {}, ...children) => {
   const made = Object.assign(document.createElement(tag), properties);
@@ -591,12 +589,17 @@ function histogram({ low, series }) {
  */
 function render({ model, el }) {
   let end = draw({ model, el });
-  const anew = () => { end(); el.replaceChildren(); end = draw({ model, el }); }; // other networks than before
+  const anew = () => { // other networks than before: the cross, the edges and the focus stay
+    const { pointer, edges, canvas } = el.firstChild.oodView, held = document.activeElement === canvas;
+    end(); el.replaceChildren();
+    end = draw({ model, el }, { pointer, edges });
+    if (held) el.querySelector("canvas").focus({ preventScroll: true });
+  };
   model.on("change:spec", anew);
   return () => { model.off("change:spec", anew); end(); };
 }
 
-function draw({ model, el }) {
+function draw({ model, el }, before = {}) {
   const spec = model.get("spec"), notes = { ...model.get("notes") }, asked = new Set();
   let networks = {}, rings = { ...model.get("rings") };
   const numbersOf = (bytes) => {
@@ -627,7 +630,7 @@ function draw({ model, el }) {
   said.hidden = !spec.speaks;
   for (const live of [here, said]) live.setAttribute("aria-live", "polite");
   said.setAttribute("role", "status");
-  const view = new View(canvas, spec);
+  const view = Object.assign(new View(canvas, spec), before);
   const button = (text, act, title = "") => {
     const made = element("button", { type: "button", textContent: text, title });
     made.addEventListener("click", act);
@@ -654,7 +657,7 @@ function draw({ model, el }) {
     put("position", [...position]);
     view.move({ x: 0, y: 0, half: to });
   }, title));
-  const edges = element("input", { type: "checkbox" });
+  const edges = element("input", { type: "checkbox", checked: view.edges });
   edges.addEventListener("change", () => { view.edges = edges.checked; view.soon(); });
   const patch = (colour) => (colour ? [element("i", { style: `background: ${colour}` })] : []);
   const key = element("div", { className: "row key" }, ...spec.key.map(([colour, name]) => element("span", {}, ...patch(colour), name)));
@@ -664,8 +667,8 @@ function draw({ model, el }) {
   const extras = spec.networks.length ? [element("label", { title: "draw the borders between polytopes" }, edges, "polytopes")] : [];
   root.append(element("style", { textContent: STYLE }), element("div", { className: "row" }, ...fields.map((f) => f.row)),
     element("div", { className: "row" }, ...presets, ...extras), ...(painting ? [painting.row] : []),
-    element("div", { className: "row" }, element("div", { className: "map" }, canvas, key), element("div", { className: "side" }, chart)),
-    here, said);
+    element("div", { className: "row" }, element("div", { className: "map" }, canvas, key), element("div", { className: "side" }, said, chart)),
+    here);
   root.addEventListener("keydown", (event) => event.stopPropagation());
 
   // what is said of a point, and far along the ray
@@ -676,12 +679,13 @@ function draw({ model, el }) {
     if (view.network && point) {
       const logits = forward(view.network, point), p = softmax(logits), best = logits.indexOf(Math.max(...logits));
       lines.push(`(${point.map(short).join(", ")}): ${named(best)}, confidence ${p[best].toFixed(4)}, logits ${logits.map(short).join(" · ")}`);
-    }
+    } else if (painting && point) lines.push(`(${point.map(short).join(", ")}): Enter places a point, or erases`);
     if (view.network && view.ray) {
       const far = farAway(view.network, view.ray), who = far.tie ? `tie of ${far.leaders.map(named).join(", ")}` : `k* = ${named(far.winner)}`;
       lines.push(`Along the ray, at infinity: ${who}, limit of the confidence ${far.limit.toFixed(4)}`);
     }
-    here.replaceChildren(...(lines.length ? lines : [spec.hint]).map((line) => element("div", { textContent: line })));
+    const sampled = view.network?.smooth ? " Sigmoids and tanh have no polytopes: they are sampled at every pixel." : "";
+    here.replaceChildren(...(lines.length ? lines : [spec.hint + sampled]).map((line) => element("div", { textContent: line })));
   };
   const again = () => { view.decorate(); describe(); };
   const againSoon = () => { view.again ??= requestAnimationFrame(() => { view.again = null; again(); }); };
@@ -705,6 +709,7 @@ function draw({ model, el }) {
     view.note = note ?? {};
     said.textContent = note ? note.text : !spec.speaks ? "" : alone ? "The numbers of this position need a running kernel." : "…";
     starred.hidden = !note?.star;
+    edges.disabled = Boolean(view.network?.smooth);
     if (note?.bars) chart.innerHTML = histogram(note.bars);
     else if (note?.picture) chart.replaceChildren(element("img", { src: note.picture, alt: note.text }));
     chart.style.opacity = spec.speaks && !note ? 0.35 : 1; // the chart of the position before
@@ -784,7 +789,7 @@ function draw({ model, el }) {
       "+": () => view.zoom(1 / 1.25), "=": () => view.zoom(1 / 1.25), "-": () => view.zoom(1.25), Home: home,
       Enter: () => (painting ? painting.act(middle(), painting.near(view.toCanvas(middle()))) : cast(middle())), Escape: clear,
       ...(painting ? painting.keys(middle) : {}),
-    }[(event.ctrlKey ? "Ctrl+" : "") + event.key];
+    }[(event.ctrlKey || event.metaKey ? "Ctrl+" : "") + event.key];
     if (!act) return;
     event.preventDefault();
     act();
@@ -794,10 +799,8 @@ function draw({ model, el }) {
   // the kernel's part
   let later = null; // while it waits, the kernel's echo of an earlier window does not count
   view.moved = () => { // another view of the same map follows at once, the kernel when the hand rests
-    const own = () => model.set("window", view.window);
-    own();
-    clearTimeout(later);
-    later = setTimeout(() => { later = null; own(); tell(() => model.save_changes()); }, 300), againSoon();
+    const own = () => model.set("window", view.window); own();
+    clearTimeout(later); later = setTimeout(() => { later = null; own(); tell(() => model.save_changes()); }, 300), againSoon();
   };
   const heard = {
     "change:position": update,
@@ -807,7 +810,7 @@ function draw({ model, el }) {
       [networks, rings] = [{}, { ...model.get("rings") }];
       update();
     },
-    "change:painted": () => { view.painted = model.get("painted"); againSoon(); },
+    "change:painted": () => { painting?.changed(); view.painted = model.get("painted"); againSoon(); },
     "change:window": () => {
       const to = model.get("window");
       if (!later && ["x", "y", "half"].some((name) => to[name] !== view.window[name])) { view.window = { ...to }; view.soon(); }
@@ -840,14 +843,14 @@ function draw({ model, el }) {
 
 /** What one paints with: a tool per class, OOD, erase; undo and clear. Points are [x, y, class], −1 for OOD. */
 function paintTools(model, view, button, put) {
-  const history = [], tools = [...Array(view.spec.paint).keys(), -1, null];
-  let tool = 0;
-  const points = () => model.get("painted");
-  const change = (to) => { history.push(points()); put("painted", to); };
-  const undo = () => { if (history.length) put("painted", history.pop()); };
+  const points = () => model.get("painted"), tools = [...Array(view.spec.paint).keys(), -1, null];
+  const kept = (model.oodPainting ??= { history: [], now: points(), tool: 0 }); // outlives what `draw` makes
+  const change = (to) => put("painted", to);
+  const undo = () => { if (kept.history.length) change(kept.now = kept.history.pop()); };
+  const changed = () => { if (points() !== kept.now) kept.history.push(kept.now); kept.now = points(); }; // by the kernel, too
   const name = (k) => (k === null ? "erase" : k < 0 ? "OOD" : `class ${k}`);
   const buttons = tools.map((k, i) => button(name(k), () => choose(i), k === null ? "key e" : k < 0 ? "key o" : `key ${k}`));
-  const choose = (i) => { tool = i; buttons.forEach((b, j) => b.setAttribute("aria-pressed", String(i === j))); };
+  const choose = (i) => { kept.tool = i; buttons.forEach((b, j) => b.setAttribute("aria-pressed", String(i === j))); };
   const without = (i) => points().filter((_, j) => j !== i);
   const near = (place) => { // the number of the point at a place of the canvas
     const far = points().map((p) => { const [x, y] = view.toCanvas(p); return Math.hypot(x - place[0], y - place[1]); });
@@ -860,16 +863,14 @@ function paintTools(model, view, button, put) {
   };
   const drop = () => change(view.painted);
   let held = null;
-  choose(0);
+  choose(kept.tool);
   return {
-    row: element("div", { className: "row" }, ...buttons, button("undo", undo, "Ctrl+Z"), button("clear", () => change([]))),
-    near,
+    row: element("div", { className: "row tools" }, ...buttons, button("undo", undo, "Ctrl+Z"), button("clear", () => change([]))),
+    near, drag, drop, changed,
     act: (point, i) => {
-      const k = tools[tool];
+      const k = tools[kept.tool];
       if (k === null) { if (i !== null) change(without(i)); } else change([...points(), [...point, k]]);
     },
-    drag,
-    drop,
     keys: (middle) => ({
       ...Object.fromEntries(tools.map((k, i) => [k === null ? "e" : k < 0 ? "o" : String(k), () => choose(i)])),
       m: () => { // take hold of the point at the cross, or put it down

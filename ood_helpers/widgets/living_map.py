@@ -21,13 +21,16 @@ import matplotlib
 import numpy as np
 import traitlets
 from IPython import get_ipython
+from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch
+from PIL import Image
 from torch import nn
 
 from ood_helpers import plotting, polytopes
 from ood_helpers.arrays import Numbers, float64, whole
 
 from . import given
+from .controls import pairs_of
 from .page import show
 
 SIZE = 440  # pixels of the map's side, where the page is wide enough
@@ -37,6 +40,8 @@ COLOURS = ("bands", "classes", "shades")
 SMOOTH = {nn.Sigmoid: ("sigmoid", 0.7310585786300049), nn.Tanh: ("tanh", 0.7615941559557649)}  # and the leak that stands for it
 BEND = {"sigmoid": lambda z: 0.5 * (1 + np.tanh(z / 2)), "tanh": np.tanh}
 BINS = 20  # of a histogram
+HINT = "Point at the map. Click: a ray to infinity. Drag, wheel, arrow keys, + and −: move and zoom. Double click: back."
+LEAST = 0.12  # colour that "shades" give where all classes are equally likely
 
 
 class LivingMap(anywidget.AnyWidget):
@@ -95,21 +100,27 @@ class LivingMap(anywidget.AnyWidget):
         if colours not in COLOURS:
             raise ValueError(f"colours must be one of {', '.join(COLOURS)}; got {colours!r}")
         given.text("title", title)
-        given.table("controls", controls or {})
-        given.table("presets", presets or {})
-        self.controls = controls or {}
+        self.controls, presets = ({} if table is None else table for table in (controls, presets))
+        given.table("controls", self.controls)
+        given.table("presets", presets)
+        if origin is not None and axes is None:
+            raise ValueError("origin needs axes, the two directions of the plane through it")
+        _check_world(world, 2 if axes is None else np.atleast_2d(float64(axes, "axes")).shape[-1])
         self.names, self.options, first, shapes = _controls(self.controls)
         if sentence is not None:
             given.function("sentence", sentence, "the controls' values, by name", **self._values(first))
         halves = [_half(half) for half in (self.options[window] if window in self.names else [window])]
         self._zoomed = self.names.index(window) if window in self.names else None
         half = halves[first[self._zoomed] if self._zoomed is not None else 0]
+        if callable(networks) and not isinstance(networks, nn.Module):
+            of = {name: value for name, value in self._values(first).items() if name != window}
+            given.function("networks", networks, f"the controls {', '.join(of)}", **of)
         self._say, self._axes, self._origin, self._colours = sentence, axes, origin, colours
         self._classes = getattr(world, "n_classes", None) if classes is None else whole("classes", classes, 1)
         self._notes, self._wanted, self._ahead, self._working = {}, [], None, threading.Lock()
         fixed = {
             "controls": shapes,
-            "presets": self._presets(presets or {}, first, halves, half),
+            "presets": self._presets(presets, first, halves, half),
             "zoomed": self._zoomed,
             "halves": halves,
             "discs": _discs(world) if axes is None else [],
@@ -119,6 +130,7 @@ class LivingMap(anywidget.AnyWidget):
             "axes": ["x₁", "x₂"] if axes is None else ["s₁", "s₂"],
             "size": SIZE,
             "title": title,
+            "hint": self._hint(),
             "speaks": sentence is not None,
             "paint": 0,
         }
@@ -139,6 +151,9 @@ class LivingMap(anywidget.AnyWidget):
         if self._classes is None and len(outputs := {read.n_classes for read in self._read}) > 1:
             raise ValueError(f"classes must say how many there are, where networks differ in their outputs: {sorted(outputs)}")
         rejects = [_rejects(read, self._classes) for read in self._read]
+        classes = self._classes or max((read.n_classes for read in self._read), default=0)
+        if any(k >= classes for *_, k in fixed["points"]):
+            raise ValueError(f"points must be of the classes 0 to {classes - 1}, or -1 for OOD")
         at, double = self._at_once(first), any((own != own.astype("f4")).any() for own in self._numbers)
         self._type = "<f8" if double else "<f4"
         shapes = [
@@ -147,7 +162,7 @@ class LivingMap(anywidget.AnyWidget):
         ]
         places = {_key(place): self._index[id(network)] for place, network in sweep.items()}
         look = _look(self._read, rejects, self._colours, self._classes or 0)
-        spec = fixed | look | {"places": places, "networks": shapes, "double": double, "hint": self._hint()}
+        spec = fixed | look | {"places": places, "networks": shapes, "double": double}
         weights, rings = self._packed([i for i in at if at[i] is not None])
         return {"spec": spec, "weights": weights, "rings": rings}
 
@@ -157,9 +172,7 @@ class LivingMap(anywidget.AnyWidget):
         self._numbers = [_numbers(read) for read in self._read]
 
     def _hint(self):
-        hint = "Point at the map. Click: a ray to infinity. Drag, wheel, arrow keys, + and −: move and zoom. Double click: back."
-        smooth = " Sigmoids and tanh have no polytopes: they are sampled at every pixel."
-        return hint + smooth * any(_is_smooth(read) for read in self._read)
+        return HINT
 
     @property
     def box(self):
@@ -190,22 +203,24 @@ class LivingMap(anywidget.AnyWidget):
 
     def picture(self) -> bytes:
         """The bytes of a PNG of the present position, for readers without a kernel: the same numbers, in the first window."""
-        i = self._index.get(id(self.network))
+        i = self._number_of(self.position)
         drawn = None if i is None else (_as(self._type, self._read[i]), self.spec["networks"][i]["reject"])
         return _png(self, drawn, self._note(self.position) if self._say else self.notes.get(_key(self.position), {}))
 
-    def still(self) -> dict:
-        """The state that `living_map.js` needs in a page without a kernel: a dict for JSON, its weights in base64."""
-        at = self._offsets(range(len(self._read)))
-        spec = self.spec | {"networks": [shape | {"at": at[i]} for i, shape in enumerate(self.spec["networks"])]}
-        weights, rings = self._packed(range(len(self._read)))
-        every = itertools.product(*(range(len(self.options[name])) for name in self.names)) if self._say else []
-        notes = {_key(place): self._note(place) for place in every}
+    def still(self, places: list[tuple[int, ...]] | None = None) -> dict:
+        """The state that `living_map.js` needs in a page without a kernel: a dict for JSON, its weights in base64.
+
+        places  the positions that can be shown there, each a tuple of the controls' options' numbers; default: all
+        """
+        places = list(self._positions()) if places is None else places
+        sent = sorted({self._number_of(place) for place in places} - {None})
+        at = dict.fromkeys(range(len(self._read))) | self._offsets(sent)
+        weights, rings = self._packed(sent)
         state = {
-            "spec": spec,
+            "spec": self.spec | {"networks": [shape | {"at": at[i]} for i, shape in enumerate(self.spec["networks"])]},
             "weights": base64.b64encode(weights).decode(),
             "rings": rings,
-            "notes": notes,
+            "notes": {_key(place): self._note(place) for place in places} if self._say else {},
             "painted": self.painted,
         }
         return state | {"position": self.position, "window": self.window}
@@ -224,6 +239,10 @@ class LivingMap(anywidget.AnyWidget):
 
     def _values(self, place):
         return {name: self.options[name][i] for name, i in zip(self.names, place, strict=True)}
+
+    def _number_of(self, place):
+        """The number of the network at a position, None where there is none."""
+        return self._index.get(id(self.networks.get(self._axes_of(place))))
 
     def _axes_of(self, place):
         """The part of a position that says which network it is."""
@@ -398,9 +417,10 @@ def _controls(controls):
     names, options, first, shapes = list(controls), {}, [], []
     for name, control in controls.items():
         if not isinstance(control, ipywidgets.SelectionSlider | ipywidgets.Dropdown):
-            raise ValueError(f"controls must be made by `slider` or `choice`; {name!r} is a {type(control).__name__}")
-        labels = [option[0] if isinstance(option, tuple) else str(option) for option in control.options]
-        options[name] = [option[1] if isinstance(option, tuple) else option for option in control.options]
+            raise TypeError(f"control {name!r} must be made by `slider` or `choice`; got {type(control).__name__}")
+        labels, options[name] = map(list, zip(*pairs_of(name, control.options), strict=True))
+        if not given.among(control.value, options[name]):
+            raise ValueError(f"{name} must be one of {options[name]}; got {control.value!r}")
         first.append(options[name].index(control.value))
         kind = "choice" if type(control).__name__ == "Dropdown" else "slider"
         shapes.append({"label": control.description, "tooltip": control.tooltip, "options": labels, "kind": kind})
@@ -439,6 +459,8 @@ def _plane(network, axes, origin):
         # polytopes has no such layers: read the network with a leaky ReLU of an odd slope in the place of each
         kinks = (nn.LeakyReLU(SMOOTH[type(layer)][1]) if type(layer) in SMOOTH else layer for layer in network)
         network = nn.Sequential(*kinks)
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"networks must be of torch.nn, each an nn.Sequential, say; got {network!r}")
     read = polytopes.read(network)
     if not isinstance(read, polytopes.network.Network):
         raise ValueError("a map draws networks whose layers follow one another; this one has a graph of steps")
@@ -506,7 +528,7 @@ def _smooth_ring(read):
 def _look(read, rejects, colours, classes):
     """Colours, and what they mean; reject is the last of `pale` and `full`."""
     outputs = max([classes, *(r.n_classes - reject for r, reject in zip(read, rejects, strict=True))])
-    cycle = [plotting.CLASSES[k % len(plotting.CLASSES)][0] for k in range(outputs)]
+    cycle = [class_look(k)[0] for k in range(outputs)]
     names, reject = [f"class {k}" for k in range(outputs)] + ["reject"] * any(rejects), matplotlib.colors.to_hex(plotting.REJECT)
     full = cycle + [reject] * any(rejects)
     pale = [matplotlib.colors.to_hex(0.4 + 0.6 * np.array(matplotlib.colors.to_rgb(color))) for color in cycle]
@@ -517,10 +539,26 @@ def _look(read, rejects, colours, classes):
     else:
         key = [*zip(pale if colours == "classes" else full, names, strict=True), ("black", "tie (frame)")]
     look = {"kind": colours, "bands": plotting.BAND_COLORS, "limits": plotting.BANDS[1:3], "pale": pale, "full": full}
+    markers = [class_look(k)[0] for k in range(10)]
     return {
-        "look": look | {"rejected": reject, "accent": plotting.ACCENT, "markers": [c for c, _ in plotting.CLASSES]},
+        "look": look | {"rejected": reject, "least": LEAST, "accent": plotting.ACCENT, "markers": markers},
         "key": key,
     }
+
+
+def class_look(k):
+    """Colour and marker of class k; ten classes differ in colour, four in marker."""
+    colours = [color for color, _ in plotting.CLASSES] + plotting.MORE_CLASSES
+    return colours[k % len(colours)], plotting.CLASSES[k % len(plotting.CLASSES)][1]
+
+
+def _check_world(world, dim):
+    if world is None:
+        return
+    if isinstance(world, type) or not isinstance(getattr(world, "n_classes", None), int):
+        raise ValueError(f"world must be a world of `data`, such as data.TwoGaussians(); got {world!r}")
+    if getattr(world, "dim", 2) != dim:
+        raise ValueError(f"world has {world.dim} inputs, what the map shows has {dim}: they must be as many")
 
 
 def _discs(world):
@@ -560,6 +598,8 @@ def _points(points):
     """[[x, y, class], …] of points (x [n, 2], y [n])."""
     if points is None:
         return []
+    if not isinstance(points, tuple | list) or len(points) != 2:
+        raise ValueError(f"points must be two things, x [n, 2] and their classes y [n]; got {points!r}")
     x, y = (float64(part, name) for part, name in zip(points, ("points' x", "points' y"), strict=True))
     if x.ndim != 2 or x.shape[1] != 2 or y.shape != (len(x),) or not np.isfinite(x).all():
         raise ValueError(f"points must be finite numbers x [n, 2] and classes y [n]; got {x.shape} and {y.shape}")
@@ -590,9 +630,8 @@ def _bars(confidences):
 
 
 def _data_url(figure):
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    given.figure(figure)
+    return "data:image/png;base64," + base64.b64encode(_bytes(figure)).decode()
 
 
 # what may stand beside a sentence: its name in the notebook -> its name on the page, and how it gets there
@@ -627,21 +666,41 @@ def _png(living, drawn, note):
         ax.plot(*np.array(path).T, color=spec["look"]["full"][k], lw=2.5)
     marked = np.array([*spec["points"], *note.get("points", []), *living.painted]).reshape(-1, 3)
     for k in np.unique(marked[:, 2]).astype(int):
-        color, marker = plotting.CLASSES[k % 4] if k >= 0 else plotting.OOD
+        color, marker = class_look(k) if k >= 0 else plotting.OOD
         ax.scatter(*marked[marked[:, 2] == k, :2].T, s=9, c=color, marker=marker)
-    if star := note.get("star"):
+    star = note.get("star")
+    if star and max(map(abs, star)) <= half:
         ax.plot(*star, "*", ms=18, color=plotting.ACCENT, mec="white", clip_on=False)
     names = itertools.takewhile(lambda entry: "frame" not in entry[1], spec["key"])  # the picture has no frame
     handles = [Patch(fc=color, ec="0.4", label=name) for color, name in names]
-    ax.legend(handles=handles, ncols=len(handles), **plotting.BELOW | {"handlelength": 1.0})
+    if star:
+        handles.append(Line2D([], [], ls="", marker="*", ms=14, color=plotting.ACCENT, mec="white", label="surest OOD point"))
+    ax.legend(handles=handles, ncols=min(len(handles), 4), **plotting.BELOW | {"handlelength": 1.0})
     if beside:
         axes[1].set(xlim=(beside["low"], 1), xlabel="confidence", ylabel="share of the points", title="test points")
         edges = np.linspace(beside["low"], 1, BINS + 1)
         for i, (name, color, shares) in enumerate(beside["series"]):
             axes[1].stairs(shares, edges, fill=i == 0, color=color, alpha=0.7 if i == 0 else 1, lw=2.5, label=name)
         axes[1].legend(**plotting.BELOW, ncols=2)
+    parts = [_bytes(fig), *([base64.b64decode(note["picture"].split(",")[1])] if "picture" in note else [])]
+    return parts[0] if len(parts) == 1 else _side_by_side(parts)
+
+
+def _bytes(figure):
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="png")
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _side_by_side(parts):
+    """One PNG of several, from left to right."""
+    images = [Image.open(io.BytesIO(part)) for part in parts]
+    whole, left = Image.new("RGB", (sum(image.width for image in images), max(image.height for image in images)), "white"), 0
+    for image in images:
+        whole.paste(image, (left, 0))
+        left += image.width
+    buffer = io.BytesIO()
+    whole.save(buffer, "png")
     return buffer.getvalue()
 
 
@@ -679,6 +738,6 @@ def _shade(logits, reject, look):
         return rgb(look["pale"])[place, :3]
     if look["kind"] == "shades":
         sure = (1 / parts - 1 / k) / (1 - 1 / k) if k > 1 else np.ones(len(logits))
-        return 1 - (0.12 + 0.88 * sure[:, None]) * (1 - rgb(look["full"])[place, :3])
+        return 1 - (look["least"] + (1 - look["least"]) * sure[:, None]) * (1 - rgb(look["full"])[place, :3])
     band = (parts * look["limits"][0] < 1).astype(int) + (parts * look["limits"][1] < 1)
     return np.where((place < 0)[:, None], rgb([look["rejected"]])[:, :3], rgb(look["bands"])[band, :3])

@@ -38,6 +38,13 @@ def show(item, words, png=None):
     display({WIDGET_VIEW: item.box._repr_mimebundle_()[WIDGET_VIEW], "text/plain": ""}, raw=True)
 
 
+def earlier(kind):
+    """What the run before of the present cell has shown of a kind: the last one, or None."""
+    cell, run = _cell(get_ipython())
+    before, items = _shown.get(cell, (run, []))
+    return next((item for item in reversed(items) if isinstance(item, kind)), None) if before != run else None
+
+
 def close(item):
     """Close the widget of `item` with all its parts, but for those that something else in the page shows as well."""
     others = {part for _, items in _shown.values() for other in items if other is not item for part in _parts(other.box)}
@@ -48,8 +55,7 @@ def close(item):
 def _close_earlier(item):
     """Close what an earlier run of this cell has shown: it would stay in memory for as long as the kernel lives."""
     shell = get_ipython()
-    parent = getattr(shell, "get_parent", dict)()
-    cell, run = parent.get("metadata", {}).get("cellId"), parent.get("header", {}).get("msg_id")
+    cell, run = _cell(shell)
     if cell is None:  # not a notebook
         return
     before, earlier = _shown.get(cell, (run, []))
@@ -59,6 +65,12 @@ def _close_earlier(item):
             old.close()
             close(old)  # a map is itself a widget, and closes no part
             _forget(shell, old)
+
+
+def _cell(shell):
+    """(the cell that is run, this run of it); (None, None) where there is no notebook."""
+    parent = getattr(shell, "get_parent", dict)()
+    return parent.get("metadata", {}).get("cellId"), parent.get("header", {}).get("msg_id")
 
 
 def _forget(shell, old):

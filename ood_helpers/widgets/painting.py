@@ -1,5 +1,8 @@
 """A plane to paint a world on: points of each class, and OOD points."""
 
+import math
+from numbers import Real
+
 import torch
 
 from ood_helpers import worlds
@@ -35,12 +38,14 @@ class Painting(LivingMap):
     ) -> None:
         if whole("n_classes", n_classes, 1) > 4:
             raise ValueError(f"n_classes must be at most 4, the classes that have a colour and a marker; got {n_classes}")
+        if isinstance(std, bool) or not isinstance(std, Real) or not 0 < std < math.inf:
+            raise ValueError(f"std must be a positive number; got {std!r}")
         self.std = std
         super().__init__(None, classes=n_classes, points=points, window=window, colours=colours, title=title)
         spec = self.spec | {
             "paint": n_classes,
             "points": [],
-            "hint": "Click to place a point, drag to move it. Wheel, + and −: zoom.",
+            "hint": self._hint(),
         }
         with self.hold_sync():
             self.spec, self.painted = spec, self.spec["points"]
@@ -57,16 +62,33 @@ class Painting(LivingMap):
                 raise ValueError(f"class {k} has no point yet: place at least one")
         return worlds.Painted(x[y >= 0], y[y >= 0], x[y < 0], std=self.std)
 
-    def show(self, network):
-        """Draw a network below the points: two inputs, an output for each class, and perhaps one more, reject."""
+    def show(self, network, classes=None):
+        """Draw a network below the points: two inputs, an output for each class, and perhaps one more, reject; None draws none.
+
+        classes  how many of the `n_classes` the network knows, the first ones; default: all
+        """
+        self._classes = self.spec["paint"] if classes is None else whole("classes", classes, 1)
         with self.hold_sync():
-            for name, value in self._drawn({(): network}, [], self.spec).items():
+            for name, value in self._drawn({} if network is None else {(): network}, [], self.spec).items():
                 setattr(self, name, value)
 
     def words(self):
         counts = [sum(k == which for *_, k in self.painted) for which in range(-1, self.spec["paint"])]
         classes = ", ".join(f"{count} of class {k}" for k, count in enumerate(counts[1:]))
         return f"Painted: {classes}, and {counts[0]} OOD."
+
+    def _drawn(self, sweep, first, fixed):
+        drawn = super()._drawn(sweep, first, fixed)
+        if self._colours == "shades":
+            drawn["spec"]["look"]["least"] = 0.0  # far from all points a colour would seem to say something
+            drawn["spec"]["key"].insert(-1, ("white", "undecided"))
+        return drawn
+
+    def _hint(self):
+        return (
+            "Click: place a point, drag: move it. Keys, after a click or Tab: 0–3, o, e choose, arrows move a cross, Enter "
+            "places, m moves, Delete, Ctrl+Z. Wheel, + and −: zoom."
+        )
 
     def _sweep(self, networks):
         return {}  # none until `show`

@@ -2,7 +2,9 @@
 
 This runs in the notebook's own kernel: `make_site` puts a cell with `watch` before the first cell and one with `save` after the
 last. In between the notebook does what it always does, and every `widgets.Demo` and `widgets.LivingMap` that it shows is kept. A
-living map is drawn by the page itself, so of it the networks are kept, with the sentence of every position.
+living map is drawn by the page itself, so of it networks and sentences are kept, of as many positions as fit. The networks are
+kept as they are: 16 bits a weight, with a scale per row, halve them, but of the 193,600 pixels of real networks' pictures up to
+18 then change, along the borders of the colours, by up to 165 of 255.
 """
 
 import base64
@@ -23,7 +25,7 @@ from ood_helpers import widgets
 MARK = "application/x-demo-number"  # an output of this kind says which demo a cell shows
 MOST = 100  # positions drawn of one demo
 BYTES = 390_000  # of one demo's pictures together
-WEIGHTS = 330_000  # of one map's networks in the page; base64 makes a third more of them
+MAP_BYTES = 600_000  # of one map with all that belongs to it
 MARGIN = 3  # pixels around what differs
 # the best first: figures are mostly flat, and few colours keep them sharp; fine textures take less room with losses
 ENCODINGS = [("lossless", 96), ("lossless", 48), ("lossless", 24), ("lossy", 60), ("lossy", 40)]
@@ -57,27 +59,78 @@ def save(folder):
 
 
 def kept(living, number, folder):
-    """Write what a living map needs in the page, and describe it.
+    """Write what a living map needs in the page, and describe it. Of its positions as many are kept as fit into MAP_BYTES.
 
-    state  a script with the map's state, in which the networks of the first positions stand, as many as fit into WEIGHTS bytes
-    Each other network stands in a script of its own, which the page loads when a reader goes there.
+    Two thirds are for the most important ones, see `wanted`; with the rest go those whose networks are lightest.
+
+    map       number of the script with the map's state; None where not even the first position fits
+    here, of  how many positions are kept, and how many there are
+    weight    kilobytes of the first position's network in the page
     """
-    state, networks = living.still(), living.spec["networks"]
-    spec, weights = state["spec"], base64.b64decode(state["weights"])
-    size = 8 if spec["double"] else 4
-    starts = [shape["at"] * size for shape in spec["networks"]]
-    own = [weights[start:end] for start, end in zip(starts, [*starts[1:], len(weights)], strict=True)]
-    together = b""
-    for i in sorted(range(len(own)), key=lambda i: networks[i]["at"] is None):  # what the kernel would send at once comes first
-        if len(together) + len(own[i]) <= WEIGHTS or not together:
-            spec["networks"][i]["at"], together = len(together) // size, together + own[i]
-        else:
-            spec["networks"][i]["at"] = None
-            arrived = json.dumps([number, i, state["rings"].pop(str(i)), base64.b64encode(own[i]).decode()])
-            (folder / f"map-{number}-{i}.js").write_text(f"oodArrived(...{arrived})", encoding="utf-8")
-    state["weights"] = base64.b64encode(together).decode()
-    (folder / f"map-{number}.js").write_text(f"oodMaps[{number}] = {json.dumps(state)}", encoding="utf-8")
-    return {"map": number, "sentence": living.words(), "picture": written(living.picture(), number, folder, "png")}
+    spec, picture = living.spec, webp(living.picture())
+    anchors = [tuple(preset["position"]) for preset in spec["presets"]] or [tuple(living.position)]
+    sizes = [len(control["options"]) for control in spec["controls"]]
+    every = wanted(sizes, anchors, math.prod(sizes))
+    room = MAP_BYTES - len(picture) - len(compact(spec)) - 5_000
+    here, networks, notes, files = [], set(), {}, {}
+    lightest = sorted(every, key=lambda place: weight(spec, network_of(spec, place)))
+    for place, spared in [*((place, room // 3) for place in every), *((place, 0) for place in lightest)]:
+        i = network_of(spec, place)
+        size = 0 if i in networks else weight(spec, i)
+        if place in here or size > room - (spared if here else 0):
+            continue
+        note, file = slim(living._note(place)) if spec["speaks"] else ({}, b"")
+        size += len(compact(note)) + 20 + len(file) * (file not in files)
+        if size > room - (spared if here else 0):
+            continue
+        if file:
+            note["picture"] = files[file] = files.get(file) or written(file, number, folder)
+        here.append(place)
+        networks.add(i)
+        notes[",".join(map(str, place))] = note
+        room -= size
+    described = {
+        "map": None,
+        "here": len(here),
+        "of": len(every),
+        "weight": round(weight(spec, network_of(spec, every[0])) / 1000),
+    }
+    if every[0] in here:
+        state = living.still(here) | {"notes": notes if spec["speaks"] else {}}
+        (folder / f"map-{number}.js").write_text(f"oodMaps[{number}] = {compact(state)}", encoding="utf-8")
+        described["map"] = number
+    return described | {"sentence": living.words(), "picture": written(picture, number, folder)}
+
+
+def network_of(spec, place):
+    """The number of the network at a position: the control of the window does not choose it."""
+    return spec["places"].get(",".join(str(k) for j, k in enumerate(place) if j != spec["zoomed"]))
+
+
+def weight(spec, i):
+    """Bytes of a network in base64, with its ring."""
+    sizes = spec["networks"][i]["sizes"]
+    return sum((n + 1) * m for n, m in itertools.pairwise(sizes)) * (8 if spec["double"] else 4) * 4 // 3 + 200
+
+
+def slim(note):
+    """What a map says at a position, but for its figure, which comes as the bytes of a file (none: empty)."""
+    note = dict(note)
+    if "points" in note:
+        note["points"] = [[float(f"{x:.4g}"), float(f"{y:.4g}"), k] for x, y, k in note["points"]]
+    file = base64.b64decode(note.pop("picture", ",").split(",")[1])
+    return note, file and encoded(np.asarray(Image.open(io.BytesIO(file)).convert("RGB")), None, "lossless", 24)
+
+
+def webp(png):
+    """The same picture in fewer bytes."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").save(buffer, "webp", lossless=True)
+    return buffer.getvalue()
+
+
+def compact(value):
+    return json.dumps(value, separators=(",", ":"))
 
 
 def options(control):
@@ -222,8 +275,8 @@ def described(demo, number, folder):
     }
 
 
-def written(file, number, folder, kind="webp"):
+def written(file, number, folder):
     """Write a picture under a name of its own, and return the name."""
-    name = f"{number}-{hashlib.sha256(file).hexdigest()[:12]}.{kind}"
+    name = f"{number}-{hashlib.sha256(file).hexdigest()[:12]}.webp"
     (folder / name).write_bytes(file)
     return name

@@ -58,28 +58,43 @@ for (const demo of document.querySelectorAll(".demo")) {
   show(present().join("-") in positions ? present() : kept[0]); // a page that is gone back to keeps its sliders
 }
 
-// a living map: its state is a script beside the page, loaded once the map is in sight; a network that did not fit comes when wanted
+// a living map: its state is a script beside the page, loaded once the map is in sight. Where the asked position is not kept, the
+// controls go to the kept one that differs least, with the control that was moved as asked if there is such a one
 window.oodMaps = {};
-const models = {};
-const load = (source, then) => {
-  const script = document.createElement("script");
-  Object.assign(script, { src: source, onload: then });
-  document.head.append(script);
+const kept = ({ spec, notes }) => {
+  const places = spec.controls.reduce((all, { options }) => all.flatMap((place) => options.map((_, k) => [...place, k])), [[]]);
+  const there = (place) => spec.networks[spec.places[place.filter((_, j) => j !== spec.zoomed).join(",")]].at !== null;
+  return places.filter((place) => there(place) && (!spec.speaks || place.join(",") in notes));
 };
-const bytesOf = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
-window.oodArrived = (map, sent, ring, weights) => models[map].hear("msg:custom", { sent, ring }, [bytesOf(weights)]);
+const nearest = (places, asked, before) => {
+  const far = (place) => place.reduce((sum, k, j) => sum + (k === asked[j] ? 0 : 100 + Math.abs(k - asked[j])), 0);
+  const moved = asked.map((k, j) => j).filter((j) => asked[j] !== before[j]);
+  const same = places.filter((place) => moved.length !== 1 || place[moved[0]] === asked[moved[0]]);
+  return same.length ? same.reduce((best, place) => (far(place) < far(best) ? place : best)) : before;
+};
 
-for (const figure of document.querySelectorAll(".living-map")) {
-  const { folder, map } = figure.dataset;
+for (const figure of document.querySelectorAll(".living-map[data-map]")) {
+  const { folder, map } = figure.dataset, said = figure.querySelector(".moved");
+  const show = () => {
+    const state = oodMaps[map], model = oodMap.still(state), places = kept(state), { set } = model;
+    for (const note of Object.values(state.notes)) if (note.picture) note.picture = `${folder}/${note.picture}`;
+    model.set = (name, asked) => {
+      if (name !== "position") return set(name, asked);
+      const before = model.get(name), to = nearest(places, asked, before), option = (j, k) => state.spec.controls[j].options[k];
+      const others = to.flatMap((k, j) => (k === asked[j] ? [] : [`${state.spec.controls[j].label} to ${option(j, k)}`]));
+      said.textContent = !others.length ? "" : to !== before ? `Moved as well: ${others.join(", ")}.`
+        : `Only in the notebook: ${asked.flatMap((k, j) => (k === before[j] ? [] : [`${state.spec.controls[j].label} ${option(j, k)}`])).join(", ")}.`;
+      set(name, to);
+    };
+    const root = figure.querySelector(".still");
+    root.replaceChildren();
+    oodMap.render({ model, el: root });
+  };
   new IntersectionObserver((entries, observer) => {
     if (!entries.some((entry) => entry.isIntersecting)) return;
     observer.disconnect();
-    load(`${folder}/map-${map}.js`, () => {
-      const model = (models[map] = oodMap.still(oodMaps[map]));
-      model.send = ({ network }) => network !== undefined && load(`${folder}/map-${map}-${network}.js`);
-      figure.replaceChildren();
-      oodMap.render({ model, el: figure });
-    });
+    const script = Object.assign(document.createElement("script"), { src: `${folder}/map-${map}.js`, onload: show });
+    document.head.append(script);
   }, { rootMargin: "400px" }).observe(figure);
   figure.addEventListener("keydown", (event) => event.stopPropagation()); // an arrow key moves the map, not the slides
 }
