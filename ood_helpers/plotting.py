@@ -276,7 +276,7 @@ def polytope_map(ax: Axes, polytopes: "Plane", colors: np.ndarray) -> PolyCollec
     return artist
 
 
-def set_polytopes(artist: PolyCollection, polytopes: "Plane", colors) -> None:
+def set_polytopes(artist: PolyCollection, polytopes: "Plane", colors: Any) -> None:
     """Show other polytopes in a `polytope_map`."""
     artist.set_verts(np.split(polytopes.corners, polytopes.starts[1:-1]))
     artist.set_facecolor(colors)
