@@ -1,4 +1,4 @@
-"""One look for every figure and table: colours with markers, confidence maps.
+"""One look for every figure and table: colours with markers, confidence maps, class maps.
 
 Figures are plain matplotlib figures drawn by Agg, without pyplot; a notebook cell that ends in one shows it.
 """
@@ -177,6 +177,17 @@ def band_map(ax: Axes, confidence: ArrayLike, half_width: float) -> AxesImage:
     return _image(ax, confidence, half_width, ListedColormap(BAND_COLORS).with_extremes(bad=REJECT), BoundaryNorm(BANDS, 3))
 
 
+def class_map(ax: Axes, winner: ArrayLike, half_width: float, n_classes: int, reject: bool = False) -> AxesImage:
+    """An image of winning classes [n, n] over the square window, the classes in pale colours and reject in light grey."""
+    return _image(
+        ax,
+        winner,
+        half_width,
+        ListedColormap(_pale(n_classes - reject, reject)),
+        BoundaryNorm([k - 0.5 for k in range(n_classes + 1)], n_classes),
+    )
+
+
 def _image(ax, values, half_width, cmap, norm):
     extent = (-half_width, half_width, -half_width, half_width)
     return ax.imshow(np.asarray(values), origin="lower", extent=extent, cmap=cmap, norm=norm, interpolation="nearest", zorder=0)
@@ -197,9 +208,24 @@ def class_legend(ax: Axes, n_classes: int, ood: bool = False) -> None:
     ax.legend(handles=handles, ncols=len(handles), **BELOW)
 
 
+def region_legend(ax: Axes, n_classes: int, reject: bool = False, full: bool = False) -> None:
+    """A legend of regions: the pale colours of `class_map`, or, with `full`, those of `class_colors` where it is sure."""
+    names = [f"class {k}" for k in range(n_classes)] + ["reject"] * reject
+    colors = _full(n_classes, reject) if full else _pale(n_classes, reject)
+    handles = [Patch(fc=color, ec="0.4", label=name) for color, name in zip(colors, names, strict=True)]
+    ax.legend(handles=handles, ncols=len(handles), **BELOW | {"handlelength": 1.0})
+
+
 def _full(n_classes, reject):
     """The colours [K, 3] of the classes and of reject."""
     return np.array([matplotlib.colors.to_rgb(color) for color in [c for c, _ in CLASSES[:n_classes]] + [REJECT] * reject])
+
+
+def _pale(n_classes, reject):
+    """Paler colours [K, 3]; reject is palest, so that a thin arm of a class shows on it."""
+    colors = 0.4 + 0.6 * _full(n_classes, reject)
+    colors[n_classes:] = matplotlib.colors.to_rgb(REJECT_PALE)
+    return colors
 
 
 def window(ax: Axes, image: AxesImage, values: ArrayLike, half_width: float) -> None:
@@ -250,7 +276,7 @@ def polytope_map(ax: Axes, polytopes: "Plane", colors: np.ndarray) -> PolyCollec
     return artist
 
 
-def set_polytopes(artist: PolyCollection, polytopes: "Plane", colors) -> None:
+def set_polytopes(artist: PolyCollection, polytopes: "Plane", colors: Any) -> None:
     """Show other polytopes in a `polytope_map`."""
     artist.set_verts(np.split(polytopes.corners, polytopes.starts[1:-1]))
     artist.set_facecolor(colors)

@@ -349,7 +349,7 @@ def _balls(far=1.0):
 
 
 @never_raises
-def s3(answer):
+def s3(answer: object) -> Verdict:
     def parts(logits):
         p = logits.double().softmax(1)
         return p[:, :-1].amax(1), p[:, -1], logits.shape[1] - 1
@@ -390,7 +390,7 @@ def s3(answer):
 
 
 @never_raises
-def five(answer):
+def five(answer: object) -> Verdict:
     fpr, aupr = scores.fpr_at_95_tpr, _aupr
 
     def numbers(fprs, auprs, ten):
@@ -485,7 +485,7 @@ def _two_scores():
 
 
 @never_raises
-def later(answer):
+def later(answer: object) -> Verdict:
     """The gap grows by 2 a unit, divided by a temperature of 5: the distance at which the confidence is 0.99."""
     gap = math.log(99)
     wrong = [
@@ -500,7 +500,7 @@ def later(answer):
 
 
 @never_raises
-def votes(answer):
+def votes(answer: object) -> Verdict:
     def shares(winners, n_classes):
         return torch.stack([(winners == k).double().mean(0) for k in range(n_classes)])
 
@@ -528,7 +528,7 @@ def votes(answer):
 
 
 @never_raises
-def stops(answer):
+def stops(answer: object) -> Verdict:
     def right(slope, variance):
         return (slope.abs() / (math.pi / 8 * variance).sqrt()).sigmoid()
 

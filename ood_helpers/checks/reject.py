@@ -150,7 +150,7 @@ def lost(answer: object) -> Verdict:
 
 
 @never_raises
-def accepted(answer):
+def accepted(answer: object) -> Verdict:
     def by(score=scores.class_log_odds, rule=_at_least):
         return lambda logits_in, logits, keep: rule(score(logits_in), score(logits), keep)
 

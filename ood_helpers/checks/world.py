@@ -5,11 +5,11 @@ import math
 
 import torch
 
-from ood_helpers.checks.answers import function, near, never_raises, value
+from ood_helpers.checks.answers import Verdict, function, near, never_raises, value
 
 
 @never_raises
-def inside(answer):
+def inside(answer: object) -> Verdict:
     right = 1 - math.exp(-4.5)
     wrong = [
         (near(0.9973, 5e-4), "That is the three-sigma rule of one dimension. In the plane a cloud has more room outside."),
@@ -23,7 +23,7 @@ def inside(answer):
 
 
 @never_raises
-def distance(answer):
+def distance(answer: object) -> Verdict:
     def all_of(points, x):
         return torch.cdist(x, points[points[:, 2] >= 0, :2])
 
@@ -46,12 +46,12 @@ def distance(answer):
             "Class 0 is a class: `>= 0`, not `> 0`.",
         ),
     ]
-    why = "`data.Painted(…).mahalanobis(x)` says the same."
+    why = "`worlds.Painted(…).mahalanobis(x)` says the same."
     return function(answer, right, _worlds(), why, wrong, back="section 1")
 
 
 @never_raises
-def k_star(answer):
+def k_star(answer: object) -> Verdict:
     def run(w1, b1, w2, b2, w3, b3, u, biases=(0, 0, 0), bend=torch.relu, last=lambda z: z):
         first, second, third = biases
         h = bend(u @ w1.T + first * b1)

@@ -239,7 +239,7 @@ def climb(network, world, x, steps=CLIMB_STEPS, size=0.15):
     return highest
 
 
-def away(world, x, least=LEAST):
+def away(world: images.Digits, x: torch.Tensor, least: float = LEAST) -> torch.Tensor:
     """Images x pushed off their nearest training digits, to a distance of `least` reaches, in the box: five pushes at most."""
     for _ in range(5):
         distance, nearest = torch.cdist(x, world.x_train).min(1)

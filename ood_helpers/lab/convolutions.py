@@ -8,6 +8,7 @@ direction in which all of them stand still the answer stands still, too, but at 
 """
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -86,7 +87,7 @@ def train(networks, loss, seed, steps=600, batch=64, lr=5e-3):
     return History(record, [])
 
 
-def trained(kind, seeds=(0,), steps=600):
+def trained(kind: str, seeds: Sequence[int] = (0,), steps: int = 600) -> list[nn.Module]:
     """One trained network for each seed, in eval mode, from the cache if it was made before."""
     made = [network(kind, seed) for seed in seeds]
     cache.cached_by(train, made, loss=LOSSES[kind], seed=list(seeds), steps=steps)

@@ -7,6 +7,7 @@ Only `silent…`, `closed…` and `…quadratic_reject` see OOD points in traini
 import copy
 import functools
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,12 +128,12 @@ class Compact(nn.Module):
         return self.linear(h) - self.shape / 2 * (h.square().sum(-1, keepdim=True) - self.size)
 
 
-def train_seeds(setting, seeds):
+def train_seeds(setting: ObjectionSetting, seeds: Sequence[int]) -> tuple[list, list]:
     """One network per seed, trained in one batched run: (networks, the mean loss of the last 20 steps of each)."""
     networks, world = [setting.network(seed) for seed in seeds], setting.world
     if setting.method in ("dropout", "compact"):
         return networks, [train_alone(setting, network, seed) for network, seed in zip(networks, seeds, strict=True)]
-    how = {"loss": PLAIN} | next((how for name, how in TRAINED.items() if setting.method.startswith(name)), {})
+    how: dict = {"loss": PLAIN} | next((how for name, how in TRAINED.items() if setting.method.startswith(name)), {})
     callback = functools.partial(keep_norms, networks) if setting.method == "spectral_norm" else None
     history = train(
         networks, world, steps=setting.steps, lr=setting.lr, cosine=True, seed=[DATA_SEEDS + seed for seed in seeds],
@@ -183,7 +184,7 @@ def dropped(network, x, random):
     return x
 
 
-def detector(setting, networks, seed):
+def detector(setting: ObjectionSetting, networks: nn.Module | Sequence[nn.Module], seed: int) -> Callable:
     """What the method makes of a seed's trained network, or networks: a function of points x [n, 2], in float64.
 
     It gives (score [n], high in-distribution; predicted class [n]; confidence [n], NaN where the method has none).
@@ -239,7 +240,7 @@ def softmax_of(logits):
     return of
 
 
-def laplace(network, x):
+def laplace(network: nn.Module, x: torch.Tensor) -> Callable:
     """Logits of a last-layer Laplace approximation for two classes (Kristiadi et al. 2020): m / √(1 + π v / 8) and 0.
 
     m is the difference of the logits, v = φᵀ H⁻¹ φ with the features φ (and 1 for the bias) of the last hidden layer, and H the
@@ -333,7 +334,7 @@ def run(setting, seeds):
     return rows
 
 
-def plain(network):
+def plain(network: nn.Module) -> nn.Module:
     """A copy in float64, of ordinary layers."""
     return copy.deepcopy(network).double().plain() if hasattr(network, "plain") else copy.deepcopy(network).double()
 
@@ -363,7 +364,7 @@ def measure(setting, networks, seed):
     }
 
 
-def certain(setting, networks):
+def certain(setting: ObjectionSetting, networks: nn.Module | Sequence[nn.Module]) -> float:
     """The exact share of directions in which the confidence goes to 1; NaN for methods where slopes alone do not decide."""
     if setting.method in ("one_vs_rest", "dropout", "laplace", "patterns", "compact") or setting.method.endswith(IN_FEATURES):
         return math.nan

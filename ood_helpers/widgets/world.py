@@ -3,14 +3,15 @@
 import copy
 import json
 import math
+from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
 
 import ipywidgets
 import torch
 
-from ood_helpers import data, files, horizon, losses, models, plotting, polytopes, training
-from ood_helpers.arrays import float64
+from ood_helpers import data, files, horizon, losses, models, plotting, polytopes, training, worlds
+from ood_helpers.arrays import Numbers, float64
 
 from . import page
 from .controls import choice, slider
@@ -34,8 +35,8 @@ def _arcs(world):
 PRESETS = {  # a point stands for a Gaussian cloud around it: two points are the paper's world
     "two Gaussians": (data.TwoGaussians().means, [0, 1]),
     "four Gaussians": (data.FourGaussians().means, [0, 1, 2, 3]),
-    "two moons": _arcs(data.TwoMoons()),
-    "rings": _arcs(data.Rings()),
+    "two moons": _arcs(worlds.TwoMoons()),
+    "rings": _arcs(worlds.Rings()),
 }
 
 
@@ -53,7 +54,7 @@ class World(Live):
     width   of the two hidden layers · beta  of confident and closed. These three are the controls' first values
     first   steps taken at once, so that there is something to see
     std     of the Gaussian cloud that each point stands for. Where no OOD point is painted, shells of 3 to 3.5 deviations around
-            the points take their place, see `data.Painted`
+            the points take their place, see `worlds.Painted`
     file    the name that the field beside Save and Load begins with
 
     Points and β may change while it trains; a preset, a file, another kind, width or number of classes begins a new network. A
@@ -69,8 +70,16 @@ class World(Live):
     STEPS = 3000  # of one press of Train
 
     def __init__(
-        self, points="two Gaussians", *, kind="plain", width=32, beta=1.0, first=0, std=1.0, file="my_world.json",
-    ):  # fmt: skip
+        self,
+        points: str | Path | tuple[Numbers, Numbers] = "two Gaussians",
+        *,
+        kind: str = "plain",
+        width: int = 32,
+        beta: float = 1.0,
+        first: int = 0,
+        std: float = 1.0,
+        file: str = "my_world.json",
+    ) -> None:
         points, std = _begin(points, std)
         if before := page.earlier(World):  # the cell is run again
             points, std, file = before.painting.painted, before.painting.std, before.file.value
@@ -109,7 +118,7 @@ class World(Live):
 
     @property
     def world(self):
-        """What is painted, as a `data.Painted`. ValueError says what is missing."""
+        """What is painted, as a `worlds.Painted`. ValueError says what is missing."""
         points = float64(self.painting.painted or torch.empty(0, 3), "points")
         classes = sorted(set(points[:, 2].astype(int)) - {-1})
         if not classes:
@@ -122,7 +131,7 @@ class World(Live):
         if len(classes) == 1 and self.controls["kind"].value != "reject":
             raise Incomplete("One class leaves nothing to tell apart: place points of class 1 as well, or choose reject.")
         x, y = torch.tensor(points[:, :2]).float(), torch.tensor(points[:, 2]).long()
-        return data.Painted(x[y >= 0], y[y >= 0], x[y < 0], std=self.painting.std)
+        return worlds.Painted(x[y >= 0], y[y >= 0], x[y < 0], std=self.painting.std)
 
     def preset(self, name):
         """Begin with the points of a preset."""
@@ -337,14 +346,14 @@ def _path(name):
     return path if path.suffix else path.with_suffix(".json")
 
 
-def write(path, points, std):
+def write(path: Path, points: Sequence, std: float) -> None:
     """Write points [[x, y, class or -1], …] to a file, a point a line."""
     lines = ",\n".join(f"  {json.dumps(point)}" for point in points)
     head = f'{{\n "format": {json.dumps(FORMAT)},\n "note": "points are [x, y, class], class -1 is OOD",\n "std": {std}'
     files.write_whole(path, f'{head},\n "points": [\n{lines}\n ]\n}}\n'.encode())
 
 
-def read(path):
+def read(path: Path) -> tuple[list, float]:
     """(points [[x, y, class or -1], …], std) of a file. ValueError says what is wrong with it."""
     try:
         found = json.loads(path.read_bytes().decode())
