@@ -35,7 +35,7 @@ lab: $(READY)    ## set up, then open the course in JupyterLab
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 # a browser keeps an event loop going, in which other tests cannot start theirs: its tests run by themselves
-BROWSER := $(addprefix tests/test_,browser.py site.py slides.py hub.py living_map_page.py living_map_lab.py)
+BROWSER := $(addprefix tests/test_,browser.py site.py slides.py hub.py living_map_page.py living_map_lab.py world_lab.py)
 test: $(DEV) lint unit   ## set up, then run every test: package, notebooks, browser
 	$(PYTEST) --dist loadgroup $(BROWSER)
 unit: $(DEV)

@@ -95,6 +95,8 @@ def test_after_an_interrupt_anywhere_the_same_cell_gives_the_right_result(work, 
         monkeypatch.setenv("OOD_CACHE", str(tmp_path / name))
         return tmp_path / name
 
+    folder("warm")
+    work()  # what is read once a process, such as the code that a cached run depends on, is not read again
     folder("whole")
     counter = Interrupt(None)
     right = counter.watch(work)
