@@ -23,7 +23,12 @@ def environment() -> bool:
 
 
 def _packages():
-    for line in importlib.metadata.requires("ood_helpers"):
+    try:
+        needed = importlib.metadata.requires("ood_helpers")
+    except importlib.metadata.PackageNotFoundError:
+        yield "the course's own package is not installed: run `make lab` from the course's folder, or `pip install -e .` there"
+        return
+    for line in needed or ():
         wanted = Requirement(line)
         if wanted.marker is not None:
             continue  # only the tests need it
