@@ -138,6 +138,11 @@ def test_a_sum_that_is_nothing_but_rounding_is_zero():
     assert ray(graph, [1.0], [1.0]).tie and directions(graph, [[1.0]])[1].all()
 
 
+def test_a_neuron_that_no_direction_moves_is_on_by_its_constant():
+    graph = of_numbers(lambda m, x: m.b(m.a(x).relu()), 2, a=affine([[0, 0], [0, 0], [1, 0]], [2, -3, 0]), b=affine([[1, 1, 1]]))
+    np.testing.assert_array_equal(infinity(graph).offsets[:, 0], 2)
+
+
 def test_a_neuron_that_a_line_leaves_alone_is_on_by_its_constant():
     graph = of_numbers(lambda m, x: m.b(m.a(x).relu()), 2, a=affine([[0, 1], [0, -1], [1, 0]]), b=affine([[1, 10, 100]]))
     np.testing.assert_allclose(line(graph, [-1, 2], [1, 2]).logits([0, 1.0]), [[2], [102]])
@@ -219,14 +224,15 @@ def test_the_confidence_of_the_greatest():
     assert expit(1) <= bound <= expit(1) * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_rounding_is_added_to_a_bound(seed):
+@pytest.mark.parametrize("kinked", [False, True])
+@pytest.mark.parametrize("seed", range(20))
+def test_rounding_is_added_to_a_bound(seed, kinked):
     """Constants that cancel: what is left is all rounding, and the bounds must enclose its exact value."""
     rng = np.random.default_rng(seed)
     a, c, b, x = rng.normal(size=9) * 1e-9, rng.uniform(1, 2, 9), rng.normal(size=9), rng.normal(size=1)
     d = -float(b @ c)
     first, second = affine(a[:, None].tolist(), c.tolist()), affine([b.tolist()], [d])
-    graph = of_numbers(lambda m, x: m.b(m.a(x).relu()), 1, a=first, b=second)
+    graph = of_numbers(lambda m, x: m.b(m.a(x).relu() if kinked else m.a(x)), 1, a=first, b=second)
     a, c, b = ([Fraction(float(number)) for number in numbers] for numbers in (a, c, b))
     exact = sum(w * (v * Fraction(float(x[0])) + s) for w, v, s in zip(b, a, c, strict=True)) + Fraction(d)
     box, end, one = Box(graph, graph.tensor(x), graph.tensor(x)), len(graph.steps) - 1, floats([[1]])
