@@ -169,6 +169,11 @@ def test_a_leak_counts_far_out(u, winner):
     assert directions(graph, [u])[0] == winner and ray(graph, [0.0], u).winner == winner and not directions(graph, [u])[1]
 
 
+def test_what_is_clipped_does_not_count_far_out():
+    graph = of_numbers(lambda m, x: torch.cat([x.clamp(-5, 5), 0.1 * x], 1), 1)
+    assert directions(graph, [[1.0]])[0] == 1 and ray(graph, [0.0], [1.0]).winner == 1
+
+
 def test_a_slope_for_each_channel_stays_one_as_matrices():
     bend = nn.PReLU(2)
     bend.weight.data = floats(0.25, 0.5)
