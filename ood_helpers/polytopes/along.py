@@ -5,13 +5,16 @@ another one becomes the greatest. Affine steps are pushed through in all sectors
 behind a kink are carried on in groups, the first group to the end before the second.
 """
 
+from array import array
+
 import numpy as np
 import torch
 
 from .fan import SUSPICIOUS, _same, cut, sweep
-from .graph import BATCH, ROUNDING, Bend, Graph
+from .graph import ROUNDING, Bend, Graph
 from .steps import Affine
 
+BATCH = 1 << 20  # numbers that the largest value of a group of sectors holds: 8 MB
 OUT_OF_RANGE = "the network's numbers exceed the range of float64: scale weights, biases or points nearer to 1"
 
 
@@ -22,7 +25,7 @@ def swept(network, edges, inputs, slack):
 
 def _sweep(graph, edges, inputs, slack):
     """As `fan.sweep`; real is False where nothing changes at an edge that the caller brought along."""
-    given, ends, maps = edges, [], []
+    given, ends, maps = edges, array("d"), array("d")  # not many small arrays: between them freed memory would be lost
     start = graph.tensor(inputs).expand(len(edges) - 1, -1, -1, *[-1] * len(graph.shape))
     waiting = [(1, edges, lambda: {0: start})]
     while waiting:
@@ -48,9 +51,10 @@ def _sweep(graph, edges, inputs, slack):
         else:
             last = values[len(graph.steps) - 1]
             _check_range(last)
-            ends.append(edges[:-1])
-            maps.append(last.flatten(2).numpy())
-    edges, maps = np.concatenate([*ends, given[-1:]]), np.concatenate(maps)
+            ends.frombytes(edges[:-1].tobytes())
+            maps.frombytes(last.numpy().tobytes())
+    edges = np.concatenate([np.array(ends).reshape(-1, 2), given[-1:]])
+    maps = np.array(maps).reshape(-1, len(inputs), graph.n_classes)
     return edges, maps, _changes(edges, maps, given)
 
 
