@@ -187,10 +187,11 @@ def test_a_map_whose_kernel_has_gone_still_moves(notebook):
     root.get_by_role("button", name="Reset").click()
     notebook.settle()
     finish(root)
+    notebook.page.wait_for_function("r => r.oodView.notes['2,1']", arg=root.element_handle())  # prepared by the idle kernel
     before = pixels(root)
     notebook.page.evaluate(f"{harness.KERNEL}.restart()")
     notebook.page.wait_for_function(f"{harness.KERNEL}?.connectionStatus === 'connected' && {harness.KERNEL}.status === 'idle'")
-    beta.press("ArrowRight")  # a network that is in the page by now, a position that was never seen
+    beta.press("ArrowRight")  # a network and a sentence that are in the page by now
     finish(root)
     assert pixels(root) != before
     assert "said of 2.0 and 50" in root.locator(".said").inner_text()

@@ -831,7 +831,7 @@ function draw({ model, el }, before = {}) {
   });
   sized.observe(root);
   update();
-  root.oodView = view; // for tests
+  root.oodView = Object.assign(view, { notes }); // for tests
   return () => {
     sized.disconnect();
     view.job++;
