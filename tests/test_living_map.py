@@ -243,6 +243,12 @@ def test_ten_classes_have_ten_colours():
     assert look["markers"] == look["full"][:10]
 
 
+def test_reject_is_paler_than_every_class_so_that_a_thin_arm_shows_without_hue():
+    pale = widgets.LivingMap(models.mlp(width=4, n_classes=5), classes=4, colours="classes").spec["look"]["pale"]
+    *classes, reject = [np.dot(matplotlib.colors.to_rgb(colour), [0.2126, 0.7152, 0.0722]) for colour in pale]
+    assert reject > max(classes) + 0.1
+
+
 def test_a_control_may_be_the_window_and_no_axis_of_the_networks():
     asked = []
     nets = networks()
