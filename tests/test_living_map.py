@@ -153,7 +153,7 @@ def told(living):
 
 
 def test_wide_networks_are_sent_when_they_are_wanted(monkeypatch):
-    monkeypatch.setattr(living_map, "AT_ONCE", 500)
+    monkeypatch.setattr(living_map, "_AT_ONCE", 500)
     living = a_map()
     assert [shape["at"] for shape in living.spec["networks"]] == [None, 0]  # that of the first position is there
     messages = told(living)
