@@ -28,8 +28,8 @@ from ood_helpers.losses import Loss
 from ood_helpers.models import check_plain, free_layers
 from ood_helpers.training import History, train
 
-PACKAGE = Path(__file__).parent
-PLAIN = (type(None), bool, int, float, complex, str, bytes, range)  # what `repr` says all about
+_PACKAGE = Path(__file__).parent
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, range)  # what `repr` says all about
 
 
 def cached_train(
@@ -133,14 +133,14 @@ def _key(models, world, loss, ood, settings):
     return hashlib.sha256(repr([described, versions, _code(met)]).encode()).hexdigest()
 
 
-WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def _counted(value):
     """A setting with numpy's and torch's whole numbers as Python's: `train` takes either for the same."""
     if isinstance(value, list | tuple):
         return type(value)(map(_counted, value))
-    if isinstance(value, torch.Tensor) and value.dim() == 0 and value.dtype in WHOLE:
+    if isinstance(value, torch.Tensor) and value.dim() == 0 and value.dtype in _WHOLE:
         return value.item()
     return int(value) if isinstance(value, np.integer) else value
 
@@ -151,7 +151,7 @@ def _describe(value, met):
     The modules of the names are added to the set `met`.
     """
     kind = type(value)
-    if kind in PLAIN:
+    if kind in _PLAIN:
         return [kind.__name__, repr(value)]
     if kind in (torch.Tensor, nn.Parameter) and value.layout == torch.strided and value.device.type == "cpu":
         plain = value.detach().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
@@ -184,7 +184,7 @@ def _name(value, met):
         found = operator.attrgetter(name)(sys.modules[module])
     except (AttributeError, KeyError):  # a lambda, or made inside a function
         return None
-    if found is not value or not module.startswith(f"{PACKAGE.name}."):
+    if found is not value or not module.startswith(f"{_PACKAGE.name}."):
         return None
     met.add(module)
     return f"{module}.{name}"
@@ -215,9 +215,9 @@ def _code(met):
 
 def _file_of(name):
     """The file of a module or package of this package; None if there is no such module."""
-    path = PACKAGE.parent.joinpath(*name.split("."))
+    path = _PACKAGE.parent.joinpath(*name.split("."))
     files = (path.with_suffix(".py"), path / "__init__.py")
-    return next((file for file in files if file.is_file()), None) if name.split(".")[0] == PACKAGE.name else None
+    return next((file for file in files if file.is_file()), None) if name.split(".")[0] == _PACKAGE.name else None
 
 
 def _source(name):

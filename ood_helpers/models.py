@@ -12,9 +12,9 @@ from torch import Generator, Tensor, nn
 from ood_helpers import closed
 from ood_helpers.arrays import Numbers, whole
 
-ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
-HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")  # where a module keeps them
-RANDOM = (nn.RReLU, nn.modules.dropout._DropoutNd)
+_ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")  # where a module keeps them
+_RANDOM = (nn.RReLU, nn.modules.dropout._DropoutNd)
 
 
 def mlp(
@@ -41,15 +41,15 @@ def mlp(
     depth = whole("depth", depth, 0)
     if not 0 <= slope < float("inf"):
         raise ValueError(f"slope must be a number of at least 0; got {slope}")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}")
+    if activation not in _ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}; got {activation!r}")
     if init not in ("torch", "glorot"):
         raise ValueError(f'init must be "torch" or "glorot"; got {init!r}')
 
     sizes = [in_dim] + [width] * depth + [n_classes]
     layers = []
     for inputs, outputs in itertools.pairwise(sizes):
-        bend = nn.LeakyReLU(slope) if activation == "leaky_relu" else ACTIVATIONS[activation]()
+        bend = nn.LeakyReLU(slope) if activation == "leaky_relu" else _ACTIVATIONS[activation]()
         layers += [_linear(inputs, outputs, init, generator), bend]
     return nn.Sequential(*layers[:-1])
 
@@ -281,7 +281,7 @@ def check_forward(where, module, *kinds):
 
 
 def _check_no_hooks(where, module):
-    if any(getattr(module, hooks) for hooks in HOOKS):
+    if any(getattr(module, hooks) for hooks in _HOOKS):
         raise ValueError(
             f"{where}: has hooks, which would not run. Remove them (of a pruned layer by torch.nn.utils.prune.remove, "
             "of a normed one by remove_weight_norm or remove_spectral_norm), or train it with a loop of your own"
@@ -349,9 +349,9 @@ def _check_activation(where, activation, before):
         raise ValueError(f"{where}: must have no buffers; a state of its own would be shared by all networks")
     for module in activation.modules():
         _check_no_hooks(where, module)
-    if type(activation) in ACTIVATIONS.values() and "forward" not in vars(activation):
+    if type(activation) in _ACTIVATIONS.values() and "forward" not in vars(activation):
         return
-    if any(isinstance(module, RANDOM) for module in activation.modules()):
+    if any(isinstance(module, _RANDOM) for module in activation.modules()):
         raise ValueError(f"{where}: must not be random; leave it out, or train with a loop of your own")
     random = torch.Generator().manual_seed(0)
     h = torch.randn(2, 8, len(before), generator=random, dtype=before.dtype)

@@ -52,7 +52,7 @@ BELOW: dict[str, Any] = {
     "columnspacing": 1.0,
 }
 
-STYLE = {
+_STYLE = {
     "font.size": 12,
     "axes.titlesize": 13,
     "legend.fontsize": 11,
@@ -77,7 +77,7 @@ class Figure(_Figure):
 
 def figure(columns: int = 1, width: float = 8.4, height: float = 4.2, rows: int = 1) -> tuple[Figure, Any]:
     """A figure of `width` × `height` inches and its axes (one, or an array of them), in the course's style."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(_STYLE):
         fig = Figure(figsize=(width, height), dpi=100, layout="compressed")
         fig.get_layout_engine().set(h_pad=0.1, w_pad=0.12)  # tick labels at the corners need room
         FigureCanvasAgg(fig)

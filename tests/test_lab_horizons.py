@@ -96,7 +96,7 @@ def test_ink_means_reject():
 
 
 def test_digits_learn_from_images_around_the_digits(monkeypatch):
-    monkeypatch.setattr(images, "KEPT", 200)
+    monkeypatch.setattr(images, "_KEPT", 200)
     images._kept_boundary.cache_clear()
     x = DigitsSetting("reject").ood_points(1000, generator=torch.Generator().manual_seed(0))
     images._kept_boundary.cache_clear()

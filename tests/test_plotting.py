@@ -135,7 +135,7 @@ def test_a_figure_is_a_picture_of_its_own_without_pyplot():
 
 
 def test_text_can_be_read_from_the_back():
-    assert all(plotting.STYLE[key] >= 11 for key in plotting.STYLE if key.endswith("size"))
+    assert all(plotting._STYLE[key] >= 11 for key in plotting._STYLE if key.endswith("size"))
 
 
 def test_more_than_two_classes_are_numbered_beside_their_discs():

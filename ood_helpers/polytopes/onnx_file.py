@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-_CHECKED = 2  # points at which a file's own definition is evaluated beside the module
+CHECKED = 2  # points at which a file's own definition is evaluated beside the module
 
 
 def onnx(path: str | Path, shape: Sequence[int] | None = None) -> "OnnxNetwork":
@@ -29,7 +29,7 @@ def onnx(path: str | Path, shape: Sequence[int] | None = None) -> "OnnxNetwork":
     file = package.load(Path(path))
     _sort(file.graph)
     model = OnnxNetwork(file.graph, package, shape)
-    steps = np.random.default_rng(0).integers(-8, 9, size=(_CHECKED, *model.fed_shape)) / 8
+    steps = np.random.default_rng(0).integers(-8, 9, size=(CHECKED, *model.fed_shape)) / 8
 
     class BatchNormalization(OpRun):  # the evaluator's own takes old files to be in training
         def _run(self, x, scale, bias, mean, var, epsilon=1e-5, **_):
@@ -106,13 +106,13 @@ class OnnxNetwork(nn.Module):
         values[self.fed] = x.reshape(self.fed_shape) if self.fed_shape != (1, *self.input_shape) else x
         values[""] = None
         for kind, name, inputs, outputs, options in self.nodes:
-            if kind not in _OPERATORS:
-                raise ValueError(f"node {name} ({kind}) is not understood; it is none of {', '.join(sorted(_OPERATORS))}")
+            if kind not in OPERATORS:
+                raise ValueError(f"node {name} ({kind}) is not understood; it is none of {', '.join(sorted(OPERATORS))}")
             if first:
                 self.shapes |= {key: tuple(values[key].shape) for key in inputs if isinstance(values.get(key), torch.Tensor)}
             sizes = [self.shapes.get(key) for key in inputs]
             try:
-                found = _OPERATORS[kind](_Node(sizes, options, len(outputs)), *(values[key] for key in inputs))
+                found = OPERATORS[kind](Node(sizes, options, len(outputs)), *(values[key] for key in inputs))
             except (KeyError, TypeError, RuntimeError, IndexError, AttributeError) as error:
                 raise ValueError(f"node {name} ({kind}) is not understood: {type(error).__name__}: {error}") from error
             values |= zip(outputs, found if isinstance(found, tuple | list) else [found], strict=False)
@@ -132,7 +132,7 @@ def _shapes(value, shape):
     return ((1, *rest) if batch else rest), rest
 
 
-class _Node:
+class Node:
     """What an operator may need to know beside its inputs: their shapes, its options, how many outputs it has."""
 
     def __init__(self, sizes, options, outputs):
@@ -362,7 +362,7 @@ def _prelu(node, x, slope):
     return torch.relu(x) - slope * torch.relu(-x)
 
 
-_OPERATORS = {
+OPERATORS = {
     "Add": _folded(torch.add), "Sub": _folded(torch.sub), "Mul": _folded(torch.mul), "Div": _folded(torch.div),
     "Sum": _folded(torch.add), "Max": _folded(torch.maximum), "Min": _folded(torch.minimum), "MatMul": _folded(torch.matmul),
     "Neg": _unary(torch.neg), "Abs": _unary(torch.abs), "Relu": _unary(torch.relu), "Identity": _unary(lambda x: x),
