@@ -72,7 +72,7 @@ class Arc:
         return torch.cdist(x, ends, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-class _Arcs(DistanceWorld):
+class Arcs(DistanceWorld):
     """Classes along arcs in the plane, equally likely: uniform along the arc, with Gaussian noise. Distances are in units of std.
 
     A subclass says where the arcs are, one for each class.
@@ -118,7 +118,7 @@ class _Arcs(DistanceWorld):
 
 
 @dataclass(frozen=True)
-class TwoMoons(_Arcs):
+class TwoMoons(Arcs):
     """Two half circles that reach into each other, as in scikit-learn's `make_moons`, `radius` times as large and centred.
 
     std  standard deviation of the noise · radius  of the half circles; between the moons there are at least radius/2
@@ -138,7 +138,7 @@ class TwoMoons(_Arcs):
 
 
 @dataclass(frozen=True)
-class Rings(_Arcs):
+class Rings(Arcs):
     """Two circles around the origin, one class each; in the middle and between them is OOD space that the classes enclose.
 
     std  standard deviation of the noise · inner, outer  radii of the circles, 0 < inner < outer

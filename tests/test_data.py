@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn.datasets import make_moons
 
 from ood_helpers.data import FourGaussians, TwoGaussians
-from ood_helpers.worlds import Arc, Rings, TwoMoons, _Arcs
+from ood_helpers.worlds import Arc, Arcs, Rings, TwoMoons
 
 
 def seeded(seed=0):
@@ -255,14 +255,14 @@ def test_bad_curves_say_what_is_wrong(make, says):
 # ---- shells that overlap ----
 
 
-class OneArc(_Arcs):
+class OneArc(Arcs):
     """A world of one class, along an arc."""
 
     def __init__(self, radius, start, end):
         self.std, self.arcs = 1.0, (Arc((1.0, -1.0), radius, start, end),)
 
 
-class TwoArcs(_Arcs):
+class TwoArcs(Arcs):
     """Two quarter circles of radius 5 whose ends lie near each other."""
 
     std, arcs = 1.0, (Arc((0.0, 0.0), 5.0, 0.0, math.pi / 2), Arc((0.0, 1.0), 5.0, math.pi / 2, math.pi))
