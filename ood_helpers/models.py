@@ -4,7 +4,6 @@ import copy
 import itertools
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -18,16 +17,9 @@ _RANDOM = (nn.RReLU, nn.modules.dropout._DropoutNd)
 
 
 def mlp(
-    in_dim: int = 2,
-    width: int = 500,
-    n_classes: int = 2,
-    depth: int = 2,
-    activation: str = "relu",
-    *,
-    slope: float = 0.01,
-    init: str = "torch",
-    generator: Generator | None = None,
-) -> nn.Sequential:
+    in_dim: int = 2, width: int = 500, n_classes: int = 2, depth: int = 2, activation: str = "relu", *,
+    slope: float = 0.01, init: str = "torch", generator: Generator | None = None,
+) -> nn.Sequential:  # fmt: skip
     """A multilayer perceptron: `depth` hidden layers of `width` neurons. The defaults are the paper's classifier (§5).
 
     Returns an nn.Sequential (Linear, activation, …, Linear) that maps points [n, in_dim] to logits [n, n_classes].
@@ -91,9 +83,13 @@ def closed_mlp(
     return model
 
 
-def mlps(seeds: Iterable[int], **settings: Any) -> list[nn.Sequential]:
+def mlps(
+    seeds: Iterable[int], in_dim: int = 2, width: int = 500, n_classes: int = 2, depth: int = 2, activation: str = "relu", *,
+    slope: float = 0.01, init: str = "torch",
+) -> list[nn.Sequential]:  # fmt: skip
     """One `mlp` of these settings for each seed, from a random start of its own: a list, to be trained as one."""
-    return [mlp(**settings, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    starts = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return [mlp(in_dim, width, n_classes, depth, activation, slope=slope, init=init, generator=start) for start in starts]
 
 
 def shaken(model: nn.Module, size: float, generator: Generator | None = None) -> nn.Module:
