@@ -348,7 +348,7 @@ def test_an_impossible_order_of_meetings_is_noticed(monkeypatch):
 def test_wrong_maps_are_noticed(monkeypatch):
     true_maps = plane_module.affine_maps
     monkeypatch.setattr(plane_module, "affine_maps", lambda *a: true_maps(*a) * (1 + 1e-6))
-    monkeypatch.setattr(plane_module, "SMALL", 0)
+    monkeypatch.setattr(plane_module, "_SMALL", 0)
     polytopes = plane(default_network(16))
     with pytest.raises(ArithmeticError, match=r"miss the network"):
         polytopes.slopes  # noqa: B018
