@@ -226,8 +226,9 @@ def test_what_has_no_lasting_description_is_refused():
     for bad in [lambda a, y, b: a.sum((1, 2)), functools.partial(LOSS.func, beta=object())]:
         with pytest.raises(ValueError, match="only this package's worlds and losses"):
             run(loss=bad)
-    with pytest.raises(ValueError, match="call train"):
-        run(callback=print)
+    for wrong in ({"callback": print}, {"stpes": 5}):
+        with pytest.raises(TypeError, match=f"cached_train.* unexpected keyword argument '{next(iter(wrong))}'"):
+            run(**wrong)
 
 
 # ---- the key: code ----

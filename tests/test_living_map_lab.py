@@ -22,7 +22,7 @@ CELLS = [
         said.append((beta, box))
         return f"said of {beta} and {box}"
 
-    living_map.AT_ONCE = 250  # bytes: only the first network
+    living_map._AT_ONCE = 250  # bytes: only the first network
     controls = {
         "beta": widgets.slider("beta", [0.0, 1.0, 2.0], 1.0, ""), "box": widgets.slider("box radius", [10, 50], 50, ""),
     }
