@@ -286,24 +286,25 @@ def _both(name, kind=ClosedSetting, **changes):
 SETTINGS = {
     # the worlds, confident and reject
     **{name: s for shape in WORLDS for name, s in _both(shape, shape=shape).items()},
-    "closed_two_fresh": ClosedSetting(first_seed=20),
-    **{name: s for shape in ("two", "four") for name, s in _both(f"{shape}_reject", shape=shape, method="reject").items()},
-    **{f"closed_{shape}_reject": ClosedSetting(shape, method="reject") for shape in ("rings", "moons", "overlap")},
+    **_both("two_fresh", first_seed=20),
+    **{name: s for shape in WORLDS for name, s in _both(f"{shape}_reject", shape=shape, method="reject").items()},
     # more dimensions
     **{name: s for dim in (3, 5, 10, 100) for name, s in _both(f"dim_{dim}", dim=dim).items()},
-    **{f"closed_dim_{dim}_reject": ClosedSetting(dim=dim, method="reject") for dim in (10, 100)},
+    **{name: s for dim in (10, 100) for name, s in _both(f"dim_{dim}_reject", dim=dim, method="reject").items()},
     # without any OOD point, and with others
     **{name: s for shape in ("two", "moons") for name, s in _both(f"{shape}_none", shape=shape, ood="none").items()},
     **_both("two_general", ood="general"),
-    **{f"closed_rings_{ood}": ClosedSetting("rings", ood=ood) for ood in ("knn", "normals")},
-    "closed_moons_knn": ClosedSetting("moons", ood="knn"),
+    **{name: s for shape in POOLED for ood in POOLED_OOD for name, s in _both(f"{shape}_{ood}", shape=shape, ood=ood).items()},
+    **_both("two_gan", ood="gan", separation=gans.GanSetting.separation),
     # width and depth
-    **{f"closed_width_{width}": ClosedSetting(width=width) for width in (8, 16, 32)},
-    **{f"closed_depth_{depth}": ClosedSetting(depth=depth) for depth in (3, 4)},
+    **{name: s for width in (8, 16, 32, 500) for name, s in _both(f"width_{width}", width=width).items()},
+    **_both("width_500_reject", width=500, method="reject"),
+    **{name: s for depth in (3, 4) for name, s in _both(f"depth_{depth}", depth=depth).items()},
     # the price of the radius
     **{f"closed_steep_{steepness:g}": ClosedSetting(steepness=steepness, price=0.0) for steepness in (0.05, 0.2, 0.5, 2.0)},
     **{f"closed_price_{price:g}": ClosedSetting(price=price) for price in (0.01, 1.0, 3.0)},
     # images
     **_both("digits", ClosedDigitsSetting, shape="digits"),
-    "closed_digits_reject": ClosedDigitsSetting("digits", method="reject"),
+    **_both("digits_reject", ClosedDigitsSetting, shape="digits", method="reject"),
+    **_both("digits_none", ClosedDigitsSetting, shape="digits", ood="none"),
 }
