@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from torch import nn
 
-from ood_helpers import closed, data, horizon, polytopes
+from ood_helpers import closed, data, horizon, polytopes, worlds
 from ood_helpers.cache import cached_train
 from ood_helpers.gan import discriminator, generator, train_gan
 from ood_helpers.losses import confidence_loss, reject_loss
@@ -114,9 +114,38 @@ def test_about_half_of_the_neurons_see_a_point_at_the_start_whatever_the_scale()
             assert 0.2 < (z > 0).double().mean() < 0.8
 
 
+def active(model, x):
+    """Which neurons of the second hidden layer [n, width] are on at x."""
+    return model.layers[:3](x) - (x - model.centre).abs() @ model.pull() > 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 5), st.integers(1, 4), st.floats(1, 30), st.integers(0, 99))
+def test_no_class_is_silent_at_the_start_however_far_out_it_lies(n_classes, d, ratio, seed):
+    """Classes on spheres, each `ratio` / (number of classes) times further out than the first: a few points see no neuron."""
+    y = torch.arange(400) % n_classes
+    distance = 3 * (1 + y * ratio / n_classes)
+    x = horizon.unit_directions(400, d, generator=seeded(seed)) * distance[:, None]
+    model = closed_mlp(d, 60, n_classes, points=x, y=y.tolist(), generator=seeded(seed))
+    on = active(model, x)
+    assert min(on[y == k].any(1).double().mean() for k in range(n_classes)) > 0.4
+
+
+def test_without_classes_the_outer_ring_is_mostly_silent_at_the_start():
+    for seed in range(5):
+        x, y = worlds.Rings().sample(1000, generator=seeded(seed))
+        models = [closed_mlp(2, 100, 2, points=x, y=labels, generator=seeded(seed)) for labels in (None, torch.zeros(1000), y)]
+        shares = [active(model, x)[y == 1].any(1).double().mean() for model in models]
+        assert shares[0] == shares[1] < 0.4 and shares[2] > 0.7
+        assert all(torch.equal(model.centre, models[0].centre) for model in models)
+
+
 @pytest.mark.parametrize(
     "arguments, says",
     [
+        ({"y": [0, 1]}, r"y must hold one class for each of the 200 points; got \[2\]"),
+        ({"y": torch.zeros(200, 1)}, r"y must hold one class .* got \[200, 1\]"),
+        ({"y": [math.nan] * 200}, "y must hold one class"),
         ({"depth": 1}, "depth must be a whole number of at least 2; got 1"),
         ({"depth": 0}, "depth must be"),
         ({"width": 0}, "width must be a whole number of at least 1"),
