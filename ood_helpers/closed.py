@@ -39,14 +39,15 @@ class Closed(nn.Module):
     points     [n, d], n at least 1: `centre` is their mean, and the second hidden layer's biases start higher by the mean of
                what it subtracts there. Without that the subtraction would silence the data, too, and nothing could be learnt
     steepness  positive: softplus(s) at the start
-    y          [n], the classes of the points, or None. With them the mean is that of the class where it is largest: the mean of
-               all can leave a class that lies further out than the others silent, and a silent class is hardly ever learnt
+    spread     True: each of these biases starts higher by another quantile of what its neuron subtracts on the points, evenly
+               from the least to the largest, in place of the mean. The mean leaves a class that lies further out than the others
+               mostly silent, and what is silent is hardly ever learnt
     Parameters: those of `layers` and `raw`, s [d, width]. Points x [n, d] -> logits [n, K].
     """
 
     centre: torch.Tensor
 
-    def __init__(self, layers, points, steepness, y=None):
+    def __init__(self, layers, points, steepness, spread=False):
         super().__init__()
         self.layers = layers
         first, second = layers[0].weight, layers[2]
@@ -56,17 +57,19 @@ class Closed(nn.Module):
                 f"points must hold finite numbers [n, {first.shape[1]}], at least one point, such as the training points; got "
                 f"{list(points.shape)}, of which {int((~points.isfinite()).sum())} are NaN or infinite"
             )
-        y = torch.zeros(len(points)) if y is None else torch.from_numpy(float64(y, "y"))
-        if y.shape != points.shape[:1] or not y.isfinite().all():
-            raise ValueError(f"y must hold one class for each of the {len(points)} points; got {list(y.shape)}")
         if not 0 < steepness < math.inf:
             raise ValueError(f"steepness must be a positive number; got {steepness}")
         s = steepness + math.log(-math.expm1(-steepness))  # softplus(s) = steepness
         self.raw = nn.Parameter(torch.full((first.shape[1], len(second.weight)), s, dtype=first.dtype))
         self.register_buffer("centre", points.mean(0))
         with torch.no_grad():
-            distance = (points - self.centre).abs()
-            second.bias += torch.stack([distance[y == k].mean(0) @ self.pull() for k in y.unique()]).amax(0)
+            distance, q = (points - self.centre).abs(), self.pull()
+            if spread:
+                neuron = torch.arange(len(second.bias))
+                place = (2 * neuron + 1) * len(points) // (2 * len(neuron))
+                second.bias += (distance @ q).sort(0).values[place, neuron]
+            else:
+                second.bias += distance.mean(0) @ q
 
     def pull(self) -> torch.Tensor:
         """q [d, width]."""

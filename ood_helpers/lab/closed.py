@@ -53,7 +53,7 @@ class ClosedSetting:
               seed · "gan", of "two" 7 deviations apart: samples of the seed's GAN after 500 iterations, as in `horizons`
     closed    False: the course's mlp of the same width, trained in the same way, for comparison
     steepness of the start, and `price`, the weight of `horizon.radius_loss`; at least 0
-    by_class  True: the start of a closed network looks at the classes of its points, see `models.closed_mlp`
+    spread    of a closed network's start, see `models.closed_mlp`
     width, depth, lr, steps   as in `experiment.Setting`
     first_seed   what stands for seed 0 of a run, the next ones for the seeds after it
     """
@@ -69,7 +69,7 @@ class ClosedSetting:
     far: float = 0.99
     steepness: float = 0.5
     price: float = 0.1
-    by_class: bool = False
+    spread: bool = False
     lr: float = 2e-3
     steps: int = 1500
     separation: float = 20.0
@@ -151,9 +151,9 @@ class ClosedSetting:
         random, outputs = torch.Generator().manual_seed(seed), self.world.n_classes + (self.method == "reject")
         if not self.closed:
             return mlp(self.world.dim, self.width, outputs, self.depth, generator=random)
-        points, y = self.world.sample(START, generator=torch.Generator().manual_seed(seed))
-        how = {"steepness": self.steepness, "far": self.far if self.method == "reject" else None, "generator": random}
-        return closed_mlp(self.world.dim, self.width, outputs, self.depth, points=points, y=y if self.by_class else None, **how)
+        points, _ = self.world.sample(START, generator=torch.Generator().manual_seed(seed))
+        how = {"steepness": self.steepness, "spread": self.spread, "far": self.far if self.method == "reject" else None}
+        return closed_mlp(self.world.dim, self.width, outputs, self.depth, points=points, generator=random, **how)
 
 
 class ClosedDigitsSetting(ClosedSetting):
@@ -282,7 +282,7 @@ def _share(which):
 
 def _both(name, kind=ClosedSetting, **changes):
     """A closed setting and the plain one it is compared with: {"closed_…", "open_…"}."""
-    start = {"by_class": changes.get("shape") in OUTER}
+    start = {"spread": changes.get("shape") in OUTER}
     return {f"closed_{name}": kind(**changes, **start), f"open_{name}": kind(**changes, closed=False)}
 
 
