@@ -33,6 +33,7 @@ LOSSES = {
     "closed": functools.partial(losses.confidence_loss, beta=1.0),
     "closed on features": functools.partial(losses.confidence_loss, beta=1.0),
 }
+METHODS = [kind for kind in LOSSES if kind != "closed on features"]  # those with stored runs
 WORLDS = {"digits": images.Digits, "mnist": images.Mnist}
 KINDS = (*images.KINDS, "ring")
 WALKS, WHOLE_WALKS = 20, {"digits": 20, "mnist": 1}  # to the face of the box · beyond it, to the last kink
@@ -303,11 +304,7 @@ def _share(which):
 
 
 SETTINGS = {
-    **{f"conv_digits_{kind.replace(' ', '_')}": ConvolutionalSetting(kind) for kind in LOSSES},
+    **{f"conv_digits_{kind}": ConvolutionalSetting(kind) for kind in METHODS},
     # 784 pixels: with the digits' learning rate the closed network fell silent and stayed so
-    **{
-        f"conv_mnist_{kind}": ConvolutionalSetting(kind, "mnist", steepness=0.005, steps=400, lr=2e-3)
-        for kind in LOSSES
-        if kind != "closed on features"
-    },
+    **{f"conv_mnist_{kind}": ConvolutionalSetting(kind, "mnist", steepness=0.005, steps=400, lr=2e-3) for kind in METHODS},
 }
