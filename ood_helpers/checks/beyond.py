@@ -237,9 +237,12 @@ def worst(answer: object) -> Verdict:
         ),
         (
             at(lambda w, g, r: (g.abs() - r * w.norm()).abs()),
-            "This goes downhill in confidence. ACET looks for the surest point.",
+            "This goes downhill in confidence. ACET looks for the most confident point.",
         ),
-        (at(lambda w, g, r: g.abs() - r * w.norm()), "This goes downhill in confidence. ACET looks for the surest point."),
+        (
+            at(lambda w, g, r: g.abs() - r * w.norm()),
+            "This goes downhill in confidence. ACET looks for the most confident point.",
+        ),
         (
             at(lambda w, g, r: g.abs() + r * w.norm() / 2),
             "Half of the growth: if one logit rises the other one falls, and w is already the slope of their difference.",
