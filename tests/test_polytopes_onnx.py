@@ -1,11 +1,15 @@
 """Networks from ONNX files. The package `onnx` is an optional extra: without it only the error message is tested."""
 
 import sys
+from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from ood_helpers import polytopes
+from ood_helpers import models, polytopes, widgets
 
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch, tmp_path):
@@ -90,3 +94,18 @@ def test_what_is_not_known_is_named(tmp_path):
         polytopes.onnx(saved(tmp_path, CHAIN, ["n", 1, "h", 2], CONSTANTS))
     model = polytopes.onnx(saved(tmp_path, CHAIN, ["n", 1, "h", 2], CONSTANTS), shape=(1, 2, 2))
     assert polytopes.read(model).in_dim == 4
+
+
+def test_notebook_10_loads_a_file_of_either_kind(tmp_path):
+    notebook = nbformat.read(Path(__file__).parents[1] / "notebooks" / "10_a_world_of_your_own.ipynb", as_version=4)
+    names = {"torch": torch, "nn": nn, "polytopes": polytopes}
+    exec(next(cell.source for cell in notebook.cells if cell.id == "read"), names)
+    network, x = models.mlp(width=7, n_classes=3, depth=3), torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    torch.save(network.state_dict(), tmp_path / "network.pt")
+    assert torch.equal(names["load"](tmp_path / "network.pt")(x), network(x))
+
+    v, c = numbers(5, 2), numbers(5, seed=1)
+    nodes = [("Gemm", ["x", "v", "c"], ["a"], {"transB": 1}), ("Relu", ["a"], ["b"], {}), ("MatMul", ["b", "w"], ["y"], {})]
+    onnx = saved(tmp_path, nodes, [1, 2], {"v": v, "c": c, "w": numbers(5, 3, seed=2)})
+    drawn = widgets.LivingMap(names["load"](onnx))
+    np.testing.assert_allclose(drawn.network(x[:1]).detach(), np.maximum(x[:1].numpy() @ v.T + c, 0) @ numbers(5, 3, seed=2), atol=1e-6)
