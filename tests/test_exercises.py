@@ -234,7 +234,8 @@ RIGHT_TOO = {
     "11-1": ["distance = 11.5", "distance = '11.49'", "distance = 2.5 * (math.log(0.99) - math.log(0.01))"],
     "11-2": [
         "def limit(winners, n_classes):\n    return winners.T.float().eq(winners.mode(0).values[:, None]).float().mean(1)",
-        "def limit(winners, n_classes):\n    return (winners[..., None] == torch.arange(n_classes)).double().mean(0).max(1).values",
+        "def limit(winners, n_classes):\n    votes = winners[..., None] == torch.arange(n_classes)\n"
+        "    return votes.double().mean(0).max(1).values",
         "from collections import Counter\ndef limit(winners, n_classes):\n"
         "    return [Counter(votes).most_common(1)[0][1] / len(votes) for votes in winners.T.tolist()]",
     ],
