@@ -217,7 +217,7 @@ print(sum(float(p.detach().double().sum()) for net in nets for p in net.paramete
 
 def test_two_notebooks_share_a_cache_at_once(folder):
     both = [subprocess.Popen([sys.executable, "-c", TWO_NOTEBOOKS], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=120)[0] for process in both]
+    said = [process.communicate(timeout=600)[0] for process in both]
     assert said[0] == said[1] != "" and [process.returncode for process in both] == [0, 0]
     assert [path.suffix for path in folder.iterdir()] == [".pt"]
 

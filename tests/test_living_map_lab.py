@@ -50,7 +50,7 @@ def notebook(lab, browser):
     with lab.open(browser, "living.ipynb") as notebook:
         broken = []
         notebook.page.on("pageerror", lambda error: broken.append(str(error)))
-        notebook.run_all(timeout=120)
+        notebook.run_all()
         assert notebook.errors() == []
         yield notebook
         assert notebook.errors() == broken == []

@@ -220,7 +220,7 @@ def test_ctrl_c_ends_it_and_keeps_what_is_finished(tmp_path):
             while not (tmp_path / "runs" / "quick.csv").exists() and tool.poll() is None:
                 time.sleep(0.1)
             os.killpg(tool.pid, signal.SIGINT)  # a terminal sends it to the tool and to its workers
-            output, _ = tool.communicate(timeout=60)
+            output, _ = tool.communicate(timeout=300)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(tool.pid, signal.SIGKILL)  # whatever went wrong, the endless worker must not live on

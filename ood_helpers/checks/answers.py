@@ -201,15 +201,20 @@ def function(answer, right, cases, why, wrong=(), tolerance=1e-5, back="", part=
 
     def equal(results, absolute=tolerance, relative=tolerance):
         pairs = zip(got, results, strict=True)
-        return bool(results) and all(_close(_fitted(g, r, any_order), r, absolute, relative).all() for g, r in pairs)
+        return all(_close(_fitted(g, r, any_order), r, absolute, relative).all() for g, r in pairs)
+
+    def is_of(variant, relative):  # most differ in the first case, and one that cannot be computed is none
+        try:
+            return equal((_range(variant(*copy.deepcopy(case))) for case in cases), relative=relative)
+        except Exception:
+            return False
 
     if equal(expected):
         return Verdict(RIGHT, why)
-    known = [(_results(variant, cases), diagnosis) for variant, diagnosis in wrong]
     rounded = tolerance + precision / 2  # as far as a number can be away that was stored in this type
     right_one = equal(expected, relative=rounded)
     for relative in (tolerance, rounded):
-        found = next((diagnosis for results, diagnosis in known if equal(results, relative=relative)), None)
+        found = next((diagnosis for variant, diagnosis in wrong if is_of(variant, relative)), None)
         if found:
             return Verdict(WRONG, _see(_TOO_COARSE if right_one and relative == rounded else found, back))
     if right_one:
@@ -219,14 +224,6 @@ def function(answer, right, cases, why, wrong=(), tolerance=1e-5, back="", part=
         return Verdict(WRONG, _see(_TOO_COARSE, back))
     fitted = [_fitted(g, e, any_order) for g, e in zip(got, expected, strict=True)]
     return Verdict(WRONG, _see(_difference(fitted, expected, cases, tolerance) + _pair(result), back))
-
-
-def _results(variant, cases):
-    """What a wrong variant returns; nothing if it cannot be computed."""
-    try:
-        return [_range(variant(*copy.deepcopy(case))) for case in cases]
-    except Exception:
-        return []
 
 
 def _array(x):
