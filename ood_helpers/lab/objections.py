@@ -83,9 +83,7 @@ class ObjectionSetting:
     columns = ("seed", "diverged", "loss", *_MEASURES)
 
     def __post_init__(self):
-        for name, allowed in [("method", METHODS), ("shape", tuple(WORLDS))]:
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        experiment.check_among(self, method=METHODS, shape=WORLDS)
         keep_whole(self, width=1, steps=1)
 
     @property
