@@ -39,12 +39,15 @@ class Closed(nn.Module):
     points     [n, d], n at least 1: `centre` is their mean, and the second hidden layer's biases start higher by the mean of
                what it subtracts there. Without that the subtraction would silence the data, too, and nothing could be learnt
     steepness  positive: softplus(s) at the start
+    spread     True: each of these biases starts higher by another quantile of what its neuron subtracts on the points, evenly
+               from the least to the largest, in place of the mean. The mean leaves a class that lies further out than the others
+               mostly silent, and what is silent is hardly ever learnt
     Parameters: those of `layers` and `raw`, s [d, width]. Points x [n, d] -> logits [n, K].
     """
 
     centre: torch.Tensor
 
-    def __init__(self, layers, points, steepness):
+    def __init__(self, layers, points, steepness, spread=False):
         super().__init__()
         self.layers = layers
         first, second = layers[0].weight, layers[2]
@@ -60,7 +63,13 @@ class Closed(nn.Module):
         self.raw = nn.Parameter(torch.full((first.shape[1], len(second.weight)), s, dtype=first.dtype))
         self.register_buffer("centre", points.mean(0))
         with torch.no_grad():
-            second.bias += (points - self.centre).abs().mean(0) @ self.pull()
+            distance, q = (points - self.centre).abs(), self.pull()
+            if spread:
+                neuron = torch.arange(len(second.bias))
+                place = (2 * neuron + 1) * len(points) // (2 * len(neuron))
+                second.bias += (distance @ q).sort(0).values[place, neuron]
+            else:
+                second.bias += distance.mean(0) @ q
 
     def pull(self) -> torch.Tensor:
         """q [d, width]."""

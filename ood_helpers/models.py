@@ -53,6 +53,7 @@ def closed_mlp(
     depth: int = 2,
     *,
     points: Numbers,
+    spread: bool = False,
     steepness: float = 0.5,
     far: float | None = None,
     generator: Generator | None = None,
@@ -64,6 +65,8 @@ def closed_mlp(
              The second is the one that falls silent. Layers after it are ordinary ones, but without biases (they stay 0), so
              that silence goes in and silence comes out
     points   [n, in_dim], such as the training points: where the ball is at the start, see `closed.Closed`
+    spread   True where a class may lie further out than the others, as a ring around another: else it starts mostly silent, and
+             now and then stays so
     steepness  positive, per unit of the inputs: how fast the second hidden layer falls away from the centre of the points at the
              start. The steeper, the smaller the ball
     far      None: equal last biases, so that the answer far away is exactly 1/K · a number between 0 and 1: the probability of
@@ -73,7 +76,7 @@ def closed_mlp(
     layers = mlp(in_dim, width, n_classes, whole("depth", depth, 2), generator=generator)
     if far is not None and not (0 < far < 1 and n_classes > 1):
         raise ValueError(f"far must be None or, with two outputs or more, a number between 0 and 1; got {far!r}")
-    model = closed.Closed(layers, points, steepness)
+    model = closed.Closed(layers, points, steepness, spread)
     for layer in layers[4::2]:
         layer.bias.requires_grad_(False).zero_()
     bias = layers[-1].bias

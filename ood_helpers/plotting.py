@@ -180,9 +180,10 @@ def _image(ax, values, half_width, cmap, norm):
     return ax.imshow(np.asarray(values), origin="lower", extent=extent, cmap=cmap, norm=norm, interpolation="nearest", zorder=0)
 
 
-def band_legend(ax: Axes, reject: bool = False) -> None:
-    """A legend of the three confidence bands, and of what is rejected."""
-    looks = [*zip(BAND_COLORS, BAND_NAMES, strict=True), *[(REJECT, "rejected")] * reject]
+def band_legend(ax: Axes, reject: bool = False, n_classes: int = 2) -> None:
+    """A legend of the three confidence bands, the first from 1 / n_classes on, and of what is rejected."""
+    names = [f"{1 / n_classes:.2g}–0.6 unsure", *BAND_NAMES[1:]]
+    looks = [*zip(BAND_COLORS, names, strict=True), *[(REJECT, "rejected")] * reject]
     handles = [Patch(fc=color, ec="0.4", label=name) for color, name in looks]
     ax.legend(handles=handles, ncols=2 if reject else 3, **BELOW | {"handlelength": 1.0})
 

@@ -46,6 +46,8 @@ def test_what_is_rejected_is_drawn_as_rejected_and_not_as_unsure():
     assert looks["rejected"] == tuple(drawn) and looks.keys() == {*plotting.BAND_NAMES, "rejected"}
     plotting.band_legend(ax)
     assert [text.get_text() for text, _ in _entries(ax)] == plotting.BAND_NAMES
+    plotting.band_legend(ax, n_classes=10)  # where no class is preferred each has a tenth
+    assert [text.get_text() for text, _ in _entries(ax)] == ["0.1–0.6 unsure", *plotting.BAND_NAMES[1:]]
 
 
 def _entries(ax):

@@ -22,6 +22,7 @@ ROUNDING = 1e-13  # a sum of floats this small against the sum of its terms' siz
 _CHAIN = 1 << 23  # numbers that the matrices of a graph may hold in all: 64 MB
 SEE_THROUGH = (nn.DataParallel, nn.parallel.DistributedDataParallel)  # they compute what their `.module` does
 _SOFTMAX = ("softmax", "log_softmax", "Softmax", "LogSoftmax")
+_RESHAPES = ("reshape", "view", "flatten", "squeeze", "unsqueeze", "Flatten", "Unflatten")  # what may follow a softmax
 _TRAINED = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RReLU)  # they compute something else in train mode
 
 
@@ -222,7 +223,17 @@ def _as_relus(step, n):
 
 
 class _Tracer(fx.Tracer):
-    """Layers of torch.nn stay whole; wrappers, compiled layers and Sequentials are looked into."""
+    """Layers of torch.nn stay whole; wrappers, compiled layers and Sequentials are looked into.
+
+    within  what a module that runs the nodes of a file calls the one at hand
+    """
+
+    within = None
+
+    def create_node(self, *args, **kwargs):
+        node = super().create_node(*args, **kwargs)
+        node.meta["within"] = self.within
+        return node
 
     def is_leaf_module(self, module, name):
         return super().is_leaf_module(module, name) and not isinstance(module, SEE_THROUGH)
@@ -271,12 +282,19 @@ def cut_softmax(model):
     for node in root.graph.nodes:
         if node.op == "output":
             last = node.args[0]
-    named = isinstance(last, fx.Node) and (_name(last) if last.op != "call_module" else type(layers[last.target]).__name__)
-    if named not in _SOFTMAX:
+
+    def name(node):
+        return type(layers[node.target]).__name__ if node.op == "call_module" else _name(node)
+
+    while isinstance(last, fx.Node) and name(last) in _RESHAPES and len(last.args[0].users) == 1:
+        last = last.args[0]
+    if not isinstance(last, fx.Node) or name(last) not in _SOFTMAX:
         raise ValueError("model must end in a Softmax or LogSoftmax; its last step is another one")
     last.replace_all_uses_with(last.args[0])
     root.graph.erase_node(last)
     root.recompile()
+    if hasattr(model, "input_shape"):
+        root.input_shape = model.input_shape
     return root
 
 
@@ -306,7 +324,9 @@ def _finished(steps, output):
 
 
 def _shown_name(node, layers):
-    """A step as a reader finds it: by the layer's place in the model, or by the function that is called."""
+    """A step as a reader finds it: by its node in the file, the layer's place in the model, or the function that is called."""
+    if node.meta.get("within"):
+        return node.meta["within"]
     if node.op == "call_module":
         return f"layer {node.target} ({type(layers[node.target]).__name__})"
     if node.op in ("call_function", "call_method"):

@@ -288,7 +288,7 @@ def _button(name, tooltip, act):
 def _network(kind, width, world, generator):
     if kind == "closed":
         points, _ = world.sample(1000, generator=copy.copy(generator))
-        return models.closed_mlp(2, width, world.n_classes, points=points, generator=generator)
+        return models.closed_mlp(2, width, world.n_classes, points=points, spread=True, generator=generator)
     return models.mlp(width=width, n_classes=world.n_classes + (kind == "reject"), generator=generator)
 
 
