@@ -103,7 +103,7 @@ CALLED_BY_NAME = {  # public though nothing outside their module takes them
     "least_probable", "Arcs",  # with the other measures and worlds, for networks and worlds of one's own
     *KINDS,  # images that notebooks call by these names
 }  # fmt: skip
-TO_COME = {"polytopes.steps", "polytopes.onnx_file", "lab.closed", "lab.convolutions", "lab.objections.SHOWN"}
+TO_COME = {"lab.closed", "lab.objections.SHOWN"}
 
 
 def taken(code, package="ood_helpers"):
