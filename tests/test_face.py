@@ -201,3 +201,22 @@ def test_the_small_package_is_small():
     assert set().union(*map(imports, SMALL)) <= {*SMALL, *BELOW}
     assert set().union(*map(imports, BELOW)) <= BELOW and sum(map(lines, BELOW)) <= 300
     assert imports("training") >= {"data", "models", "progress"}  # the test can see them
+
+
+def test_what_a_first_picture_does_not_need_is_read_later():
+    """Half a second or more each: scipy's statistics, scikit-learn, the tables of the laboratory, the checks of exercises."""
+    code = "from ood_helpers import cache, checks, data, lab, losses, models, plotting, polytopes, scores, training, widgets"
+    late = {"scipy.stats", "sklearn", "ood_helpers.lab.stored", "ood_helpers.checks.beyond"}
+    early = f"{code}\nimport sys\nprint(*({late!r} & set(sys.modules)))\n"
+    script = f"{early}lab.stored, checks.beyond\nprint(*({late!r} - set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n\n"
+
+
+@pytest.mark.parametrize("package", ["lab", "checks"])
+def test_parts_that_are_read_later_are_named_and_no_others(package):
+    package = importlib.import_module(f"ood_helpers.{package}")
+    assert dir(package) == sorted(package.__all__)
+    assert all(getattr(package, name) is not None for name in package.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = package.nothing

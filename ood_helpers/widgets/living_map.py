@@ -666,7 +666,9 @@ def _png(living, drawn, note):
     names = itertools.takewhile(lambda entry: "frame" not in entry[1], spec["key"])  # the picture has no frame
     handles = [Patch(fc=color, ec="0.4", label=name) for color, name in names]
     if star:
-        handles.append(Line2D([], [], ls="", marker="*", ms=14, color=plotting.ACCENT, mec="white", label="surest OOD point"))
+        handles.append(
+            Line2D([], [], ls="", marker="*", ms=14, color=plotting.ACCENT, mec="white", label="most confident OOD point")
+        )
     ax.legend(handles=handles, ncols=min(len(handles), 4), **plotting.BELOW | {"handlelength": 1.0})
     if beside:
         axes[1].set(xlim=(beside["low"], 1), xlabel="confidence", ylabel="share of the points", title="test points")
