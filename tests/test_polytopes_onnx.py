@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ood_helpers import models, polytopes, widgets
-from ood_helpers.polytopes.onnx_file import OPERATORS
+from ood_helpers.polytopes.onnx_file import _OPERATORS
 
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch, tmp_path):
@@ -199,7 +199,7 @@ def test_the_page_lists_the_operators_that_can_be_read():
     page = (Path(__file__).parents[1] / "docs" / "your_network.md").read_text()
     line = next(line for line in page.splitlines() if line.startswith("Operators of ONNX files: "))
     bent = "Cos Elu Erf Exp Floor Log LogSoftmax Not Pow Reciprocal Round Sigmoid Sign Sin Softmax Softplus Sqrt Tanh"
-    assert set(re.findall(r"`(\w+)`", line)) == set(OPERATORS) - set(bent.split())
+    assert set(re.findall(r"`(\w+)`", line)) == set(_OPERATORS) - set(bent.split())
 
 
 def test_notebook_10_loads_a_file_of_either_kind(tmp_path):

@@ -83,13 +83,7 @@ class ClosedSetting:
 
     def __post_init__(self):
         keep_whole(self, dim=1, width=1, depth=1, steps=1, first_seed=0)
-        for name, allowed in [
-            ("shape", self.shapes),
-            ("method", experiment.METHODS),
-            ("ood", self.oods),
-        ]:
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        experiment.check_among(self, shape=self.shapes, method=experiment.METHODS, ood=self.oods)
         if not 0 <= self.price < math.inf:
             raise ValueError(f"price must be a number of at least 0; got {self.price!r}")
         if (self.dim != 2 and self.shape != "two") or (self.ood == "none" and self.method == "reject"):
