@@ -179,7 +179,7 @@ def test_mnist_is_run_like_the_digits_where_it_is_there(mnist, monkeypatch, how)
     mnist(types.SimpleNamespace(mnist_data=lambda: (pixels, np.arange(5000) % 10)))
     for name, value in (("CLIMBERS", 3), ("CLIMB_STEPS", 2), ("POINTS", 50)):
         monkeypatch.setattr(closed, name, value)
-    monkeypatch.setattr(images, "KEPT", 100)
+    monkeypatch.setattr(images, "_KEPT", 100)
     setting = ClosedMnistSetting("mnist", **SHORT, **how)
     (row,) = run(setting, [4])
     assert tuple(row) == setting.columns and 0 <= row["climb_inverted"] <= 1 and 0 <= row["auroc_interpolations"] <= 1
