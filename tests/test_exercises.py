@@ -270,7 +270,7 @@ WRONG_TOO = {
     "02-2": [("reach = 46", "not it"), ("reach = 49", "not it"), ("reach = 48.5", "not it")],
     "02-5": [
         (
-            "def sure_share(t, gap):\n    length = checks.confident.exact_share(t, gap) * (t[-1] - t[0])\n"
+            "def sure_share(t, gap):\n    length = checks.confident._exact_share(t, gap) * (t[-1] - t[0])\n"
             "    return length / t[-1]",
             "should be",
         )

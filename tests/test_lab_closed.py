@@ -12,7 +12,7 @@ from small_networks import build
 
 from ood_helpers import gan, images, polytopes, scores
 from ood_helpers.lab import closed, experiment, gans, horizons, samples, stored
-from ood_helpers.lab.closed import SETTINGS, ClosedDigitsSetting, ClosedMnistSetting, ClosedSetting, climb, measure, run
+from ood_helpers.lab.closed import SETTINGS, ClosedDigitsSetting, ClosedMnistSetting, ClosedSetting, _measure, climb, run
 from ood_helpers.lab.stored import load, save
 
 SHORT = {"width": 8, "steps": 5}
@@ -43,7 +43,7 @@ def test_names_say_what_the_settings_are():
     ],
 )
 def test_rows_have_their_columns_can_be_stored_and_a_seed_gets_what_it_gets_alone(setting, tmp_path, monkeypatch):
-    monkeypatch.setattr(closed, "CLIMB_STEPS", 2)
+    monkeypatch.setattr(closed, "_CLIMB_STEPS", 2)
     rows, (alone,) = run(setting, [3, 5]), run(setting, [5])
     assert [row["seed"] for row in rows] == [3, 5] and all(tuple(row) == setting.columns for row in rows)
     for name in setting.columns[2:]:
@@ -86,7 +86,7 @@ def test_the_outer_ring_is_learnt_after_a_start_that_is_spread():
 def test_the_certificate_is_the_network_s_own():
     setting = ClosedSetting(method="reject", far=0.9, **SHORT)
     network = setting.network(7)
-    found = measure(setting, network)
+    found = _measure(setting, network)
     centre, radius, _ = polytopes.horizon_radius(network.plain())
     x, _ = setting.world.sample(closed.POINTS, generator=experimental_points(setting))
     assert (found["certified"], found["radius"], found["constant_away"]) == (1, radius, 1)
@@ -103,11 +103,11 @@ def experimental_points(setting):
 
 def test_a_network_that_is_not_closed_is_measured_but_not_certified():
     model = build([[[1, 0]], [[1]], [[1], [-1]]], [[0], [0], [0, 0]]).float()  # sure where x is large
-    found = measure(ClosedSetting(closed=False), model)
+    found = _measure(ClosedSetting(closed=False), model)
     assert all(math.isnan(found[name]) for name in ("certified", "radius", "data_radius", "constant_away"))
     assert found["accuracy"] == pytest.approx(0.5, abs=0.05) and found["answer_away"] == pytest.approx(0.75, abs=0.02)
     assert found["directions_tied"] == pytest.approx(0.5)
-    assert measure(ClosedSetting(), model)["certified"] == 0
+    assert _measure(ClosedSetting(), model)["certified"] == 0
 
 
 @pytest.mark.parametrize(
@@ -201,8 +201,8 @@ def test_a_climb_finds_what_there_is_and_stays_away_from_the_digits():
 def test_images_near_a_digit_are_pushed_off():
     world = images.Digits()
     near = world.boundary(30, generator=torch.Generator().manual_seed(0))
-    x, distance = closed._away(world, near, closed.LEAST)
-    assert (world.distance(near) < closed.LEAST * world.reach).all() and (world.distance(x) >= closed.LEAST * world.reach).all()
+    x, distance = closed._away(world, near, closed._LEAST)
+    assert (world.distance(near) < closed._LEAST * world.reach).all() and (world.distance(x) >= closed._LEAST * world.reach).all()
     torch.testing.assert_close(distance, world.distance(x))
     assert x.min() >= 0 and x.max() <= 1 and torch.equal(closed.away(world, x), x)
 

@@ -94,7 +94,7 @@ def test_a_bad_field_is_named(changes, says):
 @pytest.mark.parametrize("kind", ["reject", "closed"])
 def test_a_run_measures_the_networks_that_trained_gives_the_same_each_time(kind, tmp_path, monkeypatch):
     monkeypatch.setenv("OOD_CACHE", str(tmp_path))
-    monkeypatch.setattr(closed, "CLIMB_STEPS", 2)
+    monkeypatch.setattr(closed, "_CLIMB_STEPS", 2)
     monkeypatch.setattr(convolutions, "_WALKS", 2)
     monkeypatch.setattr(convolutions, "_WHOLE_WALKS", {"digits": 2})
     setting = ConvolutionalSetting(kind, steps=30)
@@ -133,7 +133,7 @@ def test_a_larger_image_is_measured_by_the_same_kinds(monkeypatch):
     frame = kinds["letters"](20, generator=random).reshape(20, 28, 28)
     assert not frame[:, :4].any() and not frame[:, :, -4:].any() and frame[:, 4:24, 4:24].any(2).any(1).all()
     setting = ConvolutionalSetting("closed", "mnist", channels=2, width=8, steps=3, steepness=0.005)
-    monkeypatch.setattr(closed, "CLIMB_STEPS", 1)
+    monkeypatch.setattr(closed, "_CLIMB_STEPS", 1)
     monkeypatch.setattr(convolutions, "_WALKS", 1)
     (row,) = convolutions.run(setting, [0])
     assert row["constant_away"] == 1 and row["data_radius"] < row["radius"] and np.isnan(row["cubes_letters_0.1"])

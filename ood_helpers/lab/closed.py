@@ -27,16 +27,16 @@ WORLDS = {
     "moons": worlds.TwoMoons,
     "rings": worlds.Rings,
 }
-OOD = ("boundary", "general", "none")
-OUTER = ("rings",)  # worlds with a class that lies further out than the other
-POOLED = {"two": "gaussians", "moons": "moons", "rings": "rings"}  # worlds of `samples`
-POOLED_OOD = tuple(name for name in samples.SAMPLERS if name not in OOD)
+_OOD = ("boundary", "general", "none")
+_OUTER = ("rings",)  # worlds with a class that lies further out than the other
+_POOLED = {"two": "gaussians", "moons": "moons", "rings": "rings"}  # worlds of `samples`
+_POOLED_OOD = tuple(name for name in samples.SAMPLERS if name not in _OOD)
 START = 1000  # points that a network's centre and biases start from
 AWAY = 1e5  # distance at which the answer is compared with the one proved
-CLIMBS, CLIMBERS, CLIMB_STEPS, LEAST = ("uniform", "letters", "ring", "digits"), 100, 150, 1.5
-CLIMB_SIZE = 0.15  # of a step among the digits; with other images in proportion to `reach`
+CLIMBS, _CLIMBERS, _CLIMB_STEPS, _LEAST = ("uniform", "letters", "ring", "digits"), 100, 150, 1.5
+_CLIMB_SIZE = 0.15  # of a step among the digits; with other images in proportion to `reach`
 CERTIFICATE = ("certified", "radius", "data_radius", "constant_away", "answer_away")
-COLUMNS = (
+_COLUMNS = (
     "seed", "diverged", "loss", "accuracy", "class_accuracy", "confidence_in",
     "auroc", "fpr95", "auroc_ring", "auroc_far", "sure", "sure_ring", "sure_far", "directions_tied", *CERTIFICATE,
 )  # fmt: skip
@@ -76,7 +76,7 @@ class ClosedSetting:
     separation: float = 20.0
     first_seed: int = 0
 
-    columns = COLUMNS
+    columns = _COLUMNS
     batch, cosine, n_train, n_ood = 64, True, None, None
     penalty_loss = staticmethod(horizon.radius_loss)
     penalty_weight = property(lambda self: self.price)
@@ -88,13 +88,13 @@ class ClosedSetting:
             raise ValueError(f"price must be a number of at least 0; got {self.price!r}")
         if (self.dim != 2 and self.shape != "two") or (self.ood == "none" and self.method == "reject"):
             raise ValueError(f"dim must be 2 but for the shape 'two', and reject needs OOD points; got {self}")
-        if self.ood not in OOD and (self.shape not in POOLED or self.dim != 2):
-            raise ValueError(f"ood must be one of {', '.join(OOD)} but for {', '.join(POOLED)} in the plane; got {self}")
+        if self.ood not in _OOD and (self.shape not in _POOLED or self.dim != 2):
+            raise ValueError(f"ood must be one of {', '.join(_OOD)} but for {', '.join(_POOLED)} in the plane; got {self}")
         if self.ood == "gan" and (self.shape, self.separation) != ("two", gans.GanSetting.separation):
             raise ValueError(f"ood 'gan' is that of the shape 'two' with separation {gans.GanSetting.separation}; got {self}")
         self.network(0)
 
-    shapes, oods = tuple(WORLDS), (*OOD, *POOLED_OOD, "gan")
+    shapes, oods = tuple(WORLDS), (*_OOD, *_POOLED_OOD, "gan")
 
     @property
     def work(self):
@@ -130,8 +130,8 @@ class ClosedSetting:
             generators, _, _, _ = gans.train_seeds(horizons.GanDetectorSetting.gan, seeds)
             made_by = {DATA_SEEDS + seed: model for seed, model in zip(seeds, generators, strict=True)}
             return lambda n, *, generator: gan.sample(made_by[generator.initial_seed()], n, generator=generator) / gans.STD
-        if self.ood in POOLED_OOD:
-            of = samples.SampleSetting(POOLED[self.shape], self.ood, self.method)
+        if self.ood in _POOLED_OOD:
+            of = samples.SampleSetting(_POOLED[self.shape], self.ood, self.method)
             return samples.Pools({DATA_SEEDS + seed: of.points(seed) for seed in seeds}).ood
         return None
 
@@ -161,7 +161,7 @@ def _columns_of_images(kinds, climbs):
 class ClosedDigitsSetting(ClosedSetting):
     """Digits and the OOD images around them, as `horizons.DigitsSetting`; more columns."""
 
-    shapes, oods = ("digits",), OOD
+    shapes, oods = ("digits",), _OOD
     world, kinds, climbs = images.Digits(), images.KINDS, CLIMBS
     columns = _columns_of_images(kinds, climbs)
     ood_points = horizons.DigitsSetting.ood_points
@@ -208,12 +208,12 @@ def run(setting, seeds):
     and from test digits, the share that ends above a confidence of 0.9, at least 1.5 times `reach` from every training digit.
     """
     seeds = [setting.first_seed + seed for seed in check_seeds(seeds)]
-    rows = experiment.run(setting, seeds, setting.ood_of(seeds), measured=measure)
+    rows = experiment.run(setting, seeds, setting.ood_of(seeds), measured=_measure)
     return [row | {"seed": row["seed"] - setting.first_seed} for row in rows]
 
 
 @torch.no_grad()
-def measure(setting, network):
+def _measure(setting, network):
     """The numbers of one trained network, see `run`; always from the same test points."""
     network = network.plain() if isinstance(network, closed.Closed) else network
     digits, random = isinstance(setting, ClosedDigitsSetting), torch.Generator().manual_seed(TEST_SEED)
@@ -243,33 +243,33 @@ def measure(setting, network):
             found["fpr95"] = scores.fpr_at_95_tpr(score(inside), score(logits))
     if digits:
         for name in setting.climbs:
-            start = (x if name == "digits" else draws[f"_{name}"])[:CLIMBERS]
+            start = (x if name == "digits" else draws[f"_{name}"])[:_CLIMBERS]
             found[f"climb_{name}"] = _share(climb(network, world, start).sigmoid() > experiment.SURE)
     found["directions_tied"] = _tied(network, unit)
     found |= _certificate(setting, network, x, away)
     return {name: found[name] for name in setting.columns[3:]}
 
 
-def climb(network, world, x, steps=CLIMB_STEPS):
+def climb(network, world, x, steps=_CLIMB_STEPS):
     """The highest log-odds [n] of a digit that gradient ascent finds from images x [n, d]: the search of notebook 06, longer.
 
-    In the box, and at least `LEAST` times `reach` from every training digit.
+    In the box, and at least `_LEAST` times `reach` from every training digit.
     """
-    size = CLIMB_SIZE * world.reach / images.Digits().reach
+    size = _CLIMB_SIZE * world.reach / images.Digits().reach
     highest = torch.full((len(x),), -math.inf, dtype=torch.float64)
     for _ in range(steps):
-        x, distance = _away(world, x, LEAST)
+        x, distance = _away(world, x, _LEAST)
         with torch.enable_grad():
             here = x.clone().requires_grad_()
             odds = scores.max_softmax_log_odds(network(here), world.n_classes)
             (uphill,) = torch.autograd.grad(odds.sum(), here)
-        counts = distance >= LEAST * world.reach
+        counts = distance >= _LEAST * world.reach
         highest = torch.where(counts, torch.maximum(highest, odds.detach()), highest)
         x = (x + size * torch.nn.functional.normalize(uphill, eps=1e-30)).clamp(0, 1)
     return highest
 
 
-def away(world: images.Digits, x: torch.Tensor, least: float = LEAST) -> torch.Tensor:
+def away(world: images.Digits, x: torch.Tensor, least: float = _LEAST) -> torch.Tensor:
     """Images x pushed off their nearest training digits, to a distance of `least` reaches, in the box: five pushes at most."""
     return _away(world, x, least)[0]
 
@@ -316,7 +316,7 @@ def _share(which):
 
 def _both(name, kind=ClosedSetting, **changes):
     """A closed setting and the plain one it is compared with: {"closed_…", "open_…"}."""
-    start = {"spread": changes.get("shape") in OUTER}
+    start = {"spread": changes.get("shape") in _OUTER}
     return {f"closed_{name}": kind(**changes, **start), f"open_{name}": kind(**changes, closed=False)}
 
 
@@ -331,7 +331,7 @@ SETTINGS = {
     # without any OOD point, and with others
     **{name: s for shape in ("two", "moons") for name, s in _both(f"{shape}_none", shape=shape, ood="none").items()},
     **_both("two_general", ood="general"),
-    **{name: s for shape in POOLED for ood in POOLED_OOD for name, s in _both(f"{shape}_{ood}", shape=shape, ood=ood).items()},
+    **{name: s for shape in _POOLED for ood in _POOLED_OOD for name, s in _both(f"{shape}_{ood}", shape=shape, ood=ood).items()},
     **_both("two_gan", ood="gan", separation=gans.GanSetting.separation),
     # width and depth
     **{name: s for width in (8, 16, 32, 500) for name, s in _both(f"width_{width}", width=width).items()},

@@ -395,6 +395,6 @@ def _known_patterns(network, x, far):
     return float(np.mean([pattern in known for pattern in _patterns(network, far)]))
 
 
-BEYOND_THE_PICTURE = ("silent", "silent_mahalanobis", "silent_knn", "silent_quadratic_reject", "closed_mahalanobis")
+_BEYOND_THE_PICTURE = ("silent", "silent_mahalanobis", "silent_knn", "silent_quadratic_reject", "closed_mahalanobis")
 SETTINGS = {f"why_two_{method}": ObjectionSetting(method) for method in METHODS}
-SETTINGS |= {f"why_moons_{method}": ObjectionSetting(method, "moons") for method in METHODS if method not in BEYOND_THE_PICTURE}
+SETTINGS |= {f"why_moons_{method}": ObjectionSetting(method, "moons") for method in METHODS if method not in _BEYOND_THE_PICTURE}
