@@ -160,4 +160,4 @@ def test_kept_boundary_images_are_boundary_images_and_the_same_for_all():
     assert torch.equal(one, DIGITS.kept_boundary(500, generator=torch.Generator().manual_seed(0)))
     assert not torch.equal(one, other) and ((x := DIGITS.distance(one) / DIGITS.reach) >= 0.999).all() and (x <= 1.251).all()
     pool = images._kept_boundary(DIGITS)
-    assert len(pool) == images.KEPT and (torch.cdist(other, pool).amin(1) < 0.01).all()  # but for rounding
+    assert len(pool) == images._KEPT and (torch.cdist(other, pool).amin(1) < 0.01).all()  # but for rounding
