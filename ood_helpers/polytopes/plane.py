@@ -75,7 +75,7 @@ class Plane:
     """
 
     def __init__(self, network, box, mesh, on=None):
-        """on: the active neurons of each polytope, where `careful` has found them; else they are those of the dual tree."""
+        """on: the active neurons of each polytope, packed, where `careful` has found them; else those of the dual tree count."""
         self.network, self.mesh, self._on = network, mesh, on
         self.lo, self.hi = box
         self._centroids, areas = measure(mesh)
@@ -181,9 +181,12 @@ class Plane:
         """
         keys = np.random.default_rng(0).integers(1 << 63, size=first_neurons(self.network)[-1], dtype=np.uint64)
         if self._on is not None:
-            on = np.concatenate(self._on, axis=1)
-            keys[on.all(axis=0) | ~on.any(axis=0)] = 0
-            return self._ranked(keys, np.arange(len(self)), _code(on, keys))
+            always, ever = (unpacked(self.network, [fold.reduce(part, axis=0)[None] for part in self._on])
+                            for fold in (np.bitwise_and, np.bitwise_or))  # fmt: skip
+            keys[np.concatenate(always, axis=1)[0] | ~np.concatenate(ever, axis=1)[0]] = 0
+            batches = careful.in_batches(self.network, self._on)
+            codes = np.concatenate([_code(np.concatenate(on, axis=1), keys) for on in batches])
+            return self._ranked(keys, np.arange(len(self)), codes)
         keys[np.setdiff1d(np.arange(len(keys)), self.mesh.owner)] = 0
         tree = self._tree
         codes = np.zeros(len(self), np.uint64)
@@ -203,11 +206,13 @@ class Plane:
     @cached_property
     def _maps(self):
         square = self._square_network
-        if self._on is not None:
-            maps = careful.maps(square, self._on)
-        elif self.is_small:
-            tree, maps = self._tree, np.empty((len(self), square.n_classes, 3))
-            maps[tree.order] = careful.maps(square, unpacked(square, patterns(square, tree, self._centroids[tree.order[:1]])))
+        if self.is_small:
+            order, packed = slice(None), self._on
+            if packed is None:
+                order = self._tree.order
+                packed = patterns(square, self._tree, self._centroids[order[:1]])
+            maps = np.empty((len(self), square.n_classes, 3))
+            maps[order] = np.concatenate([careful.maps(square, on) for on in careful.in_batches(square, packed)])
         else:
             maps = affine_maps(square, self._tree, self._centroids)
         self._compare(maps)
