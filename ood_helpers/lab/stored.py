@@ -15,7 +15,7 @@ from pathlib import Path
 from ood_helpers.files import write_whole
 
 from . import claims as verdicts
-from . import closed, detectors, horizons, objections, paper, samples
+from . import closed, convolutions, detectors, horizons, objections, paper, samples
 
 EXPERIMENTS = (
     paper,
@@ -23,6 +23,7 @@ EXPERIMENTS = (
     samples,
     detectors,
     closed,
+    convolutions,
     objections,
 )  # each with a dict SETTINGS, by name, and, for these, `run`
 _REMEDY = (
