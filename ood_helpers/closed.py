@@ -27,7 +27,7 @@ from ood_helpers.arrays import float64
 
 # Added to softplus(s) and to the sum, they keep the inequality strict when it is computed in float32: 2⁻¹⁰ is more than the
 # rounding of sums over thousands of neurons.
-FLOOR, SPARE = 1e-3, 2**-10
+_FLOOR, _SPARE = 1e-3, 2**-10
 
 
 class Closed(nn.Module):
@@ -104,12 +104,12 @@ class Closed(nn.Module):
 
 def slopes(raw):
     """softplus(s) and the floor: how fast the second hidden layer falls away from the centre, at least."""
-    return nn.functional.softplus(raw) + FLOOR
+    return nn.functional.softplus(raw) + _FLOOR
 
 
 def pull(first, second, raw):
     """q [..., d, width] of the weights [..., inputs, outputs] of the first two layers; raw [..., d, width]."""
-    return slopes(raw) + (1 + SPARE) * (first.abs() @ second.relu())
+    return slopes(raw) + (1 + _SPARE) * (first.abs() @ second.relu())
 
 
 def height(weights, biases, centre):

@@ -180,7 +180,7 @@ def test_bad_arguments_are_named(arguments, says):
 @pytest.mark.parametrize("steepness", [1e-30, 1e-3, 0.5, 30.0, 1e4])
 def test_any_positive_steepness_can_be_had(steepness):
     model = small(steepness=steepness)
-    torch.testing.assert_close(closed.slopes(model.raw), torch.full((2, 6), steepness + closed.FLOOR))
+    torch.testing.assert_close(closed.slopes(model.raw), torch.full((2, 6), steepness + closed._FLOOR))
 
 
 # ---- training ----

@@ -397,6 +397,6 @@ def known_patterns(network, x, far):
     return float(np.mean([pattern in known for pattern in patterns(network, far)]))
 
 
-SHOWN = ("plain", "laplace", "patterns", "compact", "mahalanobis", "knn", "silent_pinned", "closed")  # on moons
+BEYOND_THE_PICTURE = ("silent", "silent_mahalanobis", "silent_knn", "silent_quadratic_reject", "closed_mahalanobis")
 SETTINGS = {f"why_two_{method}": ObjectionSetting(method) for method in METHODS}
-SETTINGS |= {f"why_moons_{method}": ObjectionSetting(method, "moons") for method in SHOWN}
+SETTINGS |= {f"why_moons_{method}": ObjectionSetting(method, "moons") for method in METHODS if method not in BEYOND_THE_PICTURE}

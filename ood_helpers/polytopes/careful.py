@@ -22,11 +22,11 @@ from .mesh import Mesh, independent, walk, widths_of
 from .polygons import next_corner
 
 ROUND = 1e-15  # relative rounding of a sum of many floats, against the sum of its terms' sizes
-MOVED = 1e-5  # area, in the square of side 2, by which rounding may move a kink
+_MOVED = 1e-5  # area, in the square of side 2, by which rounding may move a kink
 TRUST = 10  # a value is a sign from so many times its estimated rounding on
 
 
-def values(network, layers, x, misplaced, zero=()):
+def _values(network, layers, x, misplaced, zero=()):
     """Pre-activations z of hidden layers 0 … layers − 1 at points x [n, 2], as lists [n, width]: z, rounding, uncertainty.
 
     zero         of the first of these layers, [n, width] each: where a neuron is known to be 0, since its kink was cut there
@@ -48,10 +48,10 @@ def values(network, layers, x, misplaced, zero=()):
 
 
 def layer_values(network, layer, x, misplaced, zero=()):
-    """`values` of one layer of a `Network` or a `Graph`: z, rounding, uncertainty, each [n, width]."""
+    """`_values` of one layer of a `Network` or a `Graph`: z, rounding, uncertainty, each [n, width]."""
     if isinstance(network, Graph):
         return flat.survey(network, x, misplaced, only=layer)[0]
-    return [part[-1] for part in values(network, layer + 1, x, misplaced, zero)]
+    return [part[-1] for part in _values(network, layer + 1, x, misplaced, zero)]
 
 
 class _Growing:
@@ -160,11 +160,11 @@ def subdivide(network):
         on.append(active.all.copy())
         first += width
     if isinstance(network, Graph) and network.chooses:
-        return merged(cells.mesh(), flat.decisive(network, on))
+        return _merged(cells.mesh(), flat.decisive(network, on))
     return cells.mesh(), on
 
 
-def merged(mesh, on):
+def _merged(mesh, on):
     """The mesh without the edges between faces with the same neurons on, and which are on in each face that is left.
 
     Together they are where some affine functions are positive, so the new faces are convex, too.
@@ -212,9 +212,9 @@ def _refuse_large_moves(cells, sign, z, lost, neuron):
     np.maximum.at(most, face, np.abs(z[corner]))
     share = np.zeros(len(cells.loops))
     np.maximum.at(share, face, np.where(moved[corner], np.abs(z[corner]), 0) / np.maximum(most[face], 1e-300))
-    for cell in np.flatnonzero(share > MOVED).tolist():
+    for cell in np.flatnonzero(share > _MOVED).tolist():
         x, y = cells.xy.all[[cells.begins(half) for half in cells.loops[cell]]].T
-        if share[cell] * np.abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2 > MOVED:
+        if share[cell] * np.abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2 > _MOVED:
             raise ArithmeticError(f"neuron {neuron} bends where rounding does not tell nearly parallel kinks apart")
 
 

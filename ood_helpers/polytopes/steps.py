@@ -173,8 +173,10 @@ def _unchanged(constant):
     return constant
 
 
-def moves(function, alike=True):
-    """Numbers are moved, copied or averaged: all factors are at least 0. Tensors beside them are constants (in `cat`)."""
+def moves(function, alike=True, joins=False):
+    """Numbers are moved, copied or averaged: all factors are at least 0. Tensors beside them say where (indices, masks). Where
+    the function joins, they are constants among the numbers.
+    """
 
     def handle(steps, *args, **kwargs):
         xs = _zeros(values_in([args, kwargs]))
@@ -186,7 +188,7 @@ def moves(function, alike=True):
     def one(steps, function, args, kwargs):
         values = values_in([args, kwargs])
         constant = _caller(function, args, kwargs, _unchanged)(*_zeros(values, 1))[0]
-        linear = _caller(function, args, kwargs, torch.zeros_like)
+        linear = _caller(function, args, kwargs, torch.zeros_like if joins else _unchanged)
         copies = None
         if alike and len(values) == 1:  # so many results hold the same number
             sizes, back = torch.func.vjp(linear, next(_zeros(values, 1)))
@@ -490,8 +492,8 @@ FUNCTIONS: dict[str, Callable] = {
     "view": _reshaped,
     "reshape": _reshaped,
     "getitem": moves(operator.getitem),
-    "cat": moves(torch.cat),
-    "stack": moves(torch.stack),
+    "cat": moves(torch.cat, joins=True),
+    "stack": moves(torch.stack, joins=True),
     "pixel_shuffle": moves(F.pixel_shuffle),
     "pixel_unshuffle": moves(F.pixel_unshuffle),
     "interpolate": interpolate,
@@ -541,12 +543,6 @@ ALIASES = {
 }  # fmt: skip
 
 
-def _options(*names):
-    """A layer as the function of the same name, with these attributes as its arguments."""
-    return lambda layer: {name: getattr(layer, name) for name in names}
-
-
-POOL = ("kernel_size", "stride", "padding")
 LAYERS = [  # (classes of torch.nn, function of (steps, layer, x))
     ((nn.Identity, *(getattr(nn, f"Dropout{i}") for i in ("", "1d", "2d", "3d")), nn.AlphaDropout, nn.FeatureAlphaDropout),
      lambda steps, layer, x: x),
