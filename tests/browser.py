@@ -187,7 +187,7 @@ class Notebook:
         self.page.locator(".lm-MenuBar-itemLabel").get_by_text(menu, exact=True).click()
         self.page.locator(".lm-Menu-itemLabel").get_by_text(item, exact=True).click()
 
-    def run_all(self, timeout=120):
+    def run_all(self, timeout=300):
         """Run > Run All Cells, after clearing old outputs; waits for the last cell, or for the cell that fails.
 
         timeout   seconds for the whole notebook

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ood_helpers import checks
-from ood_helpers.checks.answers import OPEN, RIGHT, TOO_COARSE, WRONG
+from ood_helpers.checks.answers import _TOO_COARSE, OPEN, RIGHT, WRONG
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 import make_exercises
@@ -357,7 +357,7 @@ def test_numbers_may_come_in_any_container_and_in_any_precision_that_holds_them(
         assert judged(change), (name, judged(change))
     for name, change in COARSE.items():
         verdict = judged(change)
-        assert verdict or TOO_COARSE in verdict.message, (name, verdict)
+        assert verdict or _TOO_COARSE in verdict.message, (name, verdict)
     for name, (change, fragment) in OTHER.items():
         verdict = judged(change)
         assert verdict.mark == WRONG and fragment in verdict.message, (name, verdict)

@@ -12,6 +12,8 @@ from types import FunctionType, ModuleType
 import nbformat
 import pytest
 
+from ood_helpers import cache, models, training
+
 ROOT = Path(__file__).parents[1]
 SMALL = ("data", "losses", "models", "scores", "training")
 BELOW = {"arrays", "closed", "progress"}  # what these five stand on
@@ -76,8 +78,26 @@ def test_what_readers_call_is_annotated():
         used("from ood_helpers import models\nmodels.mpl()")
 
 
+SAME_SETTINGS = {  # what hands all settings on, to what; and those that it leaves out
+    cache.cached_train: (training.train, {"callback"}),
+    cache.cached_snapshots: (training.train, {"steps", "callback"}),
+    models.mlps: (models.mlp, {"generator"}),
+}
+
+
+@pytest.mark.parametrize("outer", SAME_SETTINGS)
+def test_settings_stand_in_the_signature(outer):
+    inner, out = SAME_SETTINGS[outer]
+    has, wanted = (inspect.signature(thing).parameters for thing in (outer, inner))
+    same = {name: wanted[name].replace(kind=has[name].kind) for name in wanted if name not in out | {"models"}}
+    assert same.items() <= has.items() and not out & has.keys()
+    assert all(setting.kind is not inspect.Parameter.VAR_KEYWORD for setting in has.values())
+
+
 CALLS = {  # the checker's complaint, or none
     'models.mlp(width="wide")': "bad-argument-type",
+    'models.mlps([0], width="wide")': "bad-argument-type",
+    "cache.cached_train(models.mlp(), data.TwoGaussians(), losses.reject_loss, stpes=8)": "unexpected-keyword",
     "models.mlp(wdith=8)": "unexpected-keyword",
     "scores.auroc([1.0])": "missing-argument",
     "from ood_helpers.models import mpl": "missing-module-attribute",
@@ -89,7 +109,7 @@ CALLS = {  # the checker's complaint, or none
 def test_lint_sees_a_wrong_call(tmp_path):
     files = [tmp_path / f"call_{number}.py" for number in range(len(CALLS))]
     for file, line in zip(files, CALLS, strict=True):
-        file.write_text(f"from ood_helpers import models, scores\n\n{line}\n", encoding="utf-8")
+        file.write_text(f"from ood_helpers import cache, data, losses, models, scores\n\n{line}\n", encoding="utf-8")
     where = ["--config", ROOT / "pyproject.toml", "--search-path", ROOT, "--python-interpreter-path", sys.executable]
     command = [Path(sys.executable).parent / "pyrefly", "check", *where, "--output-format", "min-text", *files]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -54,7 +54,7 @@ def random_networks():
 def smooth_networks():
     """Networks with sigmoids and tanh, also beside ReLUs, and their torch modules."""
     for bends in [["sigmoid"], ["tanh", "tanh"], ["relu", "sigmoid"], ["tanh", "leaky_relu"]]:
-        layers = [nn.Linear(2, 7), *(layer for bend in bends for layer in (models.ACTIVATIONS[bend](), nn.Linear(7, 7)))]
+        layers = [nn.Linear(2, 7), *(layer for bend in bends for layer in (models._ACTIVATIONS[bend](), nn.Linear(7, 7)))]
         yield nn.Sequential(*layers, nn.ReLU(), nn.Linear(7, 3)).double()
 
 

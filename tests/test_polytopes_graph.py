@@ -196,7 +196,7 @@ def test_groups_of_segments_change_nothing(monkeypatch):
     start, way = np.random.default_rng(0).normal(size=(2, 50))
     graph = read(model, (2, 5, 5))
     whole = ray(graph, start, way)
-    monkeypatch.setattr("ood_helpers.polytopes.along.BATCH", 1)
+    monkeypatch.setattr("ood_helpers.polytopes.along._BATCH", 1)
     parts = ray(graph, start, way)
     np.testing.assert_allclose(parts.t, whole.t, rtol=1e-12)
     np.testing.assert_allclose(parts.slopes, whole.slopes, rtol=1e-9, atol=1e-12)
@@ -217,7 +217,7 @@ def test_groups_of_vertices_neurons_and_faces_change_nothing_in_a_slice(monkeypa
         whole = slice_of()
         whole.slopes  # noqa: B018
         with monkeypatch.context() as patched:
-            patched.setattr("ood_helpers.polytopes.careful.HELD", 5)
+            patched.setattr("ood_helpers.polytopes.careful._HELD", 300)
             parts = slice_of()
             np.testing.assert_array_equal(parts.starts, whole.starts)
             np.testing.assert_allclose(parts.areas, whole.areas, atol=1e-12)

@@ -188,7 +188,7 @@ def test_the_tables_go_where_they_are_read_from(tmp_path, executed, monkeypatch)
     """OOD_RESULTS names the folder for the tool and for the notebooks; else it is the tool's own checkout, wherever one is."""
     monkeypatch.setenv("OOD_RESULTS", str(tmp_path / "mine"))
     assert reproduce.main(["--jobs", "1", "--seeds", "2"]) == 0
-    assert stored.folder() == tmp_path / "mine" and len(stored.claims()) == len(stored.runs("small")) + 1 == 3
+    assert stored._folder() == tmp_path / "mine" and len(stored.claims()) == len(stored.runs("small")) + 1 == 3
     monkeypatch.delenv("OOD_RESULTS")
     monkeypatch.setattr(reproduce, "ROOT", tmp_path / "clone")
     monkeypatch.chdir(tmp_path)
@@ -220,7 +220,7 @@ def test_ctrl_c_ends_it_and_keeps_what_is_finished(tmp_path):
             while not (tmp_path / "runs" / "quick.csv").exists() and tool.poll() is None:
                 time.sleep(0.1)
             os.killpg(tool.pid, signal.SIGINT)  # a terminal sends it to the tool and to its workers
-            output, _ = tool.communicate(timeout=60)
+            output, _ = tool.communicate(timeout=300)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(tool.pid, signal.SIGKILL)  # whatever went wrong, the endless worker must not live on

@@ -28,6 +28,7 @@ WORLDS = {
     "rings": worlds.Rings,
 }
 OOD = ("boundary", "general", "none")
+OUTER = ("rings",)  # worlds with a class that lies further out than the other
 POOLED = {"two": "gaussians", "moons": "moons", "rings": "rings"}  # worlds of `samples`
 POOLED_OOD = tuple(name for name in samples.SAMPLERS if name not in OOD)
 START = 1000  # points that a network's centre and biases start from
@@ -52,6 +53,7 @@ class ClosedSetting:
               seed · "gan", of "two" 7 deviations apart: samples of the seed's GAN after 500 iterations, as in `horizons`
     closed    False: the course's mlp of the same width, trained in the same way, for comparison
     steepness of the start, and `price`, the weight of `horizon.radius_loss`; at least 0
+    spread    of a closed network's start, see `models.closed_mlp`
     width, depth, lr, steps   as in `experiment.Setting`
     first_seed   what stands for seed 0 of a run, the next ones for the seeds after it
     """
@@ -67,6 +69,7 @@ class ClosedSetting:
     far: float = 0.99
     steepness: float = 0.5
     price: float = 0.1
+    spread: bool = False
     lr: float = 2e-3
     steps: int = 1500
     separation: float = 20.0
@@ -149,8 +152,8 @@ class ClosedSetting:
         if not self.closed:
             return mlp(self.world.dim, self.width, outputs, self.depth, generator=random)
         points, _ = self.world.sample(START, generator=torch.Generator().manual_seed(seed))
-        how = {"steepness": self.steepness, "far": self.far if self.method == "reject" else None, "generator": random}
-        return closed_mlp(self.world.dim, self.width, outputs, self.depth, points=points, **how)
+        how = {"steepness": self.steepness, "spread": self.spread, "far": self.far if self.method == "reject" else None}
+        return closed_mlp(self.world.dim, self.width, outputs, self.depth, points=points, generator=random, **how)
 
 
 class ClosedDigitsSetting(ClosedSetting):
@@ -279,31 +282,32 @@ def _share(which):
 
 def _both(name, kind=ClosedSetting, **changes):
     """A closed setting and the plain one it is compared with: {"closed_…", "open_…"}."""
-    changes_of_open = {key: value for key, value in changes.items() if key not in ("steepness", "price")}
-    return {f"closed_{name}": kind(**changes), f"open_{name}": kind(**changes_of_open, closed=False)}
+    start = {"spread": changes.get("shape") in OUTER}
+    return {f"closed_{name}": kind(**changes, **start), f"open_{name}": kind(**changes, closed=False)}
 
 
 SETTINGS = {
     # the worlds, confident and reject
     **{name: s for shape in WORLDS for name, s in _both(shape, shape=shape).items()},
-    "closed_two_fresh": ClosedSetting(first_seed=20),
-    **{name: s for shape in ("two", "four") for name, s in _both(f"{shape}_reject", shape=shape, method="reject").items()},
-    **{f"closed_{shape}_reject": ClosedSetting(shape, method="reject") for shape in ("rings", "moons", "overlap")},
+    **_both("two_fresh", first_seed=20),
+    **{name: s for shape in WORLDS for name, s in _both(f"{shape}_reject", shape=shape, method="reject").items()},
     # more dimensions
     **{name: s for dim in (3, 5, 10, 100) for name, s in _both(f"dim_{dim}", dim=dim).items()},
-    **{f"closed_dim_{dim}_reject": ClosedSetting(dim=dim, method="reject") for dim in (10, 100)},
+    **{name: s for dim in (10, 100) for name, s in _both(f"dim_{dim}_reject", dim=dim, method="reject").items()},
     # without any OOD point, and with others
     **{name: s for shape in ("two", "moons") for name, s in _both(f"{shape}_none", shape=shape, ood="none").items()},
     **_both("two_general", ood="general"),
-    **{f"closed_rings_{ood}": ClosedSetting("rings", ood=ood) for ood in ("knn", "normals")},
-    "closed_moons_knn": ClosedSetting("moons", ood="knn"),
+    **{name: s for shape in POOLED for ood in POOLED_OOD for name, s in _both(f"{shape}_{ood}", shape=shape, ood=ood).items()},
+    **_both("two_gan", ood="gan", separation=gans.GanSetting.separation),
     # width and depth
-    **{f"closed_width_{width}": ClosedSetting(width=width) for width in (8, 16, 32)},
-    **{f"closed_depth_{depth}": ClosedSetting(depth=depth) for depth in (3, 4)},
+    **{name: s for width in (8, 16, 32, 500) for name, s in _both(f"width_{width}", width=width).items()},
+    **_both("width_500_reject", width=500, method="reject"),
+    **{name: s for depth in (3, 4) for name, s in _both(f"depth_{depth}", depth=depth).items()},
     # the price of the radius
     **{f"closed_steep_{steepness:g}": ClosedSetting(steepness=steepness, price=0.0) for steepness in (0.05, 0.2, 0.5, 2.0)},
     **{f"closed_price_{price:g}": ClosedSetting(price=price) for price in (0.01, 1.0, 3.0)},
     # images
     **_both("digits", ClosedDigitsSetting, shape="digits"),
-    "closed_digits_reject": ClosedDigitsSetting("digits", method="reject"),
+    **_both("digits_reject", ClosedDigitsSetting, shape="digits", method="reject"),
+    **_both("digits_none", ClosedDigitsSetting, shape="digits", ood="none"),
 }

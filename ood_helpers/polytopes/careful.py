@@ -23,12 +23,12 @@ from .mesh import Mesh, independent, walk, widths_of
 from .polygons import next_corner
 
 ROUND = 1e-15  # relative rounding of a sum of many floats, against the sum of its terms' sizes
-MOVED = 1e-5  # area, in the square of side 2, by which rounding may move a kink
+_MOVED = 1e-5  # area, in the square of side 2, by which rounding may move a kink
 TRUST = 10  # a value is a sign from so many times its estimated rounding on
-HELD = 1 << 22  # values of a layer, or of some of its neurons, that are held at a time: 32 MB, and twice that for their errors
+_HELD = 1 << 22  # values of a layer, or of some of its neurons, that are held at a time: 32 MB, and twice that for their errors
 
 
-def values(network, layers, x, misplaced, zero=()):
+def _values(network, layers, x, misplaced, zero=()):
     """Pre-activations z of hidden layers 0 … layers − 1 at points x [n, 2], as lists [n, width]: z, rounding, uncertainty.
 
     zero         of the first of these layers, [n, width] each: where a neuron is known to be 0, since its kink was cut there
@@ -50,10 +50,10 @@ def values(network, layers, x, misplaced, zero=()):
 
 
 def layer_values(network, layer, x, misplaced, zero=()):
-    """`values` of one layer of a `Network` or a `Graph`: z, rounding, uncertainty, each [n, width]."""
+    """`_values` of one layer of a `Network` or a `Graph`: z, rounding, uncertainty, each [n, width]."""
     if isinstance(network, Graph):
         return flat.survey(network, x, misplaced, only=layer)[0]
-    return [part[-1] for part in values(network, layer + 1, x, misplaced, zero)]
+    return [part[-1] for part in _values(network, layer + 1, x, misplaced, zero)]
 
 
 class _Growing:
@@ -125,7 +125,7 @@ class _Cells:
 
 def _asked(network, layer, cells, zero, start=0):
     """`layer_values` at the vertices from `start` on, of a few vertices at a time: a layer may be wide."""
-    room = max(1, HELD // widths_of(network)[layer])
+    room = max(1, _HELD // widths_of(network)[layer])
     for k in range(start, cells.xy.used, room):
         x, misplaced, *known = (part.all[k : k + room] for part in (cells.xy, cells.misplaced, *zero[:layer]))
         yield layer_values(network, layer, x, misplaced, known)
@@ -161,7 +161,7 @@ def subdivide(network):
         if remembers:
             zero.append(_Growing(np.zeros((cells.xy.used, width), bool)))
         active = _Growing(np.zeros((faces, len(unclear)), bool))
-        room = max(1, HELD // cells.xy.used)
+        room = max(1, _HELD // cells.xy.used)
         for group in range(0, len(unclear), room):
             neurons = unclear[group : group + room]
             z, lost, unsure = map(_Growing, _values_of(neurons, network, layer, cells, zero))
@@ -187,13 +187,13 @@ def subdivide(network):
         on.append(_packed(everywhere, unclear, active.all))
         first += width
     if isinstance(network, Graph) and network.chooses:
-        return merged(cells.mesh(), _decisive(network, on))
+        return _merged(cells.mesh(), _decisive(network, on))
     return cells.mesh(), on
 
 
 def _packed(everywhere, unclear, active):
     """Which neurons of a layer are on in each face, as packed bits, from those that are not the same `everywhere`."""
-    found, room = [], max(1, 8 * HELD // len(everywhere))
+    found, room = [], max(1, 8 * _HELD // len(everywhere))
     for k in range(0, len(active), room):
         some = active[k : k + room]
         rows = np.tile(everywhere, (len(some), 1))
@@ -212,12 +212,12 @@ def _decisive(network, packed):
 
 def in_batches(network, packed):
     """The neurons that are on, unpacked, a few faces at a time: lists of one [f, n] boolean array per layer."""
-    room = max(1, 8 * HELD // max([1, *widths_of(network)]))
+    room = max(1, _HELD // max([1, *widths_of(network)]))
     for k in range(0, len(packed[0]) if packed else 1, room):
         yield unpacked(network, [part[k : k + room] for part in packed])
 
 
-def merged(mesh, on):
+def _merged(mesh, on):
     """The mesh without the edges between faces with the same neurons on (packed bits), and which are on in each that is left.
 
     Together they are where some affine functions are positive, so the new faces are convex, too.
@@ -265,9 +265,9 @@ def _refuse_large_moves(cells, sign, z, lost, neuron):
     np.maximum.at(most, face, np.abs(z[corner]))
     share = np.zeros(len(cells.loops))
     np.maximum.at(share, face, np.where(moved[corner], np.abs(z[corner]), 0) / np.maximum(most[face], 1e-300))
-    for cell in np.flatnonzero(share > MOVED).tolist():
+    for cell in np.flatnonzero(share > _MOVED).tolist():
         x, y = cells.xy.all[[cells.begins(half) for half in cells.loops[cell]]].T
-        if share[cell] * np.abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2 > MOVED:
+        if share[cell] * np.abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2 > _MOVED:
             raise ArithmeticError(f"neuron {neuron} bends where rounding does not tell nearly parallel kinks apart")
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-SHAPES = ("Shape", "Size")  # operators whose answer depends on no number
-RANDOM = ("Random", "Bernoulli", "Multinomial")  # how operators begin whose answer is another one each time
+_SHAPES = ("Shape", "Size")  # operators whose answer depends on no number
+_RANDOM = ("Random", "Bernoulli", "Multinomial")  # how operators begin whose answer is another one each time
 CHECKED = 2  # points at which a file's own definition is evaluated beside the module
 
 
@@ -104,7 +104,7 @@ class OnnxNetwork(nn.Module):
         values, changing = {"": None, self.fed: torch.zeros(self.fed_shape)}, {self.fed}
         for node in graph.node:
             given = {name: values[name] if name in values else getattr(self, self.constants[name]) for name in node.input}
-            if node.op_type in SHAPES or (changing.isdisjoint(node.input) and not node.op_type.startswith(RANDOM)):
+            if node.op_type in _SHAPES or (changing.isdisjoint(node.input) and not node.op_type.startswith(_RANDOM)):
                 for name, array in zip(node.output, _constant(node, given, file, package), strict=True):
                     self._keep(name, array)
                 continue

@@ -24,9 +24,9 @@ from .mesh import Degenerate, first_neurons, measure, sizes, subdivide, widths_o
 from .network import Model, plane_of, read, shape_of, vector
 from .polygons import cross, next_corner
 
-DRIFT = 1e-14  # relative rounding of sums of many maps
-SMALL = 1e8  # multiplications that a product for every map may take
-SLACK = 1e-9  # what the maps may miss the network by, relative to the sizes of the numbers that it adds up there
+_DRIFT = 1e-14  # relative rounding of sums of many maps
+_SMALL = 1e8  # multiplications that a product for every map may take
+_SLACK = 1e-9  # what the maps may miss the network by, relative to the sizes of the numbers that it adds up there
 
 
 def plane(
@@ -224,7 +224,7 @@ class Plane:
         """Whether each map is a product of its own; else they are running sums along a tree, which is quicker for many."""
         if self._on is not None or isinstance(self.network, Graph):
             return True
-        return len(self) * max(map(len, self.network.biases)) ** 2 <= SMALL
+        return len(self) * max(map(len, self.network.biases)) ** 2 <= _SMALL
 
     @cached_property
     def drift(self):
@@ -232,14 +232,14 @@ class Plane:
         return self._drift_of(np.concatenate([self.slopes * (self.hi - self.lo)[:1], self.offsets[:, :, None]], axis=2))
 
     def _drift_of(self, maps):
-        return 0.0 if self.is_small else DRIFT * np.abs(maps).max(axis=(0, 2))
+        return 0.0 if self.is_small else _DRIFT * np.abs(maps).max(axis=(0, 2))
 
     def _compare(self, maps, samples=200):
         """Check the maps of some polytopes, the largest among them, against the network; raises ArithmeticError."""
         some = np.unique(np.concatenate([np.linspace(0, len(self) - 1, samples).astype(int), np.argsort(-self.areas)[:samples]]))
         x, network = self._centroids[some], self._square_network
         error = np.abs(np.einsum("mkj,mj->mk", maps[some, :, :2], x) + maps[some, :, 2] - network(x))
-        if (error > SLACK * sizes(network, x)[-1] + self._drift_of(maps)).any():
+        if (error > _SLACK * sizes(network, x)[-1] + self._drift_of(maps)).any():
             raise ArithmeticError(f"the affine maps miss the network by {error.max():g}")
 
 

@@ -543,12 +543,6 @@ ALIASES = {
 }  # fmt: skip
 
 
-def _options(*names):
-    """A layer as the function of the same name, with these attributes as its arguments."""
-    return lambda layer: {name: getattr(layer, name) for name in names}
-
-
-POOL = ("kernel_size", "stride", "padding")
 LAYERS = [  # (classes of torch.nn, function of (steps, layer, x))
     ((nn.Identity, *(getattr(nn, f"Dropout{i}") for i in ("", "1d", "2d", "3d")), nn.AlphaDropout, nn.FeatureAlphaDropout),
      lambda steps, layer, x: x),
