@@ -136,15 +136,15 @@ def letters(n: int, *, generator: Generator) -> Tensor:
     return _pick(_alphabet(), n, generator)
 
 
-def inverted(n: int, *, generator: Generator) -> Tensor:
+def inverted(n: int, *, generator: Generator, world: Digits = Digits()) -> Tensor:
     """Test digits with ink and paper exchanged: 1 − x."""
-    return 1 - _pick(_digits()[2], n, generator)
+    return 1 - _pick(world.x_test, n, generator)
 
 
-def permuted(n: int, *, generator: Generator) -> Tensor:
+def permuted(n: int, *, generator: Generator, world: Digits = Digits()) -> Tensor:
     """Test digits whose pixels are shuffled, each image in its own way."""
-    x = _pick(_digits()[2], n, generator)
-    return x.gather(1, torch.rand(n, DIM, generator=generator).argsort(1))
+    x = _pick(world.x_test, n, generator)
+    return x.gather(1, torch.rand(x.shape, generator=generator).argsort(1))
 
 
 def textures(n: int, *, generator: Generator) -> Tensor:
@@ -169,10 +169,10 @@ def corners(n: int, *, generator: Generator) -> Tensor:
     return torch.randint(2, (n, DIM), generator=generator).float()
 
 
-def interpolations(n: int, *, generator: Generator) -> Tensor:
+def interpolations(n: int, *, generator: Generator, world: Digits = Digits()) -> Tensor:
     """(1 − t) a + t b for test digits a, b of different classes, t uniform in [0.3, 0.7]. Most lie within `reach` of a digit."""
     n = check_draw(n, generator)
-    _, _, x, y, _ = _digits()
+    x, y = world.x_test, world.y_test
     a = torch.randint(len(x), (n,), generator=generator)
     b = torch.multinomial((y[a, None] != y).float(), 1, generator=generator)[:, 0]
     t = 0.3 + 0.4 * torch.rand(n, 1, generator=generator)

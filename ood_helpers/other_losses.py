@@ -45,8 +45,8 @@ def _max_log_probability(logits: Tensor) -> Tensor:
 def ceda_loss(logits_in: Tensor, y: Tensor, logits_out: Tensor, weight: float = 1.0) -> Tensor:
     """Cross-entropy + weight · the mean of max_k log P(k|x_out): CEDA (Hein et al., CVPR 2019, eq. 2). Shape [...].
 
-    Like the KL term it is least where the OOD points' distribution is uniform, but it counts only the surest class, and a point
-    that is sure costs at most log K more than one that is not. weight at least 0; the paper has 1.
+    Like the KL term it is least where the OOD points' distribution is uniform, but it counts only the most probable class, and
+    a point that is sure costs at most log K more than one that is not. weight at least 0; the paper has 1.
     """
     _check_weight("weight", weight)
     return cross_entropy(logits_in, y) + weight * _max_log_probability(logits_out)
@@ -69,7 +69,7 @@ def acet_penalty(ood: Sampler, radius: float, steps: int = 5, *, generator: Gene
 
 
 def worst_in_ball(network: nn.Module | Stack, x: Tensor, radius: float, steps: int = 5) -> Tensor:
-    """The surest point that gradient ascent finds within `radius` of every point x [n, d]: [n, d], or [E, n, d] for a stack.
+    """The most confident point that gradient ascent finds within `radius` of each x [n, d]: [n, d], or [E, n, d] for a stack.
 
     radius  Euclidean, positive · steps: whole number, at least 1; each moves 2 · radius / steps uphill, then back into the ball
     What climbs is log(p / (1 − p)) of the largest probability p. It has its maximum where p has, but its gradient does not

@@ -39,7 +39,7 @@ ACCENT = "#D55E00"  # what a figure points at
 INSIDE, INSIDE_PALE = "#8C564B", "#CDA294"  # in-distribution points of any class, and what is taken for them
 # curves that are no class, from Paul Tol's muted scheme
 SERIES = [("#882255", "o"), ("#44AA99", "s"), ("#999933", "^")]
-# the bands of the paper's Figures 3b and 4b: the surer, the darker
+# the bands of the paper's Figures 3b and 4b: the more confident, the darker
 BANDS, BAND_COLORS = [0.5, 0.6, 0.9, 1.0], ["#fff3c4", "#c2a5cf", "#40004b"]
 BAND_NAMES = ["0.5–0.6 unsure", "0.6–0.9", "0.9–1 sure"]
 

@@ -231,6 +231,10 @@ def test_mnist_is_a_world_of_784_pixels(monkeypatch):
     near = world.boundary(20, generator=seeded())
     assert near.shape == (20, 784) and (world.distance(near) >= world.reach * (1 - 1e-5)).all()
     assert world.box(3, generator=seeded()).shape == (3, 784)
+    assert (images.inverted(3, generator=seeded(), world=world)[:, None] == 1 - world.x_test).all(2).any(1).all()
+    shuffled = images.permuted(3, generator=seeded(), world=world).sort(1).values
+    assert (shuffled[:, None] == world.x_test.sort(1).values).all(2).any(1).all()
+    assert images.interpolations(3, generator=seeded(), world=world).shape == (3, 784)
     images._mnist.cache_clear()
 
 

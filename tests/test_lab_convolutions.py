@@ -13,7 +13,7 @@ DIGITS = images.Digits()
 
 
 def learn(made, kind, steps):
-    return convolutions.train(made, DIGITS, convolutions.LOSSES[kind], list(range(len(made))), steps, lr=5e-3)
+    return convolutions._train(made, DIGITS, convolutions.LOSSES[kind], list(range(len(made))), steps, lr=5e-3)
 
 
 def short(kind, steps=40):  # so many, that BatchNorm's running averages have caught up
@@ -95,8 +95,8 @@ def test_a_bad_field_is_named(changes, says):
 def test_a_run_measures_the_networks_that_trained_gives_the_same_each_time(kind, tmp_path, monkeypatch):
     monkeypatch.setenv("OOD_CACHE", str(tmp_path))
     monkeypatch.setattr(closed, "CLIMB_STEPS", 2)
-    monkeypatch.setattr(convolutions, "WALKS", 2)
-    monkeypatch.setattr(convolutions, "WHOLE_WALKS", {"digits": 2})
+    monkeypatch.setattr(convolutions, "_WALKS", 2)
+    monkeypatch.setattr(convolutions, "_WHOLE_WALKS", {"digits": 2})
     setting = ConvolutionalSetting(kind, steps=30)
     one, other = convolutions.run(setting, [3, 1]), convolutions.run(setting, [1])
     assert str(other) == str(one[1:]) and list(other[0]) == list(setting.columns) and [row["seed"] for row in one] == [3, 1]
@@ -124,9 +124,9 @@ def test_a_larger_image_is_measured_by_the_same_kinds(monkeypatch):
         def kept_boundary(self, n, *, generator):
             return self.boundary(n, generator=generator)
 
-    monkeypatch.setitem(convolutions.WORLDS, "mnist", Large)
-    random, kinds = torch.Generator().manual_seed(0), convolutions.kinds(Large())
-    assert list(kinds) == list(convolutions.KINDS)
+    monkeypatch.setitem(convolutions._WORLDS, "mnist", Large)
+    random, kinds = torch.Generator().manual_seed(0), convolutions._kinds(Large())
+    assert list(kinds) == list(convolutions._KINDS)
     for kind, draw in kinds.items():
         x = draw(20, generator=random)
         assert x.shape == (20, 784) and x.dtype == torch.float32 and x.min() >= 0 and x.max() <= 1 and x.std() > 0.1, kind
@@ -134,7 +134,7 @@ def test_a_larger_image_is_measured_by_the_same_kinds(monkeypatch):
     assert not frame[:, :4].any() and not frame[:, :, -4:].any() and frame[:, 4:24, 4:24].any(2).any(1).all()
     setting = ConvolutionalSetting("closed", "mnist", channels=2, width=8, steps=3, steepness=0.005)
     monkeypatch.setattr(closed, "CLIMB_STEPS", 1)
-    monkeypatch.setattr(convolutions, "WALKS", 1)
+    monkeypatch.setattr(convolutions, "_WALKS", 1)
     (row,) = convolutions.run(setting, [0])
     assert row["constant_away"] == 1 and row["data_radius"] < row["radius"] and np.isnan(row["cubes_letters_0.1"])
 
@@ -151,7 +151,7 @@ def test_a_module_whose_code_is_not_in_the_key_is_refused(tmp_path, monkeypatch)
 
     monkeypatch.setenv("OOD_CACHE", str(tmp_path))
     with pytest.raises(ValueError, match=r"modules of this package and of torch\.nn, not Own"):
-        cache.cached_by(convolutions.train, [Own(64, 10)], loss=convolutions.LOSSES["plain"], seed=[0], steps=1)
+        cache.cached_by(convolutions._train, [Own(64, 10)], loss=convolutions.LOSSES["plain"], seed=[0], steps=1)
     assert not list(tmp_path.iterdir())
 
 

@@ -122,8 +122,8 @@ def test_a_collapsed_triple_is_named(monkeypatch):
     ("change", "says"),
     [
         ({"steps": 0}, "steps must be a whole number of at least 1"),
-        ({"pretrained": "yes"}, "pretrained must be one of 'no', 'frozen', 'trained on'; got 'yes'"),
-        ({"detector": "both"}, "detector must be one of '', 'confident', 'reject'; got 'both'"),
+        ({"pretrained": "yes"}, "pretrained must be one of no, frozen, trained on; got 'yes'"),
+        ({"detector": "both"}, "detector must be one of '', confident, reject; got 'both'"),
     ],
 )
 def test_bad_fields_are_named(change, says):

@@ -319,7 +319,7 @@ def test_a_note_brings_its_star_and_histograms(page, shown):
     confidences = {"in-distribution": [0.6, 0.95, 0.99], "OOD": [0.5, 0.51]}
     root = shown(a_map(sentence=lambda beta: ("said", {"star": [10.0 * beta, 0], "bars": confidences})))
     assert root.locator("svg path").count() == 3 and "OOD" in root.locator("svg").text_content()
-    assert root.get_by_text("surest OOD point").is_visible()
+    assert root.get_by_text("most confident OOD point").is_visible()
     assert view(page, "v.note.star") == [10, 0]
     colour = "[...v.context.getImageData(...v.toCanvas([10, 0]).map(Math.round), 1, 1).data].slice(0, 3)"
     assert view(page, colour) == [0xD5, 0x5E, 0x00]

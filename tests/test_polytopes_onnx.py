@@ -5,11 +5,14 @@ import re
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from ood_helpers import polytopes
-from ood_helpers.polytopes.onnx_file import OPERATORS
+from ood_helpers import models, polytopes, widgets
+from ood_helpers.polytopes.onnx_file import _OPERATORS
 
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch, tmp_path):
@@ -209,4 +212,19 @@ def test_the_page_lists_the_operators_that_can_be_read():
     page = (Path(__file__).parents[1] / "docs" / "your_network.md").read_text()
     line = next(line for line in page.splitlines() if line.startswith("Operators of ONNX files: "))
     bent = "Cos Elu Erf Exp Floor Log LogSoftmax Not Pow Reciprocal Round Sigmoid Sign Sin Softmax Softplus Sqrt Tanh"
-    assert set(re.findall(r"`(\w+)`", line)) == set(OPERATORS) - set(bent.split())
+    assert set(re.findall(r"`(\w+)`", line)) == set(_OPERATORS) - set(bent.split())
+
+
+def test_notebook_10_loads_a_file_of_either_kind(tmp_path):
+    notebook = nbformat.read(Path(__file__).parents[1] / "notebooks" / "10_a_world_of_your_own.ipynb", as_version=4)
+    names = {"torch": torch, "nn": nn, "polytopes": polytopes}
+    exec(next(cell.source for cell in notebook.cells if cell.id == "read"), names)
+    network, x = models.mlp(width=7, n_classes=3, depth=3), torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    torch.save(network.state_dict(), tmp_path / "network.pt")
+    assert torch.equal(names["load"](tmp_path / "network.pt")(x), network(x))
+
+    v, c = numbers(5, 2), numbers(5, seed=1)
+    nodes = [("Gemm", ["x", "v", "c"], ["a"], {"transB": 1}), ("Relu", ["a"], ["b"], {}), ("MatMul", ["b", "w"], ["y"], {})]
+    onnx = saved(tmp_path, nodes, [1, 2], {"v": v, "c": c, "w": numbers(5, 3, seed=2)})
+    drawn, wanted = widgets.LivingMap(names["load"](onnx)), np.maximum(x[:1].numpy() @ v.T + c, 0) @ numbers(5, 3, seed=2)
+    np.testing.assert_allclose(drawn.network(x[:1]).detach(), wanted, atol=1e-6)

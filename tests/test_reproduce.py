@@ -111,6 +111,19 @@ def test_a_whole_name_means_that_setting_only():
     assert {"confident_width_2", "confident_width_200"} < set(reproduce.chosen(["confident_width"], paper.SETTINGS))
 
 
+def test_a_setting_whose_package_is_missing_is_named_and_the_others_are_run(go, tmp_path, monkeypatch, capsys):
+    def missing(setting, seeds):
+        raise ModuleNotFoundError("it needs the package of images")
+
+    monkeypatch.setattr(stored, "EXPERIMENTS", (paper, horizons))
+    monkeypatch.setattr(horizons, "SETTINGS", {"detector": GanDetectorSetting("reject", width=4, steps=3)})
+    monkeypatch.setattr(horizons, "run", missing)
+    monkeypatch.setitem(paper.SETTINGS, "apart", dataclasses.replace(TINY["small"], beta=2.0))
+    assert go("--beyond") == (0, ["apart"])
+    assert [path.name for path in tmp_path.rglob("*.csv")] == ["apart.csv"]
+    assert "detector: it needs the package of images" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--jobs", "--seeds"])
 @pytest.mark.parametrize("value", ["0", "-1", "two"])
 def test_counts_must_be_positive(option, value, capsys):

@@ -130,8 +130,8 @@ def many_losses(answer: object) -> Verdict:
         *(
             (
                 logs_of_probabilities(tiny),
-                f"{tiny:g} inside the logarithm puts a bound on the cost, and the surest point has no gradient. `log_softmax` "
-                "needs no such help.",
+                f"{tiny:g} inside the logarithm puts a bound on the cost, and the most confident point has no gradient. "
+                "`log_softmax` needs no such help.",
             )
             for tiny in (1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-12, 1e-16, 1e-20)
         ),

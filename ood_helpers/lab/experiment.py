@@ -92,9 +92,7 @@ class Setting:
     penalty_margin: float = 0.1
 
     def __post_init__(self):
-        for name, allowed in [("method", METHODS), ("ood", ("boundary", "general"))]:
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        check_among(self, method=METHODS, ood=("boundary", "general"))
         keep_whole(self, width=1, depth=0, dim=1, n_train=1, n_ood=1, steps=1, batch=1, classes=1)
         for name, good, what in [
             ("beta", isinstance(self.beta, Real) and 0 <= self.beta < math.inf, "a number of at least 0"),
@@ -329,6 +327,14 @@ def _pool(draw, size, offset):
         return pool[rows] if isinstance(pool, torch.Tensor) else tuple(part[rows] for part in pool)
 
     return take
+
+
+def check_among(setting, **allowed):
+    """ValueError that names a field of the setting whose value is not among those that are allowed."""
+    for name, values in allowed.items():
+        if getattr(setting, name) not in values:
+            shown = ", ".join(value or "''" for value in values)
+            raise ValueError(f"{name} must be one of {shown}; got {getattr(setting, name)!r}")
 
 
 def check_seeds(seeds):

@@ -56,9 +56,7 @@ class GanSetting:
 
     def __post_init__(self):
         keep_whole(self, width=1, classifier_width=1, steps=1, discriminator_steps=1)
-        for name, allowed in [("pretrained", ("no", "frozen", "trained on")), ("detector", ("", *experiment.METHODS))]:
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {getattr(self, name)!r}")
+        experiment.check_among(self, pretrained=("no", "frozen", "trained on"), detector=("", *experiment.METHODS))
 
     columns = _COLUMNS
 

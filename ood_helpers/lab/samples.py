@@ -14,7 +14,7 @@ from torch import nn
 from ood_helpers import data, horizon, polytopes, samplers, scores, worlds
 from ood_helpers.arrays import keep_whole
 from ood_helpers.lab import experiment
-from ood_helpers.lab.experiment import DATA_SEEDS, FAR, NEAR, POINTS, TEST_SEED, check_seeds
+from ood_helpers.lab.experiment import DATA_SEEDS, FAR, NEAR, POINTS, TEST_SEED, check_among, check_seeds
 from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.models import mlp
 from ood_helpers.training import train
@@ -59,9 +59,7 @@ class SampleSetting:
     lr: float = 5e-3
 
     def __post_init__(self):
-        for name, allowed in [("shape", WORLDS), ("sampler", SAMPLERS), ("method", METHODS)]:
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        check_among(self, shape=WORLDS, sampler=SAMPLERS, method=METHODS)
         keep_whole(self, width=1, depth=1, steps=1)
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr must be a positive number; got {self.lr!r}")

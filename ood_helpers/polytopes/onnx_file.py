@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 _SHAPES = ("Shape", "Size")  # operators whose answer depends on no number
 _RANDOM = ("Random", "Bernoulli", "Multinomial")  # how operators begin whose answer is another one each time
-CHECKED = 2  # points at which a file's own definition is evaluated beside the module
+_CHECKED = 2  # points at which a file's own definition is evaluated beside the module
 
 
 def onnx(path: str | Path, shape: Sequence[int] | None = None) -> "OnnxNetwork":
@@ -40,7 +40,7 @@ def onnx(path: str | Path, shape: Sequence[int] | None = None) -> "OnnxNetwork":
         raise ValueError(f"{path}: its weights lie in files of their own beside it, which cannot be read: {error}") from error
     _sort(file.graph)
     model = OnnxNetwork(file, package, shape)
-    steps = np.random.default_rng(0).integers(-8, 9, size=(CHECKED, *model.fed_shape)) / 8
+    steps = np.random.default_rng(0).integers(-8, 9, size=(_CHECKED, *model.fed_shape)) / 8
 
     class BatchNormalization(OpRun):  # the evaluator's own takes old files to be in training
         def _run(self, x, scale, bias, mean, var, epsilon=1e-5, **_):
@@ -146,14 +146,14 @@ class OnnxNetwork(nn.Module):
     def _step(self, node, values):
         """The outputs of a node by their names."""
         kind, shown, inputs, outputs, options = node
-        if kind not in OPERATORS:
+        if kind not in _OPERATORS:
             raise ValueError(
                 f"{shown} is not understood; docs/your_network.md lists the operators that are. Write it with these, or cut the "
                 "file before it: onnx.utils.extract_model(file, new_file, [input], [output])"
             )
         sizes = [self.shapes.get(key) for key in inputs]
         try:
-            found = OPERATORS[kind](Node(sizes, options, len(outputs)), *(values[key] for key in inputs))
+            found = _OPERATORS[kind](_Node(sizes, options, len(outputs)), *(values[key] for key in inputs))
         except (KeyError, TypeError, RuntimeError, IndexError, AttributeError) as error:
             raise ValueError(f"{shown} is not understood: {type(error).__name__}: {error}") from error
         return dict(zip(outputs, found if isinstance(found, tuple | list) else [found], strict=False))
@@ -188,7 +188,7 @@ def _shapes(value, shape):
     return ((1, *rest) if batch else rest), rest
 
 
-class Node:
+class _Node:
     """What an operator may need to know beside its inputs: their shapes, its options, how many outputs it has."""
 
     def __init__(self, sizes, options, outputs):
@@ -421,7 +421,7 @@ def _prelu(node, x, slope):
     return torch.relu(x) - slope * torch.relu(-x)
 
 
-OPERATORS = {
+_OPERATORS = {
     "Add": _folded(torch.add), "Sub": _folded(torch.sub), "Mul": _folded(torch.mul), "Div": _folded(torch.div),
     "Sum": _folded(torch.add), "Max": _folded(torch.maximum), "Min": _folded(torch.minimum), "MatMul": _folded(torch.matmul),
     "Neg": _unary(torch.neg), "Abs": _unary(torch.abs), "Relu": _unary(torch.relu), "Identity": _unary(lambda x: x),

@@ -102,7 +102,6 @@ class LivingMap(anywidget.AnyWidget):
         given.text("title", title)
         self.controls, presets = ({} if table is None else table for table in (controls, presets))
         given.table("controls", self.controls)
-        given.table("presets", presets)
         if origin is not None and axes is None:
             raise ValueError("origin needs axes, the two directions of the plane through it")
         _check_world(world, 2 if axes is None else np.atleast_2d(float64(axes, "axes")).shape[-1])
@@ -260,22 +259,15 @@ class LivingMap(anywidget.AnyWidget):
         return place
 
     def _presets(self, presets, first, halves, half):
-        made = [{"name": "Reset", "position": first, "window": half, "title": "as at first"}] if self.names or presets else []
-        for name, values in presets.items():
-            if name == "Reset":
-                raise ValueError("a preset may not be called 'Reset': that button is there already")
-            given.table(f"preset {name!r}", values)
-            if not values:
-                raise ValueError(f"preset {name!r} must set at least one control; it would do nothing")
+        def spot(values):
             free = {} if self._zoomed is not None else {"window": values.get("window", half)}
-            try:
-                place = self._place({key: value for key, value in values.items() if key not in free}, first)
-                size = _half(free["window"] if free else halves[place[self._zoomed]])
-            except ValueError as error:
-                raise ValueError(f"preset {name!r}: {error}") from None
+            place = self._place({key: value for key, value in values.items() if key not in free}, first)
             title = ", ".join(f"{key} = {value}" for key, value in values.items())
-            made.append({"name": name, "position": place, "window": size, "title": title})
-        return made
+            return {"position": place, "window": _half(free["window"] if free else halves[place[self._zoomed]]), "title": title}
+
+        spots = given.presets(presets, spot)
+        reset = {"Reset": {"position": first, "window": half, "title": "as at first"}} if self.names or presets else {}
+        return [{"name": name, **spot} for name, spot in (reset | spots).items()]
 
     # ---- what travels: networks ----
 
@@ -674,7 +666,9 @@ def _png(living, drawn, note):
     names = itertools.takewhile(lambda entry: "frame" not in entry[1], spec["key"])  # the picture has no frame
     handles = [Patch(fc=color, ec="0.4", label=name) for color, name in names]
     if star:
-        handles.append(Line2D([], [], ls="", marker="*", ms=14, color=plotting.ACCENT, mec="white", label="surest OOD point"))
+        handles.append(
+            Line2D([], [], ls="", marker="*", ms=14, color=plotting.ACCENT, mec="white", label="most confident OOD point")
+        )
     ax.legend(handles=handles, ncols=min(len(handles), 4), **plotting.BELOW | {"handlelength": 1.0})
     if beside:
         axes[1].set(xlim=(beside["low"], 1), xlabel="confidence", ylabel="share of the points", title="test points")
