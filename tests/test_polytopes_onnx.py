@@ -195,6 +195,19 @@ def test_a_file_without_its_softmax_keeps_its_shape_and_the_names_of_its_nodes(t
     np.testing.assert_array_equal(polytopes.read(polytopes.without_softmax(model))(x), polytopes.read(plain)(x))
 
 
+def test_weights_of_double_precision_stay_as_they_are(tmp_path):
+    package = pytest.importorskip("onnx")
+    w, v = (np.random.default_rng(seed).normal(size=size) for seed, size in ((0, (4, 5)), (1, (5, 3))))
+    path = saved(tmp_path, [("MatMul", ["x", "w"], ["a"], {}), ("Relu", ["a"], ["b"], {}), ("MatMul", ["b", "v"], ["y"], {})],
+                 [1, 4], {"w": w, "v": v})  # fmt: skip
+    file = package.load(path)
+    for value in (*file.graph.input, *file.graph.output):
+        value.type.tensor_type.elem_type = package.TensorProto.DOUBLE
+    package.save(file, path)
+    x = numbers(20, 4, seed=4).astype(float)
+    np.testing.assert_allclose(polytopes.read(polytopes.onnx(path))(x), np.maximum(x @ w, 0) @ v, rtol=1e-13, atol=1e-13)
+
+
 def test_the_page_lists_the_operators_that_can_be_read():
     page = (Path(__file__).parents[1] / "docs" / "your_network.md").read_text()
     line = next(line for line in page.splitlines() if line.startswith("Operators of ONNX files: "))

@@ -25,7 +25,7 @@ from .polygons import next_corner
 ROUND = 1e-15  # relative rounding of a sum of many floats, against the sum of its terms' sizes
 _MOVED = 1e-5  # area, in the square of side 2, by which rounding may move a kink
 TRUST = 10  # a value is a sign from so many times its estimated rounding on
-_HELD = 1 << 22  # values of a layer, or of some of its neurons, that are held at a time: 32 MB, and twice that for their errors
+_HELD = 1 << 23  # values of a layer, or of some of its neurons, that are held at a time: 64 MB, and twice that for their errors
 
 
 def _values(network, layers, x, misplaced, zero=()):
@@ -131,16 +131,16 @@ def _asked(network, layer, cells, zero, start=0):
         yield layer_values(network, layer, x, misplaced, known)
 
 
-def _values_of(neurons, *asked):
-    """z, rounding, uncertainty of some neurons of a layer, each [V, n]."""
-    found = [[part[:, neurons] for part in some] for some in _asked(*asked)]
+def _values_of(neurons, asked):
+    """z, rounding, uncertainty of some neurons of a layer, each [V, n], of what `_asked` gives."""
+    found = [[part[:, neurons] for part in some] for some in asked]
     return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
-def _overview(width, *asked):
+def _overview(width, asked):
     """Which neurons of a layer are on at all vertices, [width] booleans, and the numbers of those that are neither on nor off."""
     least, most, somewhere = np.full(width, np.inf), np.zeros(width), np.zeros(width, bool)
-    for z, _, unsure in _asked(*asked):
+    for z, _, unsure in asked:
         least, most = np.minimum(least, z.min(axis=0)), np.maximum(most, unsure.max(axis=0))
         somewhere |= (z > TRUST * unsure).any(axis=0)
     everywhere = least > TRUST * most
@@ -157,14 +157,18 @@ def subdivide(network):
     remembers = not isinstance(network, Graph)  # its layers are large: their values are asked anew
     for layer, width in enumerate(widths_of(network)):
         cells.parent, faces = [], len(cells.loops)
-        everywhere, unclear = _overview(width, network, layer, cells, zero)
+        asked = None  # where all values are too many they are asked twice or more often
+        if cells.xy.used * width <= _HELD:
+            asked = list(_asked(network, layer, cells, zero))
+        everywhere, unclear = _overview(width, asked or _asked(network, layer, cells, zero))
         if remembers:
             zero.append(_Growing(np.zeros((cells.xy.used, width), bool)))
         active = _Growing(np.zeros((faces, len(unclear)), bool))
         room = max(1, _HELD // cells.xy.used)
         for group in range(0, len(unclear), room):
             neurons = unclear[group : group + room]
-            z, lost, unsure = map(_Growing, _values_of(neurons, network, layer, cells, zero))
+            z, lost, unsure = map(_Growing, _values_of(neurons, asked or _asked(network, layer, cells, zero)))
+            asked = None
             for j, neuron in enumerate(neurons.tolist()):
                 sign = _signs(z.all[:, j], TRUST * unsure.all[:, j])
                 _refuse_large_moves(cells, sign, z.all[:, j], lost.all[:, j], first + neuron)
@@ -177,7 +181,7 @@ def subdivide(network):
                         part.append(part.all[ends].all(axis=0))  # on an edge at whose ends a neuron is 0, it is 0
                     for part in zero[layer:]:
                         part.all[start:, neuron] = True
-                    new = _values_of(neurons, network, layer, cells, zero, start)
+                    new = _values_of(neurons, _asked(network, layer, cells, zero, start))
                     for growing, part in zip((z, lost, unsure), new, strict=True):
                         growing.append(part)
                 sign = np.concatenate([sign, np.zeros(cells.xy.used - start, int)])
@@ -193,7 +197,7 @@ def subdivide(network):
 
 def _packed(everywhere, unclear, active):
     """Which neurons of a layer are on in each face, as packed bits, from those that are not the same `everywhere`."""
-    found, room = [], max(1, 8 * _HELD // len(everywhere))
+    found, room = [], max(1, _HELD // len(everywhere))
     for k in range(0, len(active), room):
         some = active[k : k + room]
         rows = np.tile(everywhere, (len(some), 1))
@@ -212,7 +216,7 @@ def _decisive(network, packed):
 
 def in_batches(network, packed):
     """The neurons that are on, unpacked, a few faces at a time: lists of one [f, n] boolean array per layer."""
-    room = max(1, 8 * _HELD // max([1, *widths_of(network)]))
+    room = max(1, _HELD // (4 * max([1, *widths_of(network)])))
     for k in range(0, len(packed[0]) if packed else 1, room):
         yield unpacked(network, [part[k : k + room] for part in packed])
 

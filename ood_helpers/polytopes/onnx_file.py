@@ -47,7 +47,7 @@ def onnx(path: str | Path, shape: Sequence[int] | None = None) -> "OnnxNetwork":
             scale, bias, mean, var = (v.reshape(-1, *[1] * (x.ndim - 2)) for v in (scale, bias, mean, var))
             return ((x - mean) / np.sqrt(var + epsilon) * scale + bias,)
 
-    for x in steps.astype(np.float32):
+    for x in steps.astype(model.dtype):
         try:
             with np.errstate(all="ignore"):
                 wanted = ReferenceEvaluator(file, new_ops=[BatchNormalization]).run(None, {model.fed: x})[0].ravel()
@@ -90,6 +90,9 @@ class OnnxNetwork(nn.Module):
     def __init__(self, file, package, shape):
         super().__init__()
         self.constants, self.nodes, self.shapes, graph = {}, [], {}, file.graph
+        double = package.TensorProto.DOUBLE
+        kinds = [value.type.tensor_type.elem_type for value in graph.input] + [tensor.data_type for tensor in graph.initializer]
+        self.dtype = np.float64 if double in kinds else np.float32
         for tensor in graph.initializer:
             self._keep(tensor.name, package.numpy_helper.to_array(tensor))
         inputs = [value for value in graph.input if value.name not in self.constants]
@@ -101,7 +104,7 @@ class OnnxNetwork(nn.Module):
             )
         self.fed, self.answer = inputs[0].name, graph.output[0].name
         self.fed_shape, self.input_shape = _shapes(inputs[0], shape)
-        values, changing = {"": None, self.fed: torch.zeros(self.fed_shape)}, {self.fed}
+        values, changing = {"": None, self.fed: torch.from_numpy(np.zeros(self.fed_shape, self.dtype))}, {self.fed}
         for node in graph.node:
             given = {name: values[name] if name in values else getattr(self, self.constants[name]) for name in node.input}
             if node.op_type in _SHAPES or (changing.isdisjoint(node.input) and not node.op_type.startswith(_RANDOM)):
@@ -122,7 +125,7 @@ class OnnxNetwork(nn.Module):
         array = np.array(array)  # a copy that can be written to
         if array.dtype.kind not in "fiub":
             raise ValueError(f"constant {name} holds {array.dtype}, no numbers")
-        self.register_buffer(key, torch.from_numpy(array.astype(np.float32) if array.dtype.kind == "f" else array))
+        self.register_buffer(key, torch.from_numpy(array.astype(self.dtype) if array.dtype.kind == "f" else array))
         self.constants[name] = key
 
     def forward(self, x):
