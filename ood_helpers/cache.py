@@ -13,13 +13,13 @@ import os
 import sys
 import types
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ood_helpers.arrays import whole
 from ood_helpers.data import Sampler, World
@@ -28,12 +28,23 @@ from ood_helpers.losses import Loss
 from ood_helpers.models import check_plain, free_layers
 from ood_helpers.training import History, train
 
-PACKAGE = Path(__file__).parent
-PLAIN = (type(None), bool, int, float, complex, str, bytes, range)  # what `repr` says all about
+_PACKAGE = Path(__file__).parent
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, range)  # what `repr` says all about
 
 
 def cached_train(
-    models: nn.Module | Sequence[nn.Module], world: World, loss: Loss, ood: Sampler | None = None, **settings: Any
+    models: nn.Module | Sequence[nn.Module],
+    world: World,
+    loss: Loss,
+    ood: Sampler | None = None,
+    *,
+    steps: int = 1500,
+    batch: int = 64,
+    lr: float = 1e-3,
+    cosine: bool = False,
+    seed: int | Sequence[int] | Tensor = 0,
+    penalty: Callable | None = None,
+    penalty_weight: float | Sequence[float] | Tensor = 1.0,
 ) -> History:
     """`train` with the same arguments (but no callback) and the same result; a run made before is loaded from disk instead.
 
@@ -48,6 +59,10 @@ def cached_train(
     """
     networks = [models] if isinstance(models, nn.Module) else list(models)
     check_plain({f"network {e}": model for e, model in enumerate(networks)})  # a tied one would be filled with another's weights
+    settings: dict[str, Any] = {
+        "steps": steps, "batch": batch, "lr": lr, "cosine": cosine, "seed": seed, "penalty": penalty,
+        "penalty_weight": penalty_weight,
+    }  # fmt: skip
     key = _key(models, world, loss, ood, settings)
     path = _file(key)
     history = _load(path, key, networks)
@@ -86,7 +101,13 @@ def cached_snapshots(
     loss: Loss,
     moments: Sequence[int],
     ood: Sampler | None = None,
-    **settings: Any,
+    *,
+    batch: int = 64,
+    lr: float = 1e-3,
+    cosine: bool = False,
+    seed: int | Sequence[int] | Tensor = 0,
+    penalty: Callable | None = None,
+    penalty_weight: float | Sequence[float] | Tensor = 1.0,
 ) -> dict[int, Sequence[nn.Module]]:
     """What `train` makes of a list of networks, kept after each number of steps in `moments`: moment -> list of networks.
 
@@ -99,6 +120,9 @@ def cached_snapshots(
     check_plain({f"network {e}": model for e, model in enumerate(models)})
     kept = {moment: copy.deepcopy(models) for moment in moments}
     networks = list(itertools.chain(*kept.values()))
+    settings: dict[str, Any] = {
+        "batch": batch, "lr": lr, "cosine": cosine, "seed": seed, "penalty": penalty, "penalty_weight": penalty_weight,
+    }  # fmt: skip
     key = _key(models, world, loss, ood, settings | {"moments": moments})
     path = _file(key)
     if _load(path, key, networks) is None:
@@ -133,14 +157,14 @@ def _key(models, world, loss, ood, settings):
     return hashlib.sha256(repr([described, versions, _code(met)]).encode()).hexdigest()
 
 
-WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def _counted(value):
     """A setting with numpy's and torch's whole numbers as Python's: `train` takes either for the same."""
     if isinstance(value, list | tuple):
         return type(value)(map(_counted, value))
-    if isinstance(value, torch.Tensor) and value.dim() == 0 and value.dtype in WHOLE:
+    if isinstance(value, Tensor) and value.dim() == 0 and value.dtype in _WHOLE:
         return value.item()
     return int(value) if isinstance(value, np.integer) else value
 
@@ -151,9 +175,9 @@ def _describe(value, met):
     The modules of the names are added to the set `met`.
     """
     kind = type(value)
-    if kind in PLAIN:
+    if kind in _PLAIN:
         return [kind.__name__, repr(value)]
-    if kind in (torch.Tensor, nn.Parameter) and value.layout == torch.strided and value.device.type == "cpu":
+    if kind in (Tensor, nn.Parameter) and value.layout == torch.strided and value.device.type == "cpu":
         plain = value.detach().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
         numbers = plain.reshape(-1).view(torch.uint8).numpy()
         return ["tensor", str(value.dtype), list(value.shape), hashlib.sha256(numbers.tobytes()).hexdigest()]
@@ -184,7 +208,7 @@ def _name(value, met):
         found = operator.attrgetter(name)(sys.modules[module])
     except (AttributeError, KeyError):  # a lambda, or made inside a function
         return None
-    if found is not value or not module.startswith(f"{PACKAGE.name}."):
+    if found is not value or not module.startswith(f"{_PACKAGE.name}."):
         return None
     met.add(module)
     return f"{module}.{name}"
@@ -215,9 +239,9 @@ def _code(met):
 
 def _file_of(name):
     """The file of a module or package of this package; None if there is no such module."""
-    path = PACKAGE.parent.joinpath(*name.split("."))
+    path = _PACKAGE.parent.joinpath(*name.split("."))
     files = (path.with_suffix(".py"), path / "__init__.py")
-    return next((file for file in files if file.is_file()), None) if name.split(".")[0] == PACKAGE.name else None
+    return next((file for file in files if file.is_file()), None) if name.split(".")[0] == _PACKAGE.name else None
 
 
 def _source(name):

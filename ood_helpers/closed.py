@@ -27,7 +27,7 @@ from ood_helpers.arrays import float64
 
 # Added to softplus(s) and to the sum, they keep the inequality strict when it is computed in float32: 2⁻¹⁰ is more than the
 # rounding of sums over thousands of neurons.
-FLOOR, SPARE = 1e-3, 2**-10
+_FLOOR, _SPARE = 1e-3, 2**-10
 
 
 class Closed(nn.Module):
@@ -39,12 +39,15 @@ class Closed(nn.Module):
     points     [n, d], n at least 1: `centre` is their mean, and the second hidden layer's biases start higher by the mean of
                what it subtracts there. Without that the subtraction would silence the data, too, and nothing could be learnt
     steepness  positive: softplus(s) at the start
+    spread     True: each of these biases starts higher by another quantile of what its neuron subtracts on the points, evenly
+               from the least to the largest, in place of the mean. The mean leaves a class that lies further out than the others
+               mostly silent, and what is silent is hardly ever learnt
     Parameters: those of `layers` and `raw`, s [d, width]. Points x [n, d] -> logits [n, K].
     """
 
     centre: torch.Tensor
 
-    def __init__(self, layers, points, steepness):
+    def __init__(self, layers, points, steepness, spread=False):
         super().__init__()
         self.layers = layers
         first, second = layers[0].weight, layers[2]
@@ -60,7 +63,13 @@ class Closed(nn.Module):
         self.raw = nn.Parameter(torch.full((first.shape[1], len(second.weight)), s, dtype=first.dtype))
         self.register_buffer("centre", points.mean(0))
         with torch.no_grad():
-            second.bias += (points - self.centre).abs().mean(0) @ self.pull()
+            distance, q = (points - self.centre).abs(), self.pull()
+            if spread:
+                neuron = torch.arange(len(second.bias))
+                place = (2 * neuron + 1) * len(points) // (2 * len(neuron))
+                second.bias += (distance @ q).sort(0).values[place, neuron]
+            else:
+                second.bias += distance.mean(0) @ q
 
     def pull(self) -> torch.Tensor:
         """q [d, width]."""
@@ -95,12 +104,12 @@ class Closed(nn.Module):
 
 def slopes(raw):
     """softplus(s) and the floor: how fast the second hidden layer falls away from the centre, at least."""
-    return nn.functional.softplus(raw) + FLOOR
+    return nn.functional.softplus(raw) + _FLOOR
 
 
 def pull(first, second, raw):
     """q [..., d, width] of the weights [..., inputs, outputs] of the first two layers; raw [..., d, width]."""
-    return slopes(raw) + (1 + SPARE) * (first.abs() @ second.relu())
+    return slopes(raw) + (1 + _SPARE) * (first.abs() @ second.relu())
 
 
 def height(weights, biases, centre):

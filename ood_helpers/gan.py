@@ -28,8 +28,8 @@ from ood_helpers.models import Stack, check_plain, free_layers, mlp
 from ood_helpers.progress import progress
 from ood_helpers.training import keep_last_good, restore, seeds_for
 
-CHUNK = 64  # batches whose points and noise are drawn in one call
-PENALTY = 10.0  # weight of the gradient penalty (Gulrajani et al. 2017, Eq. 3)
+_CHUNK = 64  # batches whose points and noise are drawn in one call
+_PENALTY = 10.0  # weight of the gradient penalty (Gulrajani et al. 2017, Eq. 3)
 
 
 def generator(
@@ -168,7 +168,7 @@ def train_gan_steps(
                together: here that is 2 and 1
     kind       "gan": in place of (c) the generator minimises −log D, which has the same aim and gradients that do not vanish
                (Goodfellow et al. 2014, §3); the published code does so too. "wgan": (c) is E_in[D(x)] − E_G[D(x)], and the
-               discriminator also minimises PENALTY · E[(‖∇D‖ − 1)²] between generated and real points (Gulrajani et al. 2017)
+               discriminator also minimises _PENALTY · E[(‖∇D‖ − 1)²] between generated and real points (Gulrajani et al. 2017)
     discriminator_steps   steps of the discriminator for each one of the others; with "wgan" 5 is usual
     freeze_classifier     leave the classifiers as they are: with pre-trained ones, as in Lee et al. 2018
     generator_trains_classifier   let the generator's step move the classifier too, down β (b): what the published code does,
@@ -211,7 +211,7 @@ def _play(players, make_game, draws, steps, kind, discriminator_steps, beta_gene
                 x, y, noise, mix = batch
                 fake = G(noise)
                 c = term_c(*_both(D, x, fake.detach()), kind)
-                penalty = PENALTY * _gradient_penalty(D, x, fake.detach(), mix) if kind == "wgan" else 0.0
+                penalty = _PENALTY * _gradient_penalty(D, x, fake.detach(), mix) if kind == "wgan" else 0.0
                 game.minimise("discriminator", penalty - c, step)  # maximises (c)
 
             b = kl_to_uniform(C(fake))
@@ -301,16 +301,16 @@ class _Game:
 def _draws(world, noise_dim, batch, seeds):
     """Endless batches, each network from its own seed: x [E, n, d], y [E, n], noise [E, n, noise_dim], mix [E, n, 1] in [0, 1].
 
-    Points are drawn for CHUNK batches at a time: a draw costs more than much of a step.
+    Points are drawn for _CHUNK batches at a time: a draw costs more than much of a step.
     """
     generators = [torch.Generator().manual_seed(s) for s in seeds]
     while True:
         draws = []
         for g in generators:
-            x, y = world.sample(CHUNK * batch, generator=g)
-            noise = torch.randn(CHUNK * batch, noise_dim, generator=g)
-            draws.append((check_points(x, world.dim), y, noise, torch.rand(CHUNK * batch, 1, generator=g)))
-        for i in range(CHUNK):
+            x, y = world.sample(_CHUNK * batch, generator=g)
+            noise = torch.randn(_CHUNK * batch, noise_dim, generator=g)
+            draws.append((check_points(x, world.dim), y, noise, torch.rand(_CHUNK * batch, 1, generator=g)))
+        for i in range(_CHUNK):
             rows = slice(i * batch, (i + 1) * batch)
             yield tuple(torch.stack([part[rows] for part in parts]) for parts in zip(*draws, strict=True))
 

@@ -22,10 +22,10 @@ from torch import Generator, Tensor
 from ood_helpers.data import check_draw, check_points
 
 DIM = 64
-KEPT = 20_000  # boundary OOD images that `kept_boundary` takes from
-N_TRAIN = 1200  # of 1797 digits; the other 597 are for testing
-LETTERS = "ACEFHJKLMNPRTUVWXYacdefhkmnprtuvwxy"  # without BDGIOQSZbgijloqsz, which resemble 8 0 6 1 0 0 5 2 6 9 1 1 1 0 9 5 2
-FONTS = [f"DejaVu{family}{weight}.ttf" for family in ("Sans", "SansMono", "Serif") for weight in ("", "-Bold")]
+_KEPT = 20_000  # boundary OOD images that `kept_boundary` takes from
+_N_TRAIN = 1200  # of 1797 digits; the other 597 are for testing
+_LETTERS = "ACEFHJKLMNPRTUVWXYacdefhkmnprtuvwxy"  # without BDGIOQSZbgijloqsz, which resemble 8 0 6 1 0 0 5 2 6 9 1 1 1 0 9 5 2
+_FONTS = [f"DejaVu{family}{weight}.ttf" for family in ("Sans", "SansMono", "Serif") for weight in ("", "-Bold")]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Digits:
 
     def kept_boundary(self, n: int, *, generator: Generator) -> Tensor:
         """n boundary OOD images, random ones of 20,000 that are the same for all seeds: new ones cost more than a step."""
-        return _kept_boundary(self)[torch.randint(KEPT, (n,), generator=generator)]
+        return _kept_boundary(self)[torch.randint(_KEPT, (n,), generator=generator)]
 
     def box(self, n: int, *, generator: Generator) -> Tensor:
         """n OOD images [n, d], uniform in the box. With 64 pixels none comes near a digit: all are beyond 1.4 times `reach`."""
@@ -89,7 +89,7 @@ class Digits:
 
     def distance(self, x: Tensor) -> Tensor:
         """Euclidean distance [n] of images x [n, d] to the nearest training digit."""
-        return torch.cdist(check_images(x, self.dim), self.x_train.to(x.dtype)).amin(1)
+        return torch.cdist(_check_images(x, self.dim), self.x_train.to(x.dtype)).amin(1)
 
 
 class Mnist(Digits):
@@ -107,7 +107,7 @@ class Mnist(Digits):
         return _mnist()
 
 
-def check_images(x: Tensor, dim: int = DIM) -> Tensor:
+def _check_images(x: Tensor, dim: int = DIM) -> Tensor:
     """x itself if it is a float tensor [n, dim] of numbers in [0, 1]; ValueError that says what is wrong otherwise."""
     check_points(x, dim)
     if x.numel() and not (x.min() >= 0 and x.max() <= 1):
@@ -124,7 +124,7 @@ def ray_to_face(x: Tensor | np.ndarray, direction: Tensor | np.ndarray) -> Tenso
     x, direction = (torch.as_tensor(v, dtype=torch.float64) for v in (x, direction))
     if x.shape != direction.shape or x.dim() not in (1, 2):
         raise ValueError(f"x and direction must have one shape, [d] or [n, d]; got {list(x.shape)} and {list(direction.shape)}")
-    check_images(x.reshape(-1, x.shape[-1]), x.shape[-1])
+    _check_images(x.reshape(-1, x.shape[-1]), x.shape[-1])
     if not (torch.isfinite(direction).all() and direction.any(-1).all()):
         raise ValueError("direction must hold finite numbers, not all of them 0")
     t = torch.where(direction > 0, 1 - x, -x) / direction
@@ -136,15 +136,15 @@ def letters(n: int, *, generator: Generator) -> Tensor:
     return _pick(_alphabet(), n, generator)
 
 
-def inverted(n: int, *, generator: Generator) -> Tensor:
+def inverted(n: int, *, generator: Generator, world: Digits = Digits()) -> Tensor:
     """Test digits with ink and paper exchanged: 1 − x."""
-    return 1 - _pick(_digits()[2], n, generator)
+    return 1 - _pick(world.x_test, n, generator)
 
 
-def permuted(n: int, *, generator: Generator) -> Tensor:
+def permuted(n: int, *, generator: Generator, world: Digits = Digits()) -> Tensor:
     """Test digits whose pixels are shuffled, each image in its own way."""
-    x = _pick(_digits()[2], n, generator)
-    return x.gather(1, torch.rand(n, DIM, generator=generator).argsort(1))
+    x = _pick(world.x_test, n, generator)
+    return x.gather(1, torch.rand(x.shape, generator=generator).argsort(1))
 
 
 def textures(n: int, *, generator: Generator) -> Tensor:
@@ -169,10 +169,10 @@ def corners(n: int, *, generator: Generator) -> Tensor:
     return torch.randint(2, (n, DIM), generator=generator).float()
 
 
-def interpolations(n: int, *, generator: Generator) -> Tensor:
+def interpolations(n: int, *, generator: Generator, world: Digits = Digits()) -> Tensor:
     """(1 − t) a + t b for test digits a, b of different classes, t uniform in [0.3, 0.7]. Most lie within `reach` of a digit."""
     n = check_draw(n, generator)
-    _, _, x, y, _ = _digits()
+    x, y = world.x_test, world.y_test
     a = torch.randint(len(x), (n,), generator=generator)
     b = torch.multinomial((y[a, None] != y).float(), 1, generator=generator)[:, 0]
     t = 0.3 + 0.4 * torch.rand(n, 1, generator=generator)
@@ -189,13 +189,13 @@ def _pick(images, n, generator):
 
 @functools.cache
 def _kept_boundary(world):
-    return world.boundary(KEPT, generator=torch.Generator().manual_seed(0))
+    return world.boundary(_KEPT, generator=torch.Generator().manual_seed(0))
 
 
 @functools.cache
 def _digits():
     x, y = load_digits(return_X_y=True)
-    return _split(x / 16, y, N_TRAIN)
+    return _split(x / 16, y, _N_TRAIN)
 
 
 @functools.cache
@@ -218,7 +218,7 @@ def _split(x, y, n):
 
 @functools.cache
 def _alphabet():
-    return torch.stack([_render(letter, font) for font in FONTS for letter in LETTERS])
+    return torch.stack([_render(letter, font) for font in _FONTS for letter in _LETTERS])
 
 
 def _render(letter, font):

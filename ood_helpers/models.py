@@ -4,7 +4,6 @@ import copy
 import itertools
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -12,22 +11,15 @@ from torch import Generator, Tensor, nn
 from ood_helpers import closed
 from ood_helpers.arrays import Numbers, whole
 
-ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
-HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")  # where a module keeps them
-RANDOM = (nn.RReLU, nn.modules.dropout._DropoutNd)
+_ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")  # where a module keeps them
+_RANDOM = (nn.RReLU, nn.modules.dropout._DropoutNd)
 
 
 def mlp(
-    in_dim: int = 2,
-    width: int = 500,
-    n_classes: int = 2,
-    depth: int = 2,
-    activation: str = "relu",
-    *,
-    slope: float = 0.01,
-    init: str = "torch",
-    generator: Generator | None = None,
-) -> nn.Sequential:
+    in_dim: int = 2, width: int = 500, n_classes: int = 2, depth: int = 2, activation: str = "relu", *,
+    slope: float = 0.01, init: str = "torch", generator: Generator | None = None,
+) -> nn.Sequential:  # fmt: skip
     """A multilayer perceptron: `depth` hidden layers of `width` neurons. The defaults are the paper's classifier (§5).
 
     Returns an nn.Sequential (Linear, activation, …, Linear) that maps points [n, in_dim] to logits [n, n_classes].
@@ -41,15 +33,15 @@ def mlp(
     depth = whole("depth", depth, 0)
     if not 0 <= slope < float("inf"):
         raise ValueError(f"slope must be a number of at least 0; got {slope}")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}")
+    if activation not in _ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}; got {activation!r}")
     if init not in ("torch", "glorot"):
         raise ValueError(f'init must be "torch" or "glorot"; got {init!r}')
 
     sizes = [in_dim] + [width] * depth + [n_classes]
     layers = []
     for inputs, outputs in itertools.pairwise(sizes):
-        bend = nn.LeakyReLU(slope) if activation == "leaky_relu" else ACTIVATIONS[activation]()
+        bend = nn.LeakyReLU(slope) if activation == "leaky_relu" else _ACTIVATIONS[activation]()
         layers += [_linear(inputs, outputs, init, generator), bend]
     return nn.Sequential(*layers[:-1])
 
@@ -61,6 +53,7 @@ def closed_mlp(
     depth: int = 2,
     *,
     points: Numbers,
+    spread: bool = False,
     steepness: float = 0.5,
     far: float | None = None,
     generator: Generator | None = None,
@@ -72,6 +65,8 @@ def closed_mlp(
              The second is the one that falls silent. Layers after it are ordinary ones, but without biases (they stay 0), so
              that silence goes in and silence comes out
     points   [n, in_dim], such as the training points: where the ball is at the start, see `closed.Closed`
+    spread   True where a class may lie further out than the others, as a ring around another: else it starts mostly silent, and
+             now and then stays so
     steepness  positive, per unit of the inputs: how fast the second hidden layer falls away from the centre of the points at the
              start. The steeper, the smaller the ball
     far      None: equal last biases, so that the answer far away is exactly 1/K · a number between 0 and 1: the probability of
@@ -81,7 +76,7 @@ def closed_mlp(
     layers = mlp(in_dim, width, n_classes, whole("depth", depth, 2), generator=generator)
     if far is not None and not (0 < far < 1 and n_classes > 1):
         raise ValueError(f"far must be None or, with two outputs or more, a number between 0 and 1; got {far!r}")
-    model = closed.Closed(layers, points, steepness)
+    model = closed.Closed(layers, points, steepness, spread)
     for layer in layers[4::2]:
         layer.bias.requires_grad_(False).zero_()
     bias = layers[-1].bias
@@ -91,9 +86,13 @@ def closed_mlp(
     return model
 
 
-def mlps(seeds: Iterable[int], **settings: Any) -> list[nn.Sequential]:
+def mlps(
+    seeds: Iterable[int], in_dim: int = 2, width: int = 500, n_classes: int = 2, depth: int = 2, activation: str = "relu", *,
+    slope: float = 0.01, init: str = "torch",
+) -> list[nn.Sequential]:  # fmt: skip
     """One `mlp` of these settings for each seed, from a random start of its own: a list, to be trained as one."""
-    return [mlp(**settings, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    starts = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return [mlp(in_dim, width, n_classes, depth, activation, slope=slope, init=init, generator=start) for start in starts]
 
 
 def shaken(model: nn.Module, size: float, generator: Generator | None = None) -> nn.Module:
@@ -281,7 +280,7 @@ def check_forward(where, module, *kinds):
 
 
 def _check_no_hooks(where, module):
-    if any(getattr(module, hooks) for hooks in HOOKS):
+    if any(getattr(module, hooks) for hooks in _HOOKS):
         raise ValueError(
             f"{where}: has hooks, which would not run. Remove them (of a pruned layer by torch.nn.utils.prune.remove, "
             "of a normed one by remove_weight_norm or remove_spectral_norm), or train it with a loop of your own"
@@ -349,9 +348,9 @@ def _check_activation(where, activation, before):
         raise ValueError(f"{where}: must have no buffers; a state of its own would be shared by all networks")
     for module in activation.modules():
         _check_no_hooks(where, module)
-    if type(activation) in ACTIVATIONS.values() and "forward" not in vars(activation):
+    if type(activation) in _ACTIVATIONS.values() and "forward" not in vars(activation):
         return
-    if any(isinstance(module, RANDOM) for module in activation.modules()):
+    if any(isinstance(module, _RANDOM) for module in activation.modules()):
         raise ValueError(f"{where}: must not be random; leave it out, or train with a loop of your own")
     random = torch.Generator().manual_seed(0)
     h = torch.randn(2, 8, len(before), generator=random, dtype=before.dtype)

@@ -15,11 +15,11 @@ from ood_helpers.scores import max_softmax_log_odds
 # Margins of the energy loss, in nats: the best of six pairs in the paper's world with boundary OOD points, chosen by the AUROC of
 # the energy on two networks of seeds 1000 and 1001, which are measured nowhere else. The energy paper's (-23, -5) are for ten
 # classes of images; here they were the worst of the six.
-M_IN, M_OUT = -5.0, -1.0
+_M_IN, _M_OUT = -5.0, -1.0
 
 
 def energy_loss(
-    logits_in: Tensor, y: Tensor, logits_out: Tensor, m_in: float = M_IN, m_out: float = M_OUT, weight: float = 0.1
+    logits_in: Tensor, y: Tensor, logits_out: Tensor, m_in: float = _M_IN, m_out: float = _M_OUT, weight: float = 0.1
 ) -> Tensor:
     """Cross-entropy + weight · (mean of relu(F(x_in) − m_in)² + mean of relu(m_out − F(x_out))²) (Liu et al., NeurIPS 2020).
 
@@ -36,7 +36,7 @@ def energy_loss(
     return cross_entropy(logits_in, y) + weight * (too_high.square().mean(-1) + too_low.square().mean(-1))
 
 
-def max_log_probability(logits: Tensor) -> Tensor:
+def _max_log_probability(logits: Tensor) -> Tensor:
     """The mean over n points of max_k log P(k|x), from −log K (uniform) to 0 (sure). Shape [...]."""
     check_logits("logits", logits)
     return logits.log_softmax(-1).amax(-1).mean(-1)
@@ -45,31 +45,31 @@ def max_log_probability(logits: Tensor) -> Tensor:
 def ceda_loss(logits_in: Tensor, y: Tensor, logits_out: Tensor, weight: float = 1.0) -> Tensor:
     """Cross-entropy + weight · the mean of max_k log P(k|x_out): CEDA (Hein et al., CVPR 2019, eq. 2). Shape [...].
 
-    Like the KL term it is least where the OOD points' distribution is uniform, but it counts only the surest class, and a point
-    that is sure costs at most log K more than one that is not. weight at least 0; the paper has 1.
+    Like the KL term it is least where the OOD points' distribution is uniform, but it counts only the most probable class, and
+    a point that is sure costs at most log K more than one that is not. weight at least 0; the paper has 1.
     """
     _check_weight("weight", weight)
-    return cross_entropy(logits_in, y) + weight * max_log_probability(logits_out)
+    return cross_entropy(logits_in, y) + weight * _max_log_probability(logits_out)
 
 
 def acet_penalty(ood: Sampler, radius: float, steps: int = 5, *, generator: Generator) -> Callable:
     """CEDA's term at the worst points: ACET (Hein et al., CVPR 2019, eq. 3). A function for `training.train(penalty=…)`.
 
     The function takes a network (or `models.Stack`) and directions u [n, d], of which only the number n counts, and gives a
-    number (or [E]): `max_log_probability` at `worst_in_ball` of n fresh points of `ood(n, generator=generator)`.
+    number (or [E]): `_max_log_probability` at `worst_in_ball` of n fresh points of `ood(n, generator=generator)`.
     radius, steps  of the search, see `worst_in_ball`
     Train it with a loss that leaves the OOD points alone, such as `confidence_loss` with beta=0.
     """
 
     def penalty(network, u):
         x = ood(len(u), generator=generator)
-        return max_log_probability(network(worst_in_ball(network, x, radius, steps)))
+        return _max_log_probability(network(worst_in_ball(network, x, radius, steps)))
 
     return penalty
 
 
 def worst_in_ball(network: nn.Module | Stack, x: Tensor, radius: float, steps: int = 5) -> Tensor:
-    """The surest point that gradient ascent finds within `radius` of every point x [n, d]: [n, d], or [E, n, d] for a stack.
+    """The most confident point that gradient ascent finds within `radius` of each x [n, d]: [n, d], or [E, n, d] for a stack.
 
     radius  Euclidean, positive · steps: whole number, at least 1; each moves 2 · radius / steps uphill, then back into the ball
     What climbs is log(p / (1 − p)) of the largest probability p. It has its maximum where p has, but its gradient does not

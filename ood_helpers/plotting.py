@@ -20,16 +20,14 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure as _Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, Patch, StepPatch
+from matplotlib.patches import Circle, Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ood_helpers.arrays import Numbers
 from ood_helpers.data import Gaussians
 
 if TYPE_CHECKING:  # which stand on a higher floor
-    from ood_helpers.polytopes.infinity import Infinity
     from ood_helpers.polytopes.plane import Plane
 
 # one meaning, one colour, told apart with any colour vision. Okabe and Ito's palette; each class has a marker of its own, too
@@ -41,7 +39,7 @@ ACCENT = "#D55E00"  # what a figure points at
 INSIDE, INSIDE_PALE = "#8C564B", "#CDA294"  # in-distribution points of any class, and what is taken for them
 # curves that are no class, from Paul Tol's muted scheme
 SERIES = [("#882255", "o"), ("#44AA99", "s"), ("#999933", "^")]
-# the bands of the paper's Figures 3b and 4b: the surer, the darker
+# the bands of the paper's Figures 3b and 4b: the more confident, the darker
 BANDS, BAND_COLORS = [0.5, 0.6, 0.9, 1.0], ["#fff3c4", "#c2a5cf", "#40004b"]
 BAND_NAMES = ["0.5–0.6 unsure", "0.6–0.9", "0.9–1 sure"]
 
@@ -54,7 +52,7 @@ BELOW: dict[str, Any] = {
     "columnspacing": 1.0,
 }
 
-STYLE = {
+_STYLE = {
     "font.size": 12,
     "axes.titlesize": 13,
     "legend.fontsize": 11,
@@ -79,7 +77,7 @@ class Figure(_Figure):
 
 def figure(columns: int = 1, width: float = 8.4, height: float = 4.2, rows: int = 1) -> tuple[Figure, Any]:
     """A figure of `width` × `height` inches and its axes (one, or an array of them), in the course's style."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(_STYLE):
         fig = Figure(figsize=(width, height), dpi=100, layout="compressed")
         fig.get_layout_engine().set(h_pad=0.1, w_pad=0.12)  # tick labels at the corners need room
         FigureCanvasAgg(fig)
@@ -177,25 +175,15 @@ def band_map(ax: Axes, confidence: ArrayLike, half_width: float) -> AxesImage:
     return _image(ax, confidence, half_width, ListedColormap(BAND_COLORS).with_extremes(bad=REJECT), BoundaryNorm(BANDS, 3))
 
 
-def class_map(ax: Axes, winner: ArrayLike, half_width: float, n_classes: int, reject: bool = False) -> AxesImage:
-    """An image of winning classes [n, n] over the square window, the classes in pale colours and reject in light grey."""
-    return _image(
-        ax,
-        winner,
-        half_width,
-        ListedColormap(_pale(n_classes - reject, reject)),
-        BoundaryNorm([k - 0.5 for k in range(n_classes + 1)], n_classes),
-    )
-
-
 def _image(ax, values, half_width, cmap, norm):
     extent = (-half_width, half_width, -half_width, half_width)
     return ax.imshow(np.asarray(values), origin="lower", extent=extent, cmap=cmap, norm=norm, interpolation="nearest", zorder=0)
 
 
-def band_legend(ax: Axes, reject: bool = False) -> None:
-    """A legend of the three confidence bands, and of what is rejected."""
-    looks = [*zip(BAND_COLORS, BAND_NAMES, strict=True), *[(REJECT, "rejected")] * reject]
+def band_legend(ax: Axes, reject: bool = False, n_classes: int = 2) -> None:
+    """A legend of the three confidence bands, the first from 1 / n_classes on, and of what is rejected."""
+    names = [f"{1 / n_classes:.2g}–0.6 unsure", *BAND_NAMES[1:]]
+    looks = [*zip(BAND_COLORS, names, strict=True), *[(REJECT, "rejected")] * reject]
     handles = [Patch(fc=color, ec="0.4", label=name) for color, name in looks]
     ax.legend(handles=handles, ncols=2 if reject else 3, **BELOW | {"handlelength": 1.0})
 
@@ -206,26 +194,6 @@ def class_legend(ax: Axes, n_classes: int, ood: bool = False) -> None:
     if ood:
         handles.append(Line2D([], [], ls="", marker=OOD[1], color=OOD[0], label="OOD"))
     ax.legend(handles=handles, ncols=len(handles), **BELOW)
-
-
-def region_legend(ax: Axes, n_classes: int, reject: bool = False, full: bool = False) -> None:
-    """A legend of regions: the pale colours of `class_map`, or, with `full`, those of `class_colors` where it is sure."""
-    names = [f"class {k}" for k in range(n_classes)] + ["reject"] * reject
-    colors = _full(n_classes, reject) if full else _pale(n_classes, reject)
-    handles = [Patch(fc=color, ec="0.4", label=name) for color, name in zip(colors, names, strict=True)]
-    ax.legend(handles=handles, ncols=len(handles), **BELOW | {"handlelength": 1.0})
-
-
-def _full(n_classes, reject):
-    """The colours [K, 3] of the classes and of reject."""
-    return np.array([matplotlib.colors.to_rgb(color) for color in [c for c, _ in CLASSES[:n_classes]] + [REJECT] * reject])
-
-
-def _pale(n_classes, reject):
-    """Paler colours [K, 3]; reject is palest, so that a thin arm of a class shows on it."""
-    colors = 0.4 + 0.6 * _full(n_classes, reject)
-    colors[n_classes:] = matplotlib.colors.to_rgb(REJECT_PALE)
-    return colors
 
 
 def window(ax: Axes, image: AxesImage, values: ArrayLike, half_width: float) -> None:
@@ -242,32 +210,6 @@ def band_points(ax: Axes, x: Tensor, confidence: Tensor, size: float = 9) -> Non
         ax.scatter(*x[inside].T, s=size, c=color, marker=marker, edgecolors="0.5", linewidths=0.2)
 
 
-def confidence_bars(ax: Axes, bins: int = 20, low: float = 0.5) -> tuple[StepPatch, StepPatch]:
-    """Two empty histograms of confidences over [low, 1], in-distribution and OOD, for `set_bars`; returns both."""
-    ax.set(xlim=(low, 1), ylim=(0, 1), xlabel="confidence", ylabel="share of the points", title="test points")
-    edges = np.linspace(low, 1, bins + 1)
-    kept = ax.stairs(np.zeros(bins), edges, fill=True, color=INSIDE, alpha=0.7, label="in-distribution")
-    other = ax.stairs(np.zeros(bins), edges, color=OOD[0], lw=2.5, label="OOD")
-    ax.legend(**BELOW, ncols=2)
-    return kept, other
-
-
-def set_bars(bars: StepPatch, confidence: Tensor) -> None:
-    """Set the heights of one histogram from confidences [n]: the share of the points in each bin."""
-    _, edges, _ = bars.get_data()
-    counts, _ = np.histogram(confidence, edges)
-    bars.set_data(counts / len(confidence))
-
-
-def class_colors(logits: Numbers, reject: bool = False) -> np.ndarray:
-    """A colour [n, 3] for each of n logits [n, K]: that of the winning class, the paler the less sure; reject is grey."""
-    logits = torch.as_tensor(logits).double()
-    winner, n_classes = logits.argmax(-1).numpy(), logits.shape[-1]
-    full = _full(n_classes - reject, reject)[winner]
-    sure = (logits.softmax(-1).amax(-1).numpy()[:, None] - 1 / n_classes) / (1 - 1 / n_classes)
-    return 1 - (0.12 + 0.88 * sure) * (1 - full)  # a hint of the class even where nothing is sure
-
-
 def polytope_map(ax: Axes, polytopes: "Plane", colors: np.ndarray) -> PolyCollection:
     """The polytopes of `polytopes.plane`, one colour [M, 3] each, with white edges; returns it for `set_polytopes`."""
     artist = PolyCollection([], edgecolors="white", zorder=0)
@@ -281,41 +223,3 @@ def set_polytopes(artist: PolyCollection, polytopes: "Plane", colors: Any) -> No
     artist.set_verts(np.split(polytopes.corners, polytopes.starts[1:-1]))
     artist.set_facecolor(colors)
     artist.set_linewidth(min(0.3, 300 / len(polytopes)))  # thousands of edges would paint the map white
-
-
-def direction_ring(ax: Axes, infinity: "Infinity", reject: bool = False, title: str = "all directions") -> tuple:
-    """The circle of directions, each in the colour and with the marker of its k*, black where classes tie, on axes `ax`.
-
-    infinity  from `polytopes.infinity`
-    reject    whether the last class is reject
-    Returns the ring for `set_directions`.
-    """
-    ax.set(xlim=(-1.15, 1.15), ylim=(-1.15, 1.15), aspect="equal", xticks=[], yticks=[], title=title)
-    ax.spines[:].set_visible(False)
-    n_classes = infinity.slopes.shape[1]
-    looks = [*CLASSES[: n_classes - reject], *[(REJECT, "x")] * reject, ("black", "*")]
-    ring = PolyCollection([], linewidths=0)
-    ax.add_collection(ring, autolim=False)
-    marks = [ax.plot([], [], ls="", marker=m, color=c, mec="white" if c == "black" else "black", ms=9)[0] for c, m in looks]
-    names = [f"class {k}" for k in range(n_classes - reject)] + ["reject"] * reject + ["tie"]
-    handles = [Line2D([], [], ls="", marker=m, color=c, markeredgecolor="black", ms=9) for c, m in looks]
-    ax.legend(handles, names, **BELOW | {"bbox_to_anchor": (0.5, 0.02)}, ncols=2)
-    set_directions((ring, marks), infinity)
-    return ring, marks
-
-
-def set_directions(ring: tuple, infinity: "Infinity") -> None:
-    """Show another network's directions in a `direction_ring`."""
-    ring, marks = ring
-    who = np.where(infinity.tie, len(marks) - 1, infinity.winner)
-    new = np.flatnonzero(who != np.roll(who, 1)) if len(set(who)) > 1 else np.array([0])
-    starts, who = infinity.start[new], who[new]
-    widths = np.add.reduceat(np.roll(infinity.width, -new[0]), new - new[0])
-    arcs = [start + np.linspace(0, width, 2 + int(50 * width)) for start, width in zip(starts, widths, strict=True)]
-    unit = [np.stack([np.cos(arc), np.sin(arc)], axis=1) for arc in arcs]
-    ring.set_verts([np.concatenate([u, 0.72 * u[::-1]]) for u in unit])
-    ring.set_facecolor([mark.get_color() for mark in (marks[k] for k in who)])
-    middle, wide = starts + widths / 2, widths > 0.05
-    for k, mark in enumerate(marks):
-        here = wide & (who == k)
-        mark.set_data(0.86 * np.cos(middle[here]), 0.86 * np.sin(middle[here]))

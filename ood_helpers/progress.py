@@ -6,8 +6,11 @@ from tqdm import tqdm
 
 
 def progress(steps, total, what):
-    """Pass on what `steps` yields; from the second second on a bar shows how many of `total` are done. `what` names them."""
-    page = {"file": _Output(), "ncols": 80} if hasattr(get_ipython(), "kernel") else {}
+    """Pass on what `steps` yields; from the second second on a bar shows how many of `total` are done. `what` names them.
+
+    In a notebook each bar is an output of its own, so that one inside another need not move up a line to find its place.
+    """
+    page = {"file": _Output(), "ncols": 80, "position": 0} if hasattr(get_ipython(), "kernel") else {}
     return tqdm(steps, what, total, unit="step", leave=False, delay=1, mininterval=0.5, **page)
 
 

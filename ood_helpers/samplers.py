@@ -18,8 +18,8 @@ from torch.nn.functional import normalize
 from ood_helpers.arrays import whole
 from ood_helpers.data import DistanceWorld, Sampler, check_draw, check_points
 
-NEAR_SHELL = (2.5, 5.0)  # in standard deviations: what counts as near the boundary
-TARGETS = 2000  # points of the true boundary that samples may cover
+_NEAR_SHELL = (2.5, 5.0)  # in standard deviations: what counts as near the boundary
+_TARGETS = 2000  # points of the true boundary that samples may cover
 
 
 def off_boundary(world: DistanceWorld, inner: float = 3.0, outer: float = 3.5) -> Sampler:
@@ -156,14 +156,14 @@ def local_planes(points: np.ndarray, manifold_dim: int, neighbours: int) -> tupl
 # ---- how near a sample is to the true boundary ----
 
 
-def share_covered(x: Tensor, world: DistanceWorld, *, reach: float = 1.0, inner: float = NEAR_SHELL[0]) -> float:
+def share_covered(x: Tensor, world: DistanceWorld, *, reach: float = 1.0, inner: float = _NEAR_SHELL[0]) -> float:
     """The share, in [0, 1], of the true boundary that points x [n, d] cover.
 
     The boundary is 2,000 points, always the same, 3 standard deviations from the classes. One is covered if a point of x is
     within `reach` standard deviations of it; points of x within `inner` standard deviations of a class do not count. Unlike
     `gan.coverage`, which counts sectors around means, this serves curves, and any dimension.
     """
-    targets = world.boundary(TARGETS, generator=torch.Generator().manual_seed(0), inner=3.0, outer=3.0 + 1e-3)
+    targets = world.boundary(_TARGETS, generator=torch.Generator().manual_seed(0), inner=3.0, outer=3.0 + 1e-3)
     outside = x[world.mahalanobis(x) >= inner]
     if len(outside) == 0:
         return 0.0
@@ -174,7 +174,7 @@ def share_covered(x: Tensor, world: DistanceWorld, *, reach: float = 1.0, inner:
 def share_near(x: Tensor, world: DistanceWorld) -> float:
     """The share, in [0, 1], of points x [n, d] that lie 2.5 to 5 standard deviations from the nearest class."""
     distance = world.mahalanobis(_check_some(x))
-    return ((distance >= NEAR_SHELL[0]) & (distance <= NEAR_SHELL[1])).double().mean().item()
+    return ((distance >= _NEAR_SHELL[0]) & (distance <= _NEAR_SHELL[1])).double().mean().item()
 
 
 def share_inside(x: Tensor, world: DistanceWorld) -> float:

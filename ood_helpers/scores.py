@@ -5,11 +5,11 @@ softmax rounds to exactly 1 beyond a logit difference of about 17, and points th
 never saturate, so rankings use them. ValueError for logits that are no real numbers, or without an axis of classes.
 """
 
+import importlib
 import math
 
 import numpy as np
 import torch
-from sklearn import metrics
 from torch import Tensor
 
 from ood_helpers.arrays import Numbers, dense, float64, whole
@@ -84,7 +84,7 @@ def auroc(score_in: Numbers, score_out: Numbers) -> float:
 
     Equal to the probability that a random in-distribution point scores above a random OOD point, ties counting one half.
     """
-    return float(metrics.roc_auc_score(*_labelled(score_in, score_out)))
+    return float(_metric("roc_auc_score", score_in, score_out))
 
 
 def fpr_at_95_tpr(score_in: Numbers, score_out: Numbers) -> float:
@@ -92,13 +92,13 @@ def fpr_at_95_tpr(score_in: Numbers, score_out: Numbers) -> float:
 
     In [0, 1], lower is better. In-distribution is the positive class; some papers turn the roles round.
     """
-    fpr, tpr, _ = metrics.roc_curve(*_labelled(score_in, score_out), drop_intermediate=False)
+    fpr, tpr, _ = _metric("roc_curve", score_in, score_out, drop_intermediate=False)
     return float(fpr[np.argmax(tpr >= 0.95)])
 
 
 def aupr(score_in: Numbers, score_out: Numbers) -> float:
     """Average precision (area under the precision-recall curve), in-distribution positive, in [0, 1]."""
-    return float(metrics.average_precision_score(*_labelled(score_in, score_out)))
+    return float(_metric("average_precision_score", score_in, score_out))
 
 
 def _logits(logits, least=1):
@@ -109,11 +109,12 @@ def _logits(logits, least=1):
     return z
 
 
-def _labelled(score_in, score_out):
-    pair = [float64(score, name).ravel() for score, name in ((score_in, "score_in"), (score_out, "score_out"))]
-    for name, score in zip(("score_in", "score_out"), pair, strict=True):
+def _metric(name, score_in, score_out, **settings):
+    metrics = importlib.import_module("sklearn.metrics")  # not before: a picture that ranks nothing need not wait for it
+    pair = [float64(score, side).ravel() for score, side in ((score_in, "score_in"), (score_out, "score_out"))]
+    for side, score in zip(("score_in", "score_out"), pair, strict=True):
         if len(score) == 0 or np.isnan(score).any():
-            raise ValueError(f"{name} must hold at least one score and no NaN; got {len(score)}, {np.isnan(score).sum()} NaN")
+            raise ValueError(f"{side} must hold at least one score and no NaN; got {len(score)}, {np.isnan(score).sum()} NaN")
     # only the order counts: ranks hold infinite scores, too, which scikit-learn refuses
     _, ranks = np.unique(np.concatenate(pair), return_inverse=True)
-    return np.repeat([1, 0], [len(s) for s in pair]), ranks
+    return getattr(metrics, name)(np.repeat([1, 0], [len(s) for s in pair]), ranks, **settings)

@@ -15,7 +15,7 @@ from ood_helpers.losses import Loss
 from ood_helpers.models import Stack
 from ood_helpers.progress import progress
 
-CHUNK = 64  # steps whose points are drawn in one call
+_CHUNK = 64  # steps whose points are drawn in one call
 
 
 @dataclass
@@ -221,13 +221,13 @@ def restore(parameters, last_good):
 def _batches(world, ood, batch, seeds):
     """Endless batches (x_in [E, n, d], y [E, n], x_out [E, n, d]); E is 1 when all networks share one seed.
 
-    Each seed has its own generator, and points are drawn for CHUNK steps at a time: a draw costs far more than a small step.
+    Each seed has its own generator, and points are drawn for _CHUNK steps at a time: a draw costs far more than a small step.
     """
     shared = len(set(seeds)) == 1
     generators = [torch.Generator().manual_seed(s) for s in (seeds[:1] if shared else seeds)]
     while True:
-        draws = [_draw(world, ood, CHUNK * batch, g) for g in generators]
-        for i in range(CHUNK):
+        draws = [_draw(world, ood, _CHUNK * batch, g) for g in generators]
+        for i in range(_CHUNK):
             rows = slice(i * batch, (i + 1) * batch)
             x_in, y, x_out = (torch.stack([draw[part][rows] for draw in draws]) for part in range(3))
             yield x_in, y.expand(len(seeds), -1), x_out

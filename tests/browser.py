@@ -187,7 +187,7 @@ class Notebook:
         self.page.locator(".lm-MenuBar-itemLabel").get_by_text(menu, exact=True).click()
         self.page.locator(".lm-Menu-itemLabel").get_by_text(item, exact=True).click()
 
-    def run_all(self, timeout=120):
+    def run_all(self, timeout=300):
         """Run > Run All Cells, after clearing old outputs; waits for the last cell, or for the cell that fails.
 
         timeout   seconds for the whole notebook
@@ -318,7 +318,8 @@ class Map(Demo):
         self.ready()
 
     def ready(self):
-        """Waits until the map is drawn and its sentence is there."""
+        """Waits until the map is in sight, where it has its size, is drawn, and has its sentence."""
+        self.element.scroll_into_view_if_needed()
         self.element.evaluate(DRAWN)
 
     def picture(self):
@@ -352,16 +353,18 @@ class Question:
 
 PIXELS = """element => {
     const root = element.matches('.ood-map') ? element : element.querySelector('.ood-map');
-    return String(root.oodView.pixels.reduce((sum, p) => (Math.imul(sum, 31) + p) | 0, 7));
+    const { pixels, side } = root.oodView;
+    return `${pixels.reduce((sum, p) => (Math.imul(sum, 31) + p) | 0, 7)} of ${side} rows`;
 }"""
 DRAWN = """root => new Promise((done, failed) => {
     const look = (left) => {
         const said = root.querySelector('.said'), { done: drawn, job, waiting } = root.oodView;
-        if (drawn === job && !waiting && said.textContent !== '…') done();
+        const missing = said.textContent === '…' || root.getAttribute('aria-busy') === 'true';
+        if (drawn === job && !waiting && !missing) done();
         else if (left) setTimeout(look, 50, left - 1);
         else failed(new Error(`after 60 s: drawn ${drawn} of ${job}, "${said.textContent}"`));
     };
-    look(1200);
+    requestAnimationFrame(() => setTimeout(look, 0, 1200)); // after the page's own look at sizes
 })"""
 # neither a toggle button nor an option of a group of toggle buttons
 PUSH_BUTTONS = "button.jupyter-button:not(.widget-toggle-button):not(.widget-toggle-buttons *)"

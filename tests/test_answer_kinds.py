@@ -10,7 +10,7 @@ import torch
 
 from ood_helpers import checks, horizon, polytopes
 from ood_helpers.checks import beyond, gan
-from ood_helpers.checks.answers import OPEN, RIGHT, TOO_COARSE, WRONG, function, value
+from ood_helpers.checks.answers import _TOO_COARSE, OPEN, RIGHT, WRONG, function, value
 
 KINDS = {
     "float": float, "numpy scalar": np.float64, "float32 scalar": np.float32, "0-d array": np.array,
@@ -60,16 +60,16 @@ def test_half_precision_is_right_as_far_as_it_tells_right_from_wrong(half):
     assert function(turn, lambda x: x, cases, "so", wrong).mark == RIGHT
     assert function(lambda x: turn(x + 0.5), lambda x: x, cases, "so", wrong).message == "That adds a half."
     near = [*wrong, (lambda x: x * 1.0001, "A little too much.")]
-    assert TOO_COARSE in function(turn, lambda x: x, cases, "so", near).message
+    assert _TOO_COARSE in function(turn, lambda x: x, cases, "so", near).message
     digits = torch.finfo(torch.float16 if half in ("float16", "numpy") else torch.bfloat16).eps
-    assert TOO_COARSE in function(lambda x: turn(x * (1 + 2 * digits)), lambda x: x, cases, "so").message
+    assert _TOO_COARSE in function(lambda x: turn(x * (1 + 2 * digits)), lambda x: x, cases, "so").message
     assert function(lambda x: turn(x * 1.1), lambda x: x, cases, "so").message.startswith("Not yet: the value at")
 
 
 def test_a_number_in_half_precision_is_right_as_far_as_it_goes():
     assert value(torch.tensor(0.83).bfloat16(), 0.83, "so").mark == RIGHT
-    assert TOO_COARSE in value(torch.tensor(0.84).bfloat16(), 0.83, "so").message
-    assert TOO_COARSE not in value(0.84, 0.83, "so").message
+    assert _TOO_COARSE in value(torch.tensor(0.84).bfloat16(), 0.83, "so").message
+    assert _TOO_COARSE not in value(0.84, 0.83, "so").message
     assert "is not it" in value(torch.tensor(0.9).bfloat16(), 0.83, "so").message
 
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from torch import nn
 
-from ood_helpers import closed, data, horizon, polytopes
+from ood_helpers import closed, data, horizon, polytopes, worlds
 from ood_helpers.cache import cached_train
 from ood_helpers.gan import discriminator, generator, train_gan
 from ood_helpers.losses import confidence_loss, reject_loss
@@ -114,6 +114,39 @@ def test_about_half_of_the_neurons_see_a_point_at_the_start_whatever_the_scale()
             assert 0.2 < (z > 0).double().mean() < 0.8
 
 
+def active(model, x):
+    """Which neurons of the second hidden layer [n, width] are on at x."""
+    return model.layers[:3](x) - (x - model.centre).abs() @ model.pull() > 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 5), st.integers(1, 4), st.floats(1, 30), st.integers(0, 99))
+def test_no_class_is_silent_at_the_start_however_far_out_it_lies(n_classes, d, ratio, seed):
+    """Classes on spheres, the outermost up to 25 times as far out as the first: a few of its points see no neuron."""
+    y = torch.arange(400) % n_classes
+    distance = 3 * (1 + y * ratio / n_classes)
+    x = horizon.unit_directions(400, d, generator=seeded(seed)) * distance[:, None]
+    model = closed_mlp(d, 60, n_classes, points=x, spread=True, generator=seeded(seed))
+    on = active(model, x)
+    assert min(on[y == k].any(1).double().mean() for k in range(n_classes)) > 0.4
+
+
+def test_a_start_from_the_mean_leaves_the_outer_ring_mostly_silent():
+    for seed in range(5):
+        x, y = worlds.Rings().sample(1000, generator=seeded(seed))
+        models = [closed_mlp(2, 100, 2, points=x, spread=spread, generator=seeded(seed)) for spread in (False, True)]
+        shares = [active(model, x)[y == 1].any(1).double().mean() for model in models]
+        assert shares[0] < 0.4 and shares[1] > 0.9 and torch.equal(models[0].centre, models[1].centre)
+
+
+def test_spread_gives_each_neuron_another_quantile_of_what_it_subtracts():
+    x = points(3, n=8)
+    bare, spread = (closed_mlp(3, 4, 2, points=x[:n], spread=True, generator=seeded()) for n in (1, 8))  # one point: nothing
+    given = spread.layers[2].bias - bare.layers[2].bias
+    subtracted = ((x - spread.centre).abs() @ spread.pull()).sort(0).values
+    torch.testing.assert_close(given, subtracted[[1, 3, 5, 7], [0, 1, 2, 3]])
+
+
 @pytest.mark.parametrize(
     "arguments, says",
     [
@@ -147,7 +180,7 @@ def test_bad_arguments_are_named(arguments, says):
 @pytest.mark.parametrize("steepness", [1e-30, 1e-3, 0.5, 30.0, 1e4])
 def test_any_positive_steepness_can_be_had(steepness):
     model = small(steepness=steepness)
-    torch.testing.assert_close(closed.slopes(model.raw), torch.full((2, 6), steepness + closed.FLOOR))
+    torch.testing.assert_close(closed.slopes(model.raw), torch.full((2, 6), steepness + closed._FLOOR))
 
 
 # ---- training ----

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ood_helpers import checks
-from ood_helpers.checks.answers import OPEN, RIGHT, TOO_COARSE, WRONG
+from ood_helpers.checks.answers import _TOO_COARSE, OPEN, RIGHT, WRONG
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 import make_exercises
@@ -207,6 +207,43 @@ RIGHT_TOO = {
         "    fpr = lambda pos, neg: (neg >= pos.quantile(0.05)).double().mean()\n"
         "    return fpr(a, b), fpr(-b, -a), aupr(a, b), aupr(-b, -a), aupr(a, b.repeat(10))",
     ],
+    "10-1": [
+        "share = 0.989",
+        "import math\nshare = -math.expm1(-4.5)",
+        "from scipy.stats import chi2\nshare = chi2(2).cdf(9)",
+        "share = '0.9889'",
+    ],
+    "10-2": [
+        "def distance(points, x, std):\n    inside = [p for p in points.tolist() if p[2] != -1]\n"
+        "    return [min(((a - p) ** 2 + (b - q) ** 2) ** 0.5 for p, q, _ in inside) / std for a, b in x.tolist()]",
+        "from sklearn.neighbors import NearestNeighbors\ndef distance(points, x, std):\n"
+        "    found = NearestNeighbors(n_neighbors=1).fit(points[points[:, 2] >= 0, :2] / std)\n"
+        "    return found.kneighbors(x / std)[0].ravel()",
+        "from ood_helpers import worlds\ndef distance(points, x, std):\n    k = points[:, 2].long()\n"
+        "    world = worlds.Painted(points[k >= 0, :2].float(), k[k >= 0], points[k < 0, :2].float(), std=std)\n"
+        "    return world.mahalanobis(x.float())",
+    ],
+    "10-3": [
+        "def k_star(w1, b1, w2, b2, w3, b3, u):\n    h = (1e9 * u @ w1.T + b1).relu()\n"
+        "    return ((h @ w2.T + b2).relu() @ w3.T + b3).argmax(1)",
+        "from torch import nn\nfrom ood_helpers import horizon\ndef k_star(w1, b1, w2, b2, w3, b3, u):\n    layers = []\n"
+        "    for w, b in ((w1, b1), (w2, b2), (w3, b3)):\n        layers += [nn.Linear(*w.T.shape).double(), nn.ReLU()]\n"
+        "        layers[-2].load_state_dict({'weight': w, 'bias': b})\n"
+        "    return horizon.f0(nn.Sequential(*layers[:-1]), u).argmax(1).tolist()",
+    ],
+    "11-1": ["distance = 11.5", "distance = '11.49'", "distance = 2.5 * (math.log(0.99) - math.log(0.01))"],
+    "11-2": [
+        "def limit(winners, n_classes):\n    return winners.T.float().eq(winners.mode(0).values[:, None]).float().mean(1)",
+        "def limit(winners, n_classes):\n    votes = winners[..., None] == torch.arange(n_classes)\n"
+        "    return votes.double().mean(0).max(1).values",
+        "from collections import Counter\ndef limit(winners, n_classes):\n"
+        "    return [Counter(votes).most_common(1)[0][1] / len(votes) for votes in winners.T.tolist()]",
+    ],
+    "11-3": [
+        "def limit(slope, variance):\n    return 1 / (1 + (-abs(slope) * (8 / math.pi / variance) ** 0.5).exp())",
+        "def limit(slope, variance):\n    a, m, v = 1e9, slope.double().abs(), variance.double()\n"
+        "    return (a * m / (1 + math.pi * a**2 * v / 8).sqrt()).sigmoid()",
+    ],
     "03-5": [
         "def accepted(logits_in, logits, keep):\n    s_in, s = (z[:, :-1].logsumexp(1) - z[:, -1] for z in (logits_in, logits))\n"
         "    return [bool(x >= s_in.quantile(1 - keep)) for x in s]",
@@ -277,6 +314,52 @@ WRONG_TOO = {
             "    return fpr(a, b), fpr(b, a), aupr(a, b), aupr(-b, -a), aupr(a, b.repeat(10))",
             "FPR95: With OOD positive",
         ),
+    ],
+    "10-1": [
+        ("share = 98.9", "in percent"),
+        ("share = 0.9973**2", "two independent coordinates"),
+        ("share = 0.98", "not it"),
+        ("share = True", "should be a number"),
+    ],
+    "10-2": [
+        (
+            "def distance(points, x, std):\n    return torch.cdist(x, points[points[:, 2] > 0, :2]).amin(1) / std",
+            "Class 0 is a class",
+        ),
+        (
+            "def distance(points, x, std):\n    return torch.cdist(x, points[points[:, 2] >= 0, :2]).amin(0) / std",
+            "have the shape",
+        ),
+        (
+            "def distance(points, x, std):\n    return torch.cdist(x, points[points[:, 2] >= 0, :2], p=1).amin(1) / std",
+            "should be",
+        ),
+        ("def distance(points, x, std):\n    return torch.cdist(x, points[points[:, 2] >= 0]).amin(1) / std", "stopped with"),
+    ],
+    "10-3": [
+        (
+            "def k_star(w1, b1, w2, b2, w3, b3, u):\n    return (((u @ w1.T).relu() @ w2.T).relu() @ w3.T).argmin(1)",
+            "smallest slope",
+        ),
+        (
+            "def k_star(w1, b1, w2, b2, w3, b3, u):\n    h = (100 * u @ w1.T + b1).relu()\n"
+            "    return ((h @ w2.T).abs() @ w3.T).argmax(1)",
+            "should be",
+        ),
+        ("def k_star(w1, b1, w2, b2, w3, b3, u):\n    return ((u @ w1.T).relu() @ w2.T).relu() @ w3.T", "have the shape"),
+    ],
+    "11-1": [("distance = 11", "not it"), ("distance = math.log(99)", "the gap that is needed"), ("distance = -11.5", "not it")],
+    "11-2": [
+        ("def limit(winners, n_classes):\n    return torch.ones(winners.shape[1])", "should be"),
+        ("def limit(winners, n_classes):\n    return (winners == winners[-1]).double().mean(0)", "should be"),
+        ("def limit(winners, n_classes):\n    return winners.double().mean(0)", "should be"),
+    ],
+    "11-3": [
+        (
+            "def limit(slope, variance):\n    return (slope.abs() / (math.pi / 8 * variance.square()).sqrt()).sigmoid()",
+            "should be",
+        ),
+        ("def limit(slope, variance):\n    return (slope.abs() / (8 / math.pi * variance).sqrt()).sigmoid()", "should be"),
     ],
     "03-5": [("def accepted(logits_in, logits, keep):\n    return logits[:, -1] < 0", "should be")],
     "09-1": [("changed = {'energie'}", "Take the names"), ("changed = 3", "a set such as")],
@@ -357,7 +440,7 @@ def test_numbers_may_come_in_any_container_and_in_any_precision_that_holds_them(
         assert judged(change), (name, judged(change))
     for name, change in COARSE.items():
         verdict = judged(change)
-        assert verdict or TOO_COARSE in verdict.message, (name, verdict)
+        assert verdict or _TOO_COARSE in verdict.message, (name, verdict)
     for name, (change, fragment) in OTHER.items():
         verdict = judged(change)
         assert verdict.mark == WRONG and fragment in verdict.message, (name, verdict)

@@ -1,7 +1,7 @@
 """The face of the package: what readers call is annotated and checked, and the small package is small."""
 
 import ast
-import importlib
+import importlib.util
 import inspect
 import re
 import subprocess
@@ -11,6 +11,9 @@ from types import FunctionType, ModuleType
 
 import nbformat
 import pytest
+
+from ood_helpers import cache, models, training
+from ood_helpers.images import KINDS
 
 ROOT = Path(__file__).parents[1]
 SMALL = ("data", "losses", "models", "scores", "training")
@@ -76,8 +79,89 @@ def test_what_readers_call_is_annotated():
         used("from ood_helpers import models\nmodels.mpl()")
 
 
+SAME_SETTINGS = {  # what hands all settings on, to what; and those that it leaves out
+    cache.cached_train: (training.train, {"callback"}),
+    cache.cached_snapshots: (training.train, {"steps", "callback"}),
+    models.mlps: (models.mlp, {"generator"}),
+}
+
+
+@pytest.mark.parametrize("outer", SAME_SETTINGS)
+def test_settings_stand_in_the_signature(outer):
+    inner, out = SAME_SETTINGS[outer]
+    has, wanted = (inspect.signature(thing).parameters for thing in (outer, inner))
+    same = {name: wanted[name].replace(kind=has[name].kind) for name in wanted if name not in out | {"models"}}
+    assert same.items() <= has.items() and not out & has.keys()
+    assert all(setting.kind is not inspect.Parameter.VAR_KEYWORD for setting in has.values())
+
+
+CALLED_BY_NAME = {  # public though nothing outside their module takes them
+    "load_ipython_extension",  # IPython calls it
+    "SETTINGS", "run", "EXPERIMENTS", "METHODS",  # of the laboratory: CONTRIBUTING says what an experiment is
+    "OPEN", "RIGHT",  # with WRONG, the marks of a check
+    "at_most", "above", "below", "within",  # with at_least, the conditions of a claim
+    "least_probable", "Arcs",  # with the other measures and worlds, for networks and worlds of one's own
+    *KINDS,  # images that notebooks call by these names
+}  # fmt: skip
+TO_COME = {"lab.closed", "lab.objections.SHOWN"}
+
+
+def taken(code, package="ood_helpers"):
+    """What the code takes from modules, by imports and as attributes: full names. package: that of its relative imports."""
+    tree, found, names = ast.parse(code), set(), {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            origin = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            names |= {alias.asname or alias.name: f"{origin}.{alias.name}" for alias in node.names}
+            found |= {f"{origin}.{alias.name}" for alias in node.names}
+
+    def full(node):
+        owner = full(node.value) if isinstance(node, ast.Attribute) else None
+        return f"{owner}.{node.attr}" if owner else names.get(getattr(node, "id", None))
+
+    return found | {full(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+def offered(code):
+    """The public names of a module, without the types that the annotations of others of them name."""
+    names, types = set(), set()
+    for node in ast.parse(code).body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            own = {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+        else:
+            own = {node.name} if isinstance(node, ast.FunctionDef | ast.ClassDef) else set()
+        if own := {name for name in own if not name.startswith("_")}:
+            said = [getattr(part, kind, None) for part in ast.walk(node) for kind in ("annotation", "returns")]
+            names, types = names | own, types | set(re.findall(r"\w+", " ".join(ast.unparse(x) for x in said if x))) - own
+    return names - types
+
+
+def test_what_only_its_own_module_uses_has_an_underscore():
+    package = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "ood_helpers").rglob("*.py")}
+    code = {name: path.read_text(encoding="utf-8") for name, path in package.items()}
+    tools = [path.read_text(encoding="utf-8") for path in (*(ROOT / "tools").rglob("*.py"), *(ROOT / "docs").rglob("*.py"))]
+    readers = set().union(*(taken(text) for text in [*tools, *(text for _, text in sources())]))
+    takes = {name: taken(text, name.rpartition(".")[0]) for name, text in code.items()}
+
+    def alone(name):
+        outside = readers.union(*(found for other, found in takes.items() if other != name))
+        public = {one for one in offered(code[name]) - CALLED_BY_NAME if not one.endswith("Setting")}
+        return {f"{name}.{one}" for one in public if f"{name}.{one}" not in outside}
+
+    found = {one.removeprefix("ood_helpers.") for name in code for one in alone(name)}
+    assert {one for one in found if one not in TO_COME and one.rpartition(".")[0] not in TO_COME} == set()
+    assert len(readers) > 100 and taken("from ood_helpers import polytopes as p\np.measures.area()") == {
+        "ood_helpers.polytopes", "ood_helpers.polytopes.measures", "ood_helpers.polytopes.measures.area"
+    }  # fmt: skip
+    code["ood_helpers.gan"] += "\n\nLEFT = 1\n\n\nclass Kind:\n    pass\n\n\ndef _f(x: Kind): ...\n"
+    assert alone("ood_helpers.gan") == {"ood_helpers.gan.LEFT", "ood_helpers.gan.Kind"}
+
+
 CALLS = {  # the checker's complaint, or none
     'models.mlp(width="wide")': "bad-argument-type",
+    'models.mlps([0], width="wide")': "bad-argument-type",
+    "cache.cached_train(models.mlp(), data.TwoGaussians(), losses.reject_loss, stpes=8)": "unexpected-keyword",
     "models.mlp(wdith=8)": "unexpected-keyword",
     "scores.auroc([1.0])": "missing-argument",
     "from ood_helpers.models import mpl": "missing-module-attribute",
@@ -89,7 +173,7 @@ CALLS = {  # the checker's complaint, or none
 def test_lint_sees_a_wrong_call(tmp_path):
     files = [tmp_path / f"call_{number}.py" for number in range(len(CALLS))]
     for file, line in zip(files, CALLS, strict=True):
-        file.write_text(f"from ood_helpers import models, scores\n\n{line}\n", encoding="utf-8")
+        file.write_text(f"from ood_helpers import cache, data, losses, models, scores\n\n{line}\n", encoding="utf-8")
     where = ["--config", ROOT / "pyproject.toml", "--search-path", ROOT, "--python-interpreter-path", sys.executable]
     command = [Path(sys.executable).parent / "pyrefly", "check", *where, "--output-format", "min-text", *files]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -117,3 +201,22 @@ def test_the_small_package_is_small():
     assert set().union(*map(imports, SMALL)) <= {*SMALL, *BELOW}
     assert set().union(*map(imports, BELOW)) <= BELOW and sum(map(lines, BELOW)) <= 300
     assert imports("training") >= {"data", "models", "progress"}  # the test can see them
+
+
+def test_what_a_first_picture_does_not_need_is_read_later():
+    """Half a second or more each: scipy's statistics, scikit-learn, the tables of the laboratory, the checks of exercises."""
+    code = "from ood_helpers import cache, checks, data, lab, losses, models, plotting, polytopes, scores, training, widgets"
+    late = {"scipy.stats", "sklearn", "ood_helpers.lab.stored", "ood_helpers.checks.beyond"}
+    early = f"{code}\nimport sys\nprint(*({late!r} & set(sys.modules)))\n"
+    script = f"{early}lab.stored, checks.beyond\nprint(*({late!r} - set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n\n"
+
+
+@pytest.mark.parametrize("package", ["lab", "checks"])
+def test_parts_that_are_read_later_are_named_and_no_others(package):
+    package = importlib.import_module(f"ood_helpers.{package}")
+    assert dir(package) == sorted(package.__all__)
+    assert all(getattr(package, name) is not None for name in package.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = package.nothing

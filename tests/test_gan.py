@@ -49,7 +49,7 @@ def test_term_c_is_the_papers():
 
 def plain_loop(G, D, C, steps, kind, discriminator_steps, freeze, slip, beta_G=2.0, beta_C=0.5, batch=8):
     """Eq. (1) as a reader would write it, for one triple, from the same random numbers."""
-    g, chunk = seeded(7), gan.CHUNK * batch
+    g, chunk = seeded(7), gan._CHUNK * batch
     (x, y), noise = WORLD.sample(chunk, generator=g), torch.randn(chunk, 5, generator=g)
     mix = torch.rand(chunk, 1, generator=g)
     moved = {"D": [*D.parameters()], "G": [*G.parameters()], "C": [*C.parameters()]}
@@ -116,14 +116,14 @@ def test_the_terms_are_recorded():
 
 def first_batch(batch=8):
     g = seeded(7)
-    x, y = WORLD.sample(gan.CHUNK * batch, generator=g)
-    return (x[:batch], y[:batch]), torch.randn(gan.CHUNK * batch, 5, generator=g)[:batch]
+    x, y = WORLD.sample(gan._CHUNK * batch, generator=g)
+    return (x[:batch], y[:batch]), torch.randn(gan._CHUNK * batch, 5, generator=g)[:batch]
 
 
 @pytest.mark.parametrize("kind", ["gan", "wgan"])
 @pytest.mark.parametrize("seeds", [7, [7, 8, 7]])
 def test_a_list_gets_what_each_would_get_alone(monkeypatch, seeds, kind):
-    monkeypatch.setattr(gan, "CHUNK", 5)
+    monkeypatch.setattr(gan, "_CHUNK", 5)
     together, alone = triples(3), [triple(s) for s in range(3)]
     beta = torch.tensor([0.0, 1.0, 4.0])
     settings = {"steps": 13, "batch": 8, "snapshots": [0, 13], "samples": 9, "kind": kind}

@@ -9,7 +9,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from ood_helpers import images
-from ood_helpers.images import DIM, KINDS, Digits, check_images, ray_to_face
+from ood_helpers.images import DIM, KINDS, Digits, _check_images, ray_to_face
 from ood_helpers.losses import cross_entropy
 from ood_helpers.models import mlp
 from ood_helpers.training import train
@@ -148,8 +148,8 @@ def test_a_letter_is_the_share_of_ink_in_every_pixel():
 
 def test_letters_come_in_all_fonts_and_resemble_no_digit():
     x = images._alphabet()
-    assert x.shape == (len(images.LETTERS) * 6, DIM) and len(as_set(x)) > 200
-    assert not set(images.LETTERS) & set("BDGIOQSZbgijloqsz0123456789")
+    assert x.shape == (len(images._LETTERS) * 6, DIM) and len(as_set(x)) > 200
+    assert not set(images._LETTERS) & set("BDGIOQSZbgijloqsz0123456789")
     assert as_set(KINDS["letters"](5000, generator=seeded())) == as_set(x)
     assert (WORLD.distance(x) > WORLD.reach).double().mean() > 0.9
 
@@ -177,13 +177,13 @@ def test_ray_to_face_ends_on_a_face_from_every_digit():
 @pytest.mark.parametrize(
     "make, says",
     [
-        (lambda: check_images(torch.full((2, 64), 16.0)), r"x must hold pixels in \[0, 1\]; they reach from 16 to 16"),
-        (lambda: check_images(torch.full((2, 64), -0.25)), "they reach from -0.25"),
-        (lambda: check_images(torch.zeros(2, 8, 8)), r"shape \[n, 64\]; got torch.float32 \[2, 8, 8\]"),
-        (lambda: check_images(torch.zeros(64)), r"shape \[n, 64\]; got torch.float32 \[64\]"),
-        (lambda: check_images(torch.zeros(2, 64, dtype=torch.uint8)), "got torch.uint8"),
-        (lambda: check_images(np.zeros((2, 64))), "got ndarray"),
-        (lambda: check_images(torch.full((1, 64), torch.nan)), "finite numbers; 1 of its rows"),
+        (lambda: _check_images(torch.full((2, 64), 16.0)), r"x must hold pixels in \[0, 1\]; they reach from 16 to 16"),
+        (lambda: _check_images(torch.full((2, 64), -0.25)), "they reach from -0.25"),
+        (lambda: _check_images(torch.zeros(2, 8, 8)), r"shape \[n, 64\]; got torch.float32 \[2, 8, 8\]"),
+        (lambda: _check_images(torch.zeros(64)), r"shape \[n, 64\]; got torch.float32 \[64\]"),
+        (lambda: _check_images(torch.zeros(2, 64, dtype=torch.uint8)), "got torch.uint8"),
+        (lambda: _check_images(np.zeros((2, 64))), "got ndarray"),
+        (lambda: _check_images(torch.full((1, 64), torch.nan)), "finite numbers; 1 of its rows"),
         (lambda: WORLD.distance(torch.full((1, 64), 1.5)), r"pixels in \[0, 1\]"),
         (lambda: WORLD.distance(torch.zeros(1, 784)), r"shape \[n, 64\]; got torch.float32 \[1, 784\]"),
         (lambda: WORLD.boundary(5, generator=seeded(), inner=2.0, outer=1.0), "inner and outer must satisfy"),
@@ -231,6 +231,10 @@ def test_mnist_is_a_world_of_784_pixels(monkeypatch):
     near = world.boundary(20, generator=seeded())
     assert near.shape == (20, 784) and (world.distance(near) >= world.reach * (1 - 1e-5)).all()
     assert world.box(3, generator=seeded()).shape == (3, 784)
+    assert (images.inverted(3, generator=seeded(), world=world)[:, None] == 1 - world.x_test).all(2).any(1).all()
+    shuffled = images.permuted(3, generator=seeded(), world=world).sort(1).values
+    assert (shuffled[:, None] == world.x_test.sort(1).values).all(2).any(1).all()
+    assert images.interpolations(3, generator=seeded(), world=world).shape == (3, 784)
     images._mnist.cache_clear()
 
 

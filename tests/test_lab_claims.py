@@ -12,11 +12,11 @@ from ood_helpers.lab import claims, paper
 from ood_helpers.lab.claims import (
     CLAIMS,
     Claim,
+    _judge,
     above,
     at_least,
     at_most,
     below,
-    judge,
     read_table,
     table,
     within,
@@ -46,7 +46,7 @@ CLAIM = Claim("it detects", "5.1", "auroc", at_least(0.5), "one")
 
 def test_numbers_worked_out_by_hand():
     (row,) = table({"one": rows(auroc=[0.25, 0.5, 0.75, 1.0])}, [CLAIM])
-    assert tuple(sorted(row)) == tuple(sorted(claims.COLUMNS))
+    assert tuple(sorted(row)) == tuple(sorted(claims._COLUMNS))
     assert (row["claim"], row["section"], row["setting"], row["measure"]) == ("it detects", "5.1", "one", "auroc")
     assert (row["seeds"], row["diverged"], row["mean"], row["smallest"], row["largest"]) == (4, 0, 0.625, 0.25, 1.0)
     assert (row["condition"], row["share_of_seeds"], row["verdict"]) == ("at least 0.5", 0.75, "holds in part")
@@ -117,18 +117,18 @@ def test_every_interval_is_a_pair_of_numbers_within_the_values(values):
 def test_a_pair_is_compared_seed_by_seed():
     """Each seed of the first lies 0.1 below the same seed of the second, though the two overlap."""
     claim = Claim("less extreme", "5.1", "sure", below(0.0), "one", minus="two")
-    row = judge(claim, {"one": rows(sure=[0.1, 0.5, 0.8]), "two": rows(sure=[0.2, 0.6, 0.9])})
+    row = _judge(claim, {"one": rows(sure=[0.1, 0.5, 0.8]), "two": rows(sure=[0.2, 0.6, 0.9])})
     assert row["setting"] == "one minus two" and row["verdict"] == "holds" and row["share_of_seeds"] == 1
     assert (row["mean"], row["smallest"], row["largest"]) == (-0.1, -0.1, -0.1)
 
 
 def test_diverged_seeds_do_not_count():
     runs = {"one": rows(auroc=[0.9, None, 0.7, 0.8]), "two": rows(auroc=[0.1, 0.2, None, 0.3]), "none": rows(auroc=[None, None])}
-    row = judge(CLAIM, runs)
+    row = _judge(CLAIM, runs)
     assert (row["seeds"], row["diverged"], row["mean"], row["verdict"]) == (3, 1, 0.8, "holds")
-    pair = judge(Claim("", "", "auroc", above(0.6), "one", minus="two"), runs)
+    pair = _judge(Claim("", "", "auroc", above(0.6), "one", minus="two"), runs)
     assert (pair["seeds"], pair["diverged"], pair["mean"], pair["share_of_seeds"]) == (2, 2, 0.65, 0.5)
-    nothing = judge(Claim("", "", "auroc", above(0.6), "none"), runs)
+    nothing = _judge(Claim("", "", "auroc", above(0.6), "none"), runs)
     assert (nothing["seeds"], nothing["diverged"], nothing["verdict"]) == (0, 2, "not measured") and math.isnan(nothing["mean"])
 
 
@@ -137,7 +137,7 @@ def test_diverged_seeds_do_not_count():
     [(20, "holds"), (19, "holds"), (18, "holds in part"), (10, "holds in part"), (2, "holds in part"), (1, "does not hold")],
 )
 def test_the_rule_at_its_edges(met, verdict):
-    assert judge(CLAIM, {"one": rows(auroc=[0.9] * met + [0.1] * (20 - met))})["verdict"] == verdict
+    assert _judge(CLAIM, {"one": rows(auroc=[0.9] * met + [0.1] * (20 - met))})["verdict"] == verdict
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_conditions_do_what_they_say(condition, yes, no, words):
 )
 def test_runs_that_cannot_decide(runs, message):
     with pytest.raises(ValueError, match=message):
-        judge(Claim("", "", "auroc", above(0.0), "one", minus="two"), runs)
+        _judge(Claim("", "", "auroc", above(0.0), "one", minus="two"), runs)
 
 
 def test_every_claim_asks_for_something_its_settings_have():

@@ -10,7 +10,7 @@ import torch
 
 from ood_helpers import polytopes, scores
 from ood_helpers.lab import detectors, experiment, paper, stored
-from ood_helpers.lab.detectors import COLUMNS, RECIPES, SETTINGS, LossSetting, measure, outputs, rising, run, train_seeds
+from ood_helpers.lab.detectors import _COLUMNS, RECIPES, SETTINGS, LossSetting, _measure, _outputs, _rising, _train_seeds, run
 from ood_helpers.models import mlp
 
 TINY = {"width": 8, "steps": 20}
@@ -20,11 +20,11 @@ RUNS = Path(__file__).parents[1] / "results" / "runs"
 @pytest.mark.parametrize("loss", RECIPES)
 def test_a_row_has_the_measures_that_apply(loss):
     (row,) = run(LossSetting(loss, **TINY), [3])
-    assert tuple(row) == COLUMNS and row["seed"] == 3 and row["diverged"] is False
+    assert tuple(row) == _COLUMNS and row["seed"] == 3 and row["diverged"] is False
     own = ("s1", "s2", "s3") if RECIPES[loss].reject else ("max_softmax", "entropy", "energy")[: 2 if loss == "ccu" else 3]
-    known = {name for name in COLUMNS[2:] if not math.isnan(row[name])}
+    known = {name for name in _COLUMNS[2:] if not math.isnan(row[name])}
     of_scores = {f"{what}_{score}{box}" for what in ("auroc", "fpr95") for score in own for box in ("", "_far")}
-    assert known == of_scores | {name for name in COLUMNS[2:] if name.split("_")[0] not in ("auroc", "fpr95")}
+    assert known == of_scores | {name for name in _COLUMNS[2:] if name.split("_")[0] not in ("auroc", "fpr95")}
     assert all(0 <= row[name] <= 1 + 1e-12 for name in known - {"loss"})
     if not RECIPES[loss].reject:
         assert row["auroc_entropy"] == pytest.approx(row["auroc_max_softmax"]), "with two classes they rank alike"
@@ -37,7 +37,7 @@ def test_a_seed_gets_what_it_gets_alone(loss):
 
 
 def test_every_loss_trains_its_own_way():
-    weights = {loss: train_seeds(LossSetting(loss, **TINY), [0])[0][0][0].weight for loss in RECIPES}
+    weights = {loss: _train_seeds(LossSetting(loss, **TINY), [0])[0][0][0].weight for loss in RECIPES}
     twins = [{a, b} for a in weights for b in weights if a < b and torch.equal(weights[a], weights[b])]
     assert twins == [{"cross_entropy", "ccu"}], "only these two train the same network"
 
@@ -61,7 +61,7 @@ def test_the_scores_are_measured_on_the_points_that_the_docstring_names():
     near, far = (setting.world.box(4000, generator=random, half_width=h) for h in (50.0, 1000.0))
     with torch.no_grad():
         inside, near, far = (scores.s3_log_odds(network(points)) for points in (x, near, far))
-    found = measure(setting, network, 4)
+    found = _measure(setting, network, 4)
     assert found["auroc_s3"] == scores.auroc(inside, near)
     assert found["fpr95_s3_far"] == scores.fpr_at_95_tpr(inside, far)
 
@@ -70,13 +70,13 @@ def test_ccu_detects_and_is_in_doubt_far_away_whatever_the_network():
     setting = LossSetting("ccu", **TINY)
     network = setting.network(4)
     network[-1].weight.data *= 1000
-    found = measure(setting, network, 4)
+    found = _measure(setting, network, 4)
     assert found["confidence_far"] == pytest.approx(0.5, abs=1e-12)
-    bare = measure(LossSetting("cross_entropy", **TINY), network, 4)
+    bare = _measure(LossSetting("cross_entropy", **TINY), network, 4)
     assert bare["confidence_far"] == pytest.approx(1)
     assert found["auroc_max_softmax_far"] > 0.99 > bare["auroc_max_softmax_far"]
     means = setting.world.means
-    probability = outputs(setting, network, 4)(means).exp().sum(1)
+    probability = _outputs(setting, network, 4)(means).exp().sum(1)
     torch.testing.assert_close(probability, torch.ones(2, dtype=torch.float64))
 
 
@@ -88,14 +88,14 @@ def test_rising_counts_the_directions_in_which_the_largest_logit_grows(seed):
     angle = torch.arange(40_000, dtype=torch.float64) * 2 * math.pi / 40_000
     far = 1e9 * torch.stack([angle.cos(), angle.sin()], 1)
     grows = (copy.deepcopy(network).double()(far).amax(1) > 1e3).double().mean().item()
-    assert rising(polytopes.infinity(network)) == pytest.approx(grows, abs=2e-4)
+    assert _rising(polytopes.infinity(network)) == pytest.approx(grows, abs=2e-4)
 
 
 def test_a_silent_network_rises_nowhere():
     network = mlp(width=6, generator=torch.Generator().manual_seed(0))
     network[2].weight.data.clamp_(max=-0.1)
     circle = polytopes.infinity(network)
-    assert np.all(circle.slopes == 0) and rising(circle) == 0
+    assert np.all(circle.slopes == 0) and _rising(circle) == 0
 
 
 def test_a_diverged_network_is_named(monkeypatch):
@@ -145,4 +145,4 @@ def test_rows_come_back_from_disk(tmp_path):
     stored.save(tmp_path / "one.csv", setting, rows)
     (back,) = stored.load(tmp_path / "one.csv", setting)
     assert back == pytest.approx(rows[0], nan_ok=True)
-    assert detectors.COLUMNS == tuple(back)
+    assert detectors._COLUMNS == tuple(back)

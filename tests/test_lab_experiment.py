@@ -9,7 +9,7 @@ import torch
 from small_networks import build
 
 from ood_helpers.lab import experiment, stored
-from ood_helpers.lab.experiment import COLUMNS, MEASURES, Setting, measure, run, train_seeds
+from ood_helpers.lab.experiment import _MEASURES, COLUMNS, Setting, measure, run, train_seeds
 from ood_helpers.lab.paper import SETTINGS
 from ood_helpers.lab.stored import load, save
 from ood_helpers.training import train as TRAIN
@@ -174,10 +174,10 @@ def test_rows_do_not_depend_on_how_the_seeds_are_grouped(monkeypatch):
     """Which networks are trained together, and with a penalty too, moves no more than rounding."""
     setting, tables = dataclasses.replace(SMALL, width=16, **SILENT), {}
     trained = []
-    monkeypatch.setattr(experiment, "LARGE", 16)
+    monkeypatch.setattr(experiment, "_LARGE", 16)
     monkeypatch.setattr(experiment, "train", lambda models, *a, **k: trained.append(len(models)) or TRAIN(models, *a, **k))
     for group in (1, 2, 5):
-        monkeypatch.setattr(experiment, "LARGE_GROUP", group)
+        monkeypatch.setattr(experiment, "_LARGE_GROUP", group)
         tables[group] = run(setting, [4, 2, 7, 0, 9])
     assert trained == [1, 1, 1, 1, 1, 2, 2, 1, 5]
     for one, two, all_five in zip(*tables.values(), strict=True):
@@ -211,7 +211,7 @@ def always(*logits, dim=2):
 
 def test_a_network_without_opinion():
     found = measure(Setting("confident", exact=True), always(0.0, 0.0))
-    assert tuple(found) == MEASURES
+    assert tuple(found) == _MEASURES
     assert found["accuracy"] == pytest.approx(0.5, abs=0.05) and found["class_accuracy"] == found["accuracy"]
     known = {"confidence_in": 0.5, "auroc": 0.5, "fpr95": 1, "sure": 0, "unsure": 1, "auroc_far": 0.5, "sure_far": 0}
     far = {"directions_class": 1, "directions_tied": 1, "limit_above": 0, "entropy_far": 1, "area_sure": 0, "peak": 0.5}
@@ -321,8 +321,8 @@ def test_all_seeds_may_diverge():
 @pytest.fixture
 def rows():
     return [
-        {"seed": 0, "diverged": False, "loss": 0.1 + 0.2, **{name: math.pi**-i for i, name in enumerate(MEASURES)}},
-        {"seed": 1, "diverged": True, "loss": math.nan, **dict.fromkeys(MEASURES, math.nan)},
+        {"seed": 0, "diverged": False, "loss": 0.1 + 0.2, **{name: math.pi**-i for i, name in enumerate(_MEASURES)}},
+        {"seed": 1, "diverged": True, "loss": math.nan, **dict.fromkeys(_MEASURES, math.nan)},
     ]
 
 

@@ -8,7 +8,7 @@ import torch
 
 from ood_helpers import gan
 from ood_helpers.lab import experiment, paper, stored
-from ood_helpers.lab.gans import COLUMNS, MARKS, MEASURES, GanSetting, detect, measure, run, train_seeds
+from ood_helpers.lab.gans import _COLUMNS, _MEASURES, MARKS, GanSetting, _detect, measure, run, train_seeds
 
 TINY = {"width": 8, "classifier_width": 8, "steps": 120}
 RUNS = Path(__file__).parents[1] / "results" / "runs"
@@ -18,9 +18,9 @@ def test_a_row_has_the_marks_that_were_reached_and_no_detector():
     rows = run(GanSetting(**TINY), [3, 5])
     assert [row["seed"] for row in rows] == [3, 5]
     for row in rows:
-        assert tuple(row) == COLUMNS and row["diverged"] is False
-        known = {name for name in COLUMNS[2:] if not math.isnan(row[name])}
-        assert known == {name for name in MEASURES if name.endswith("_100")}
+        assert tuple(row) == _COLUMNS and row["diverged"] is False
+        known = {name for name in _COLUMNS[2:] if not math.isnan(row[name])}
+        assert known == {name for name in _MEASURES if name.endswith("_100")}
         assert 0 <= row["near_100"] <= 1 and 1 <= row["diversity_100"] <= 72
 
 
@@ -66,7 +66,7 @@ def test_a_detector_is_as_good_as_the_points_it_learns_from():
     point = torch.nn.Sequential(torch.nn.Linear(2, 2))
     point[0].weight.data.zero_()
     point[0].bias.data.zero_()
-    rows = detect(GanSetting(detector="reject"), [0, 1], [Ring(), point])
+    rows = _detect(GanSetting(detector="reject"), [0, 1], [Ring(), point])
     assert [row["seed"] for row in rows] == [0, 1]
     assert rows[0]["auroc"] > 0.99 > 0.9 > rows[1]["auroc"]
     assert rows[0]["rejected"] > 0.98 > rows[1]["rejected"]
@@ -122,8 +122,8 @@ def test_a_collapsed_triple_is_named(monkeypatch):
     ("change", "says"),
     [
         ({"steps": 0}, "steps must be a whole number of at least 1"),
-        ({"pretrained": "yes"}, "pretrained must be one of 'no', 'frozen', 'trained on'; got 'yes'"),
-        ({"detector": "both"}, "detector must be one of '', 'confident', 'reject'; got 'both'"),
+        ({"pretrained": "yes"}, "pretrained must be one of no, frozen, trained on; got 'yes'"),
+        ({"detector": "both"}, "detector must be one of '', confident, reject; got 'both'"),
     ],
 )
 def test_bad_fields_are_named(change, says):

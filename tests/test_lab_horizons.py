@@ -16,8 +16,8 @@ from ood_helpers.lab.horizons import (
     CertifiedSetting,
     DigitsSetting,
     GanDetectorSetting,
-    measure_certified,
-    measure_digits,
+    _measure_certified,
+    _measure_digits,
     run,
 )
 from ood_helpers.lab.stored import load, save
@@ -56,7 +56,7 @@ def test_a_certificate_becomes_numbers(push, certified):
     """z0 = push · relu(x) − |x| − |y|, silent up to a push of 1."""
     axes = [[1, 0], [-1, 0], [0, 1], [0, -1], [1, 0]]
     network = build([axes, [[-1, -1, -1, -1, push]], [[1], [0]]], [[0] * 5, [1], [0, 0]]).float()
-    found = measure_certified(CertifiedSetting("confident"), network)
+    found = _measure_certified(CertifiedSetting("confident"), network)
     assert (found["certified"], found["refuted"]) == (certified, 1 - certified)
     assert (found["largest_load"] <= 1) == certified == (found["directions_tied"] == 1)
 
@@ -79,7 +79,7 @@ def test_detectors_refuse_what_settings_refuse(kind):
 
 def test_a_network_without_opinion_on_digits():
     network = build([[[0.0] * 64], [[0.0]], [[0.0]] * 10], [[0.0], [0.0], [0.0] * 10]).float()
-    found = measure_digits(DigitsSetting("confident", **SILENT), network)
+    found = _measure_digits(DigitsSetting("confident", **SILENT), network)
     assert {found[f"auroc_{kind}"] for kind in images.KINDS} == {0.5}
     assert (found["directions_tied"], found["directions_class"], found["certified"], found["largest_load"]) == (1, 1, 1, 0)
     assert found["accuracy"] == pytest.approx(0.1, abs=0.05)
@@ -88,7 +88,7 @@ def test_a_network_without_opinion_on_digits():
 def test_ink_means_reject():
     """Logits (0, …, 0, ink − 40): only dark images are rejected, and only directions with more ink than paper."""
     network = build([[[1.0] * 64], [[0.0]] * 10 + [[1.0]]], [[0.0], [0.0] * 10 + [-40.0]]).float()
-    found = measure_digits(DigitsSetting("reject"), network)
+    found = _measure_digits(DigitsSetting("reject"), network)
     assert found["auroc_inverted"] > 0.95 > 0.6 > found["auroc_permuted"]
     assert found["class_accuracy"] == found["accuracy"] == pytest.approx(0.1, abs=0.05)
     assert found["directions_class"] == found["directions_tied"] == pytest.approx(0.5, abs=0.05)
@@ -96,7 +96,7 @@ def test_ink_means_reject():
 
 
 def test_digits_learn_from_images_around_the_digits(monkeypatch):
-    monkeypatch.setattr(images, "KEPT", 200)
+    monkeypatch.setattr(images, "_KEPT", 200)
     images._kept_boundary.cache_clear()
     x = DigitsSetting("reject").ood_points(1000, generator=torch.Generator().manual_seed(0))
     images._kept_boundary.cache_clear()

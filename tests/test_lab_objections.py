@@ -10,7 +10,7 @@ from torch import nn
 
 from ood_helpers import polytopes
 from ood_helpers.lab import objections
-from ood_helpers.lab.objections import SETTINGS, ObjectionSetting, certain, detector, dropped, known_patterns, run, train_seeds
+from ood_helpers.lab.objections import SETTINGS, ObjectionSetting, _dropped, _known_patterns, certain, detector, run, train_seeds
 from ood_helpers.lab.stored import load, save
 
 SHORT = {"width": 8, "steps": 6}
@@ -53,9 +53,9 @@ def test_bad_fields_are_named(arguments):
 def test_losses_are_torch_s_own():
     logits, y = torch.randn(3, 20, 4, generator=seeded()), torch.randint(4, (3, 20), generator=seeded(1))
     for loss, expected in [
-        (objections.smoothed, lambda z, y: nn.functional.cross_entropy(z, y, label_smoothing=0.1)),
+        (objections._smoothed, lambda z, y: nn.functional.cross_entropy(z, y, label_smoothing=0.1)),
         (
-            objections.one_against_rest,
+            objections._one_against_rest,
             lambda z, y: 4 * nn.functional.binary_cross_entropy_with_logits(z, nn.functional.one_hot(y, 4).float()),
         ),
     ]:
@@ -83,7 +83,7 @@ def test_weight_decay_and_pinned_biases_do_what_they_say():
 def test_dropout_drops_and_keeps_the_mean():
     network = build([[[1.0]] * 4000, [[1.0] * 4000]], [[0.0] * 4000, [0.0]])
     x = torch.ones(3, 1, dtype=torch.float64)
-    own, same = dropped(network, x, seeded()), dropped(network, x[None], seeded())[0]
+    own, same = _dropped(network, x, seeded()), _dropped(network, x[None], seeded())[0]
     assert len(own.unique()) == 3 and len(same.unique()) == 1
     torch.testing.assert_close(own, 4000 * torch.ones(3, 1, dtype=torch.float64), rtol=0.05, atol=0)
     assert not torch.equal(own[0], network(x[:1])[0])
@@ -115,10 +115,10 @@ def test_distances_in_features_are_their_definitions():
     inverse = torch.linalg.inv((x - means[y]).T @ (x - means[y]) / 300)
     expected = [min(float((p - mean) @ inverse @ (p - mean)) for mean in means) for p in far]
     torch.testing.assert_close(
-        objections.mahalanobis(same, x, y)(far), torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=0
+        objections._mahalanobis(same, x, y)(far), torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=0
     )
     expected = [sorted((p - q).norm().item() for q in x)[9] for p in far]
-    torch.testing.assert_close(objections.neighbour(same, x, y)(far), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(objections._neighbour(same, x, y)(far), torch.tensor(expected, dtype=torch.float64))
 
 
 def test_a_quadratic_reject_logit_wins_where_features_grow_and_only_there():
@@ -127,10 +127,10 @@ def test_a_quadratic_reject_logit_wins_where_features_grow_and_only_there():
     out = torch.cat([x + 5, x - 5])
     y = (x[:, 0] > 0).long()
     grows = build([[[1], [-1]], [[-1, 1], [1, -1]]], [[0, 0], [0, 0]])
-    logits = objections.quadratic_reject(grows, x, y, out)
+    logits = objections._quadratic_reject(grows, x, y, out)
     assert (logits(100 * out).softmax(1)[:, 2] > 0.999).all() and (logits(x).argmax(1) < 2).double().mean() > 0.9
     silent = build([[[-1], [1]], [[-1, -1]], [[1], [0]]], [[0, 0], [3], [0, 1]])  # constant beyond |x| = 3
-    far = objections.quadratic_reject(silent, x, y, out)(1e6 * out)
+    far = objections._quadratic_reject(silent, x, y, out)(1e6 * out)
     assert (far == far[0]).all()
 
 
@@ -139,13 +139,13 @@ def test_the_quadratic_logit_grows_even_where_the_data_would_have_it_fall():
     out = torch.linspace(-1, 1, 100, dtype=torch.float64)[:, None]
     x = torch.cat([out - 4, out + 4])
     grows = build([[[1], [-1]], [[-1, 1], [1, -1]]], [[0, 0], [0, 0]])
-    logits = objections.quadratic_reject(grows, x, (x[:, 0] > 0).long(), out)
+    logits = objections._quadratic_reject(grows, x, (x[:, 0] > 0).long(), out)
     assert (logits(1e9 * x).argmax(1) == 2).all()
 
 
 def test_small_norms_are_left_alone():
     network = build([[[0.5]], [[0.5]], [[3.0]]], [[0.0]] * 3)
-    objections.keep_norms([network], 4, None)
+    objections._keep_norms([network], 4, None)
     assert [network[i].weight.item() for i in (0, 2, 4)] == [0.5, 0.5, 1.0]
 
 
@@ -184,11 +184,11 @@ def test_patterns_are_compared_neuron_by_neuron():
     network = build([[[1, 0], [0, 1]], [[1, 0], [0, 1]], [[1, 1]]], [[0, 0], [-1, -1], [0]])
     x = torch.tensor([[2.0, 2.0], [0.5, -1.0]], dtype=torch.float64)
     far = torch.tensor([[1e8, 1e8], [1e8, -1e8], [-1e8, -1e8], [0.5, -1e8]], dtype=torch.float64)
-    assert known_patterns(network, x, far) == 0.5
+    assert _known_patterns(network, x, far) == 0.5
 
 
 def test_a_compact_neuron_is_linear_at_first_and_then_active_in_a_ball_only():
-    layer = objections.Compact(nn.Linear(3, 4, dtype=torch.float64), 5.0)
+    layer = objections._Compact(nn.Linear(3, 4, dtype=torch.float64), 5.0)
     h = torch.randn(200, 3, generator=seeded(), dtype=torch.float64)
     assert torch.equal(layer(h), layer.linear(h))
     layer.shape = 0.4

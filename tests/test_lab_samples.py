@@ -8,17 +8,17 @@ import torch
 from ood_helpers import horizon, samplers
 from ood_helpers.lab import experiment, samples, stored
 from ood_helpers.lab.samples import (
-    COLUMNS,
+    _COLUMNS,
+    _POOL,
     METHODS,
-    POOL,
     SAMPLERS,
     SETTINGS,
     WORLDS,
     Pools,
     SampleSetting,
+    _train_seeds,
     measure_detector,
     run,
-    train_seeds,
 )
 from ood_helpers.losses import cross_entropy
 
@@ -30,8 +30,8 @@ def test_a_row_holds_all_numbers_in_their_ranges(method):
     rows = run(SampleSetting("moons", "normals", method, **TINY), [3, 5])
     assert [row["seed"] for row in rows] == [3, 5]
     for row in rows:
-        assert tuple(row) == COLUMNS and row["diverged"] is False and math.isfinite(row["loss"])
-        assert all(-1e-12 <= row[name] <= 1 + 1e-12 for name in COLUMNS[3:])
+        assert tuple(row) == _COLUMNS and row["diverged"] is False and math.isfinite(row["loss"])
+        assert all(-1e-12 <= row[name] <= 1 + 1e-12 for name in _COLUMNS[3:])
     assert rows[0]["auroc"] != rows[1]["auroc"] and rows[0]["coverage"] != rows[1]["coverage"]
 
 
@@ -45,10 +45,10 @@ def test_the_sample_s_numbers_are_those_of_the_points_that_were_trained_on():
     setting = SampleSetting("rings", "knn", "reject", **TINY)
     (row,) = run(setting, [4])
     x, y, out = setting.points(4)
-    assert x.shape == out.shape == (POOL, 2) and y.shape == (POOL,)
+    assert x.shape == out.shape == (_POOL, 2) and y.shape == (_POOL,)
     assert row["coverage"] == samplers.share_covered(out, setting.world)
     assert row["inside"] == samplers.share_inside(out, setting.world)
-    _, pools, _ = train_seeds(setting, [4])
+    _, pools, _ = _train_seeds(setting, [4])
     assert all(map(torch.equal, pools.by_seed[experiment.DATA_SEEDS + 4], (x, y, out)))
 
 
@@ -105,7 +105,7 @@ def test_silent_adds_the_penalty_and_nothing_else(monkeypatch):
     monkeypatch.setattr(samples, "train", look)
     for method in METHODS:
         with pytest.raises(InterruptedError):
-            train_seeds(SampleSetting("moons", "boundary", method, **TINY), [0])
+            _train_seeds(SampleSetting("moons", "boundary", method, **TINY), [0])
     plain, rejecting, silent = (seen[i][1] for i in range(3))
     assert plain == rejecting and silent == plain | {"penalty": horizon.silent_horizon_loss, "penalty_weight": 0.1}
     logits, y = torch.zeros(4, 2), torch.tensor([0, 1, 0, 1])

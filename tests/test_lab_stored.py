@@ -27,22 +27,22 @@ def copy(tmp_path, monkeypatch):
 
 
 def test_the_tables_are_found_above_the_working_directory_beside_the_checkout_and_by_name(copy, tmp_path, monkeypatch):
-    assert stored.folder() == copy
+    assert stored._folder() == copy
     (copy.parent / "notebooks" / "results").mkdir()  # not the one: it holds no tables
-    assert stored.folder() == copy
+    assert stored._folder() == copy
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=f"results/ at or above {tmp_path}: run from a clone .* OOD_RESULTS"):
-        stored.folder()
+        stored._folder()
     monkeypatch.setenv("OOD_RESULTS", str(copy))
-    assert stored.folder() == copy
+    assert stored._folder() == copy
     monkeypatch.setenv("OOD_RESULTS", str(tmp_path))
     monkeypatch.chdir(copy)
     with pytest.raises(FileNotFoundError, match=f"not in {tmp_path}, which OOD_RESULTS names"):
-        stored.folder()
+        stored._folder()
     monkeypatch.undo()
     monkeypatch.delenv("OOD_RESULTS", raising=False)
     monkeypatch.chdir("/")
-    assert stored.folder() == ROOT / "results"
+    assert stored._folder() == ROOT / "results"
 
 
 def test_runs_are_read_by_the_setting_s_name_whatever_its_module(copy):

@@ -153,7 +153,7 @@ def told(living):
 
 
 def test_wide_networks_are_sent_when_they_are_wanted(monkeypatch):
-    monkeypatch.setattr(living_map, "AT_ONCE", 500)
+    monkeypatch.setattr(living_map, "_AT_ONCE", 500)
     living = a_map()
     assert [shape["at"] for shape in living.spec["networks"]] == [None, 0]  # that of the first position is there
     messages = told(living)
@@ -241,6 +241,12 @@ def test_ten_classes_have_ten_colours():
         seen = [lab_colour(matplotlib.colors.to_rgb(colour)) for colour in colours]
         assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > least
     assert look["markers"] == look["full"][:10]
+
+
+def test_reject_is_paler_than_every_class_so_that_a_thin_arm_shows_without_hue():
+    pale = widgets.LivingMap(models.mlp(width=4, n_classes=5), classes=4, colours="classes").spec["look"]["pale"]
+    *classes, reject = [np.dot(matplotlib.colors.to_rgb(colour), [0.2126, 0.7152, 0.0722]) for colour in pale]
+    assert reject > max(classes) + 0.1
 
 
 def test_a_control_may_be_the_window_and_no_axis_of_the_networks():

@@ -22,7 +22,7 @@ CELLS = [
         said.append((beta, box))
         return f"said of {beta} and {box}"
 
-    living_map.AT_ONCE = 250  # bytes: only the first network
+    living_map._AT_ONCE = 250  # bytes: only the first network
     controls = {
         "beta": widgets.slider("beta", [0.0, 1.0, 2.0], 1.0, ""), "box": widgets.slider("box radius", [10, 50], 50, ""),
     }
@@ -50,7 +50,7 @@ def notebook(lab, browser):
     with lab.open(browser, "living.ipynb") as notebook:
         broken = []
         notebook.page.on("pageerror", lambda error: broken.append(str(error)))
-        notebook.run_all(timeout=120)
+        notebook.run_all()
         assert notebook.errors() == []
         yield notebook
         assert notebook.errors() == broken == []

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ood_helpers import scores
 from ood_helpers.losses import confidence_loss, cross_entropy, kl_to_uniform, one_each, reject_loss
 from ood_helpers.models import Stack, mlp
-from ood_helpers.other_losses import acet_penalty, ceda_loss, energy_loss, max_log_probability, worst_in_ball
+from ood_helpers.other_losses import _max_log_probability, acet_penalty, ceda_loss, energy_loss, worst_in_ball
 
 sizes = st.tuples(st.integers(1, 5), st.integers(1, 8), st.integers(2, 6), st.integers(0, 2**31))
 
@@ -114,8 +114,8 @@ def test_ceda_counts_the_surest_class(size):
     z_in, z_out, y = logits(n, k, seed=seed), logits(n + 1, k, seed=seed + 1), torch.arange(n) % k
     surest = torch.tensor([float(row.softmax(0).max()) for row in z_out], dtype=z_in.dtype).log().mean()
     torch.testing.assert_close(ceda_loss(z_in, y, z_out, weight=2.0), F.cross_entropy(z_in, y) + 2 * surest)
-    assert -math.log(k) <= max_log_probability(z_out) <= 0
-    torch.testing.assert_close(max_log_probability(torch.full((n, k), 7.0)), torch.tensor(-math.log(k)))
+    assert -math.log(k) <= _max_log_probability(z_out) <= 0
+    torch.testing.assert_close(_max_log_probability(torch.full((n, k), 7.0)), torch.tensor(-math.log(k)))
 
 
 @given(sizes)
@@ -190,7 +190,7 @@ def test_acet_penalises_the_worst_points_of_fresh_noise():
     for _ in range(2):
         found = penalty(stack, torch.zeros(9, 2))
         worst = worst_in_ball(stack, ood(9, generator=random), 0.7, 3)
-        torch.testing.assert_close(found, max_log_probability(own(stack, worst)))
+        torch.testing.assert_close(found, _max_log_probability(own(stack, worst)))
         found.sum().backward()
         assert all(parameter.grad.abs().sum() > 0 for parameter in stack.parameters())
 

@@ -9,7 +9,7 @@ from torch.nn.utils import prune
 
 from ood_helpers import models
 from ood_helpers.gan import discriminator, generator
-from ood_helpers.models import ACTIVATIONS, Stack, mlp
+from ood_helpers.models import _ACTIVATIONS, Stack, mlp
 
 
 def seeded(seed=0):
@@ -44,7 +44,7 @@ def test_glorot_initialisation_has_its_bound_and_no_biases():
     st.integers(1, 20),
     st.integers(1, 5),
     st.integers(0, 3),
-    st.sampled_from(sorted(ACTIVATIONS)),
+    st.sampled_from(sorted(_ACTIVATIONS)),
     st.integers(1, 4),
 )
 def test_a_stack_computes_what_its_networks_compute(d, width, n_classes, depth, activation, count):

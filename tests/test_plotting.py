@@ -46,6 +46,8 @@ def test_what_is_rejected_is_drawn_as_rejected_and_not_as_unsure():
     assert looks["rejected"] == tuple(drawn) and looks.keys() == {*plotting.BAND_NAMES, "rejected"}
     plotting.band_legend(ax)
     assert [text.get_text() for text, _ in _entries(ax)] == plotting.BAND_NAMES
+    plotting.band_legend(ax, n_classes=10)  # where no class is preferred each has a tenth
+    assert [text.get_text() for text, _ in _entries(ax)] == ["0.1–0.6 unsure", *plotting.BAND_NAMES[1:]]
 
 
 def _entries(ax):
@@ -98,25 +100,6 @@ def test_points_of_a_band_are_all_drawn_once():
     assert [len(c.get_offsets()) for c in ax.collections] == [21, 60, 20]
 
 
-def test_bars_hold_the_shares():
-    _fig, ax = plotting.figure()
-    bars, _ = plotting.confidence_bars(ax, bins=5)
-    plotting.set_bars(bars, torch.tensor([0.5, 0.55, 0.95, 1.0]))
-    np.testing.assert_allclose(bars.get_data().values, [0.5, 0, 0, 0, 0.5])
-
-
-def test_the_surer_the_stronger_the_colour_of_the_winner():
-    colors = plotting.class_colors(np.array([[0.0, 50.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 50.0]]), reject=True)
-    full = matplotlib.colors.to_rgb(plotting.CLASSES[1][0])
-    np.testing.assert_allclose(colors[0], full)
-    assert (colors[1] > colors[0]).any() and (colors[1] >= colors[0]).all() and len(set(colors[2])) == 1
-    np.testing.assert_allclose(plotting.class_colors(torch.tensor([[0.0, 0.0]]))[0], 1 - 0.12 * (1 - np.array(_rgb(0))))
-
-
-def _rgb(k):
-    return matplotlib.colors.to_rgb(plotting.CLASSES[k][0])
-
-
 def axes_network():
     """Logits x₁ and -x₁ by one hidden layer of two neurons: class 0 wins to the right, class 1 to the left."""
     hidden, out = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
@@ -137,34 +120,6 @@ def test_polytopes_are_drawn_where_they_are_in_their_colours():
         assert pixels[row, column, :3].tolist() == color
 
 
-def test_the_ring_shows_who_wins_in_each_direction():
-    fig, ax = plotting.figure(width=4, height=4)
-    network = axes_network()
-    ring = plotting.direction_ring(ax, polytopes.infinity(network))
-    for swapped in (False, True):
-        if swapped:
-            network[2].weight.data = -network[2].weight.data
-            plotting.set_directions(ring, polytopes.infinity(network))
-        fig.canvas.draw()
-        pixels = np.asarray(fig.canvas.buffer_rgba())[::-1]
-        for angle in (-1.4, -0.5, 0.5, 1.4, 1.8, 2.6, 3.6, 4.5):
-            place = 0.77 * np.cos(angle), 0.77 * np.sin(angle)
-            column, row = ax.transData.transform(place).astype(int)
-            winner = int(np.cos(angle) < 0) ^ swapped
-            np.testing.assert_allclose(pixels[row, column, :3] / 255, _rgb(winner), atol=0.01)
-
-
-def test_a_ring_of_one_winner_and_a_ring_of_ties():
-    _fig, ax = plotting.figure(width=4, height=4)
-    network = axes_network()
-    network[2].weight.data = torch.tensor([[1.0, 1], [0, 0]])
-    (ring, marks), tie = plotting.direction_ring(ax, polytopes.infinity(network)), len(plotting.CLASSES[:2])
-    assert [len(mark.get_xdata()) for mark in marks] == [1, 0, 0]
-    network[2].weight.data = torch.zeros(2, 2)
-    plotting.set_directions((ring, marks), polytopes.infinity(network))
-    assert [len(mark.get_xdata()) for mark in marks] == [0, 0, 1] and marks[tie].get_color() == "black"
-
-
 def test_every_class_has_its_own_colour_and_marker():
     _fig, ax = plotting.figure()
     world = data.FourGaussians()
@@ -182,7 +137,7 @@ def test_a_figure_is_a_picture_of_its_own_without_pyplot():
 
 
 def test_text_can_be_read_from_the_back():
-    assert all(plotting.STYLE[key] >= 11 for key in plotting.STYLE if key.endswith("size"))
+    assert all(plotting._STYLE[key] >= 11 for key in plotting._STYLE if key.endswith("size"))
 
 
 def test_more_than_two_classes_are_numbered_beside_their_discs():
@@ -190,11 +145,6 @@ def test_more_than_two_classes_are_numbered_beside_their_discs():
         _, ax = plotting.figure()
         plotting.class_discs(ax, world)
         assert [text.get_text() for text in ax.texts] == numbers
-
-
-def test_reject_is_paler_than_every_class_so_that_a_thin_arm_shows_without_hue():
-    lightness = plotting._pale(4, True) @ [0.2126, 0.7152, 0.0722]
-    assert lightness[4] > lightness[:4].max() + 0.1
 
 
 def test_a_table_is_markdown_whose_ranges_stay_in_one_line(monkeypatch):

@@ -196,7 +196,30 @@ def test_groups_of_segments_change_nothing(monkeypatch):
     start, way = np.random.default_rng(0).normal(size=(2, 50))
     graph = read(model, (2, 5, 5))
     whole = ray(graph, start, way)
-    monkeypatch.setattr("ood_helpers.polytopes.along.BATCH", 1)
+    monkeypatch.setattr("ood_helpers.polytopes.along._BATCH", 1)
     parts = ray(graph, start, way)
     np.testing.assert_allclose(parts.t, whole.t, rtol=1e-12)
     np.testing.assert_allclose(parts.slopes, whole.slopes, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_groups_of_vertices_neurons_and_faces_change_nothing_in_a_slice(monkeypatch, seed):
+    torch.manual_seed(seed)
+    model = RandomGraph(seed, steps=6)
+    pool = nn.Sequential(nn.Linear(2, 12), nn.ReLU(), nn.Unflatten(1, (2, 6)), nn.MaxPool1d(3), nn.Flatten(), nn.Linear(4, 2))
+    coarse = build([[[1, 1], [1, -1], [2, 0], [0, 1]], [[1, -1, 0, 1], [1, 1, -1, 0]], [[1, 2], [0, 1]]], [None, None, [0, 1]])
+    slices = (
+        lambda: plane(read(model, (2, 5, 5)), 0, 1, axes=np.random.default_rng(seed).normal(size=(2, 50))),
+        lambda: plane(pool, -3, 3),
+        lambda: plane(coarse, -3, 3),
+    )
+    for slice_of in slices:
+        whole = slice_of()
+        whole.slopes  # noqa: B018
+        with monkeypatch.context() as patched:
+            patched.setattr("ood_helpers.polytopes.careful._HELD", 5)
+            parts = slice_of()
+            np.testing.assert_array_equal(parts.starts, whole.starts)
+            np.testing.assert_allclose(parts.areas, whole.areas, atol=1e-12)
+            np.testing.assert_allclose(parts.slopes, whole.slopes, rtol=1e-9, atol=1e-12)
+            np.testing.assert_array_equal(parts.locate(parts.centroids), np.arange(len(parts)))

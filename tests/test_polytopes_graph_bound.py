@@ -11,7 +11,7 @@ from torch import nn
 
 from ood_helpers.polytopes import confidence_bound, escape, horizon_radius, ray, read, silent_certificate
 from ood_helpers.polytopes.graph import traced
-from ood_helpers.polytopes.graph_bound import Box
+from ood_helpers.polytopes.graph_bound import _Box
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -42,7 +42,7 @@ def test_no_point_of_the_box_is_surer_than_the_bound(seed, coarse, half, shape):
 def test_every_value_lies_between_its_bounds(seed, half):
     model, rng = RandomGraph(seed, (3,), steps=6), np.random.default_rng(seed)
     graph, middle = traced(model, (3,)), rng.normal(size=3)
-    box = Box(graph, graph.tensor(middle - half), graph.tensor(middle + half))
+    box = _Box(graph, graph.tensor(middle - half), graph.tensor(middle + half))
     x = graph.tensor(middle + half * rng.uniform(-1, 1, (200, 3)))
     values = {0: x}
     for i, step in enumerate(graph.steps[1:], 1):

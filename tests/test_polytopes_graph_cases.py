@@ -12,7 +12,7 @@ from torch import nn
 
 from ood_helpers.polytopes import confidence_bound, directions, flat, infinity, line, plane, ray
 from ood_helpers.polytopes.graph import traced
-from ood_helpers.polytopes.graph_bound import Box, highest
+from ood_helpers.polytopes.graph_bound import _Box, highest
 
 
 def floats(*rows):
@@ -62,7 +62,7 @@ def model(request):
 @pytest.mark.parametrize("groups", [False, True])
 def test_a_line_and_a_ray(model, groups, monkeypatch):
     if groups:
-        monkeypatch.setattr("ood_helpers.polytopes.along.BATCH", 1)
+        monkeypatch.setattr("ood_helpers.polytopes.along._BATCH", 1)
     graph, rng = traced(model, (2, 4, 4)), np.random.default_rng(0)
     start, way = rng.normal(size=(2, 32))
     for pieces, end in ((line(graph, start, start + way), 1.0), (ray(graph, start, way), 30.0)):
@@ -84,7 +84,7 @@ def test_a_slice(model):
 def test_bounds_of_every_value(model, half):
     graph, rng = traced(model, (2, 4, 4)), np.random.default_rng(2)
     low = rng.normal(size=32) - half
-    box = Box(graph, graph.tensor(low), graph.tensor(low + 2 * half))
+    box = _Box(graph, graph.tensor(low), graph.tensor(low + 2 * half))
     x = low + 2 * half * np.where(rng.random((400, 1)) < 0.5, rng.random((400, 32)), rng.integers(0, 2, (400, 32)))
     values = {0: graph.tensor(x)}
     for i, step in enumerate(graph.steps[1:], 1):
@@ -218,7 +218,7 @@ def test_what_cancels_is_found_backwards_before_a_least_and_a_greatest():
     """(x + y) − (y + x) is 0, which intervals do not see; nor would the least, if its numbers were not asked about again."""
     for forward in (lambda m, x: torch.minimum(m.b(m.a(x)), 0.1 * x), lambda m, x: torch.maximum(m.b(m.a(x)), 0.1 * x)):
         graph = of_numbers(forward, 1, a=affine([[1], [1]]), b=affine([[1, -1]]))
-        box = Box(graph, graph.tensor([-1.0]), graph.tensor([1.0]))
+        box = _Box(graph, graph.tensor([-1.0]), graph.tensor([1.0]))
         source = graph.steps[-1].sources[0]
         assert box.least[source].amax() > -1e-9 and box.most[source].amin() < 1e-9
 
@@ -240,7 +240,7 @@ def test_rounding_is_added_to_a_bound(seed, kinked):
     graph = of_numbers(lambda m, x: m.b(m.a(x).relu() if kinked else m.a(x)), 1, a=first, b=second)
     a, c, b = ([Fraction(float(number)) for number in numbers] for numbers in (a, c, b))
     exact = sum(w * (v * Fraction(float(x[0])) + s) for w, v, s in zip(b, a, c, strict=True)) + Fraction(d)
-    box, end, one = Box(graph, graph.tensor(x), graph.tensor(x)), len(graph.steps) - 1, floats([[1]])
+    box, end, one = _Box(graph, graph.tensor(x), graph.tensor(x)), len(graph.steps) - 1, floats([[1]])
     for bound in (highest(graph, np.ones((1, 1)), x, x)[0], box.most[-1], box.backwards(end, one), box.directly(end, one)):
         assert exact <= Fraction(float(bound)) <= exact + Fraction(1e-12)
     for bound in (box.least[-1], -box.backwards(end, -one)):

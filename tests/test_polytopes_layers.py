@@ -80,6 +80,14 @@ LAYERS = {  # each row of docs/your_network.md: a model with the layer, and the 
         nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(2, 3)),
         (4,),
     ),
+    "indices and masks": lambda: (
+        Forward(
+            lambda m, x: m.b(torch.cat([m.a(x)[:, m.order].relu().index_select(1, m.order), m.two], 1)[:, m.mask]),
+            **{"a": nn.Linear(4, 5), "b": nn.Linear(4, 3), "two": torch.ones(1, 2)},
+            **{"order": torch.tensor([2, 0, 2]), "mask": torch.tensor([True, True, False, True, True])},
+        ),
+        (4,),
+    ),
     "ReLU": lambda: vector(nn.ReLU(inplace=True)),
     "ReLU after ReLU": lambda: vector(nn.ReLU(), nn.ReLU()),
     "ReLU last": lambda: (nn.Sequential(nn.Linear(4, 3), nn.ReLU()), (4,)),
@@ -293,7 +301,8 @@ def test_a_softmax_at_the_end_is_named_and_left_out_on_request():
     model, x = vector(nn.ReLU())[0].double(), points((4,), 5)
     functional = Forward(lambda m, x: F.log_softmax(m.net(x), dim=-1), net=model)
     nested = nn.Sequential(model, nn.Sequential(nn.Identity(), nn.LogSoftmax(-1)))
-    for whole in (nn.Sequential(*model, nn.Softmax(dim=-1)), functional, nested):
+    reshaped = Forward(lambda m, x: m.net(x)[:, None].softmax(-1).reshape(1, -1).squeeze(0), net=model)
+    for whole in (nn.Sequential(*model, nn.Softmax(dim=-1)), functional, nested, reshaped):
         with pytest.raises(ValueError, match=r"oftmax\): gives probabilities.*polytopes.without_softmax\(model\)"):
             read(whole)
         np.testing.assert_allclose(read(without_softmax(whole))(x), wanted(model, x), atol=1e-12)

@@ -87,7 +87,7 @@ def test_disc_and_polygon(seed, radius):
     reach = np.sqrt(np.maximum(radius**2 - (x - mean[0]) ** 2, 0))
     slices = np.minimum(high, mean[1] + reach) - np.maximum(low, mean[1] - reach)
     expected = np.maximum(slices, 0).sum() * (x[1] - x[0])
-    assert polygons.area_in_disc(polygon, mean, radius)[0] == pytest.approx(expected, abs=1e-3 * (0.1 + radius))
+    assert polygons._area_in_disc(polygon, mean, radius)[0] == pytest.approx(expected, abs=1e-3 * (0.1 + radius))
 
 
 def test_many_polytopes_share_a_disc():
@@ -219,7 +219,7 @@ def test_a_maximum_on_an_arc():
 
 
 def test_a_maximum_along_a_line_ends_with_a_wider_bound(monkeypatch):
-    monkeypatch.setattr(measures, "MOST", 500)
+    monkeypatch.setattr(measures, "_MOST", 500)
     polytopes = linear([[0, 0], [1, 0.3], [-1, -0.3]], [0, 0, 0])
     peak = measures.most_confident(polytopes, [0], tol=1e-12)
     assert peak.confidence <= 1 / 3 <= peak.bound * (1 + 1e-12)
@@ -373,8 +373,8 @@ def test_width_of_the_course():
 def test_bounds_hold_whenever_the_splitting_stops(monkeypatch, rounds, most):
     polytopes = plane(random_network(np.random.default_rng(4), [2, 10, 10, 4]), -5, 5)
     narrow = measures.confident_area(polytopes, 0.5, means=MEANS, radius=1, rtol=1e-7)
-    monkeypatch.setattr(measures, "ROUNDS", rounds)
-    monkeypatch.setattr(measures, "MOST", most)
+    monkeypatch.setattr(measures, "_ROUNDS", rounds)
+    monkeypatch.setattr(measures, "_MOST", most)
     stopped = measures.confident_area(polytopes, 0.5, means=MEANS, radius=1, rtol=1e-7)
     assert stopped.low <= narrow.low <= narrow.high <= stopped.high
     assert stopped.high - stopped.low > 1e-7 * 100

@@ -276,22 +276,22 @@ def test_all_duplicates():
 
 def test_a_neuron_that_cuts_a_face_once_is_noticed():
     with pytest.raises(mesh.Degenerate, match=r"single point"):
-        mesh.chords(np.array([0, 0, 0]), np.array([0, 1, 1]))
+        mesh._chords(np.array([0, 0, 0]), np.array([0, 1, 1]))
 
 
 def test_a_neuron_that_cuts_a_face_four_times_is_noticed():
     with pytest.raises(mesh.Degenerate, match=r"more than twice"):
-        mesh.chords(np.array([0, 0, 0, 0]), np.array([5, 5, 5, 5]))
+        mesh._chords(np.array([0, 0, 0, 0]), np.array([5, 5, 5, 5]))
 
 
 def test_a_sign_that_rounding_would_choose_is_noticed():
     def batch(z):
         return [(np.array([7]), np.array([0]), np.array([1]), np.array([[z], [-3.0]]))]
 
-    edge, neuron, t = mesh.crossings(batch(1.0), np.array([1e-12]))
+    edge, neuron, t = mesh._crossings(batch(1.0), np.array([1e-12]))
     assert (edge, neuron, t) == (7, 0, 0.25)
     with pytest.raises(mesh.Degenerate, match="through a vertex"):
-        mesh.crossings(batch(1e-13), np.array([1e-12]))
+        mesh._crossings(batch(1e-13), np.array([1e-12]))
 
 
 @pytest.mark.parametrize(("gap", "apart"), [(1e-9, True), (1e-14, False)])
@@ -299,11 +299,11 @@ def test_kinks_side_by_side(gap, apart):
     """Two kinks from the lower to the upper side of the square."""
     edge, neuron, t = np.array([0, 0, 2, 2]), np.array([0, 1, 1, 0]), np.array([0.5, 0.5 + gap, 0.5 - gap, 0.5])
     if apart:
-        cut, _ = mesh.insert(mesh.square(), edge, neuron, t)
+        cut, _ = mesh._insert(mesh._square(), edge, neuron, t)
         np.testing.assert_allclose(np.sort(mesh.measure(cut)[1]), [4 * gap, 2 - 4 * gap, 2], rtol=1e-6)
         return
     with pytest.raises(mesh.Degenerate, match="coincide"):
-        mesh.insert(mesh.square(), edge, neuron, t)
+        mesh._insert(mesh._square(), edge, neuron, t)
 
 
 @pytest.mark.parametrize("seeds", [[0, 2], [0, 1, 3], [0]])
@@ -320,7 +320,7 @@ def test_faces_that_do_not_add_up_are_noticed(seeds):
 
 
 def test_a_face_without_area_is_noticed():
-    square = mesh.square()
+    square = mesh._square()
     inside_out = dataclasses.replace(square, loops=(square.loops ^ 1)[::-1])
     with pytest.raises(mesh.Degenerate, match="no area"):
         mesh.measure(inside_out)
@@ -328,7 +328,7 @@ def test_a_face_without_area_is_noticed():
 
 def test_an_impossible_order_of_meetings_is_noticed(monkeypatch):
     """Three chords that meet in pairs, in an order that no straight lines have: the faces do not add up."""
-    true_places = mesh.meeting_places
+    true_places = mesh._meeting_places
 
     def swapped(tips, a, b):
         place_a, place_b = true_places(tips, a, b)
@@ -338,7 +338,7 @@ def test_an_impossible_order_of_meetings_is_noticed(monkeypatch):
 
     model = one_layer([[1, 0.1], [0.1, 1], [1, 1.2]], [0, 0, 5])
     count = len(plane(model))
-    monkeypatch.setattr(mesh, "meeting_places", swapped)
+    monkeypatch.setattr(mesh, "_meeting_places", swapped)
     with pytest.raises(mesh.Degenerate):
         mesh.subdivide(plane_module._in_square(read(model), plane_module._box(-50, 50)))
     polytopes = plane(model)
@@ -348,7 +348,7 @@ def test_an_impossible_order_of_meetings_is_noticed(monkeypatch):
 def test_wrong_maps_are_noticed(monkeypatch):
     true_maps = plane_module.affine_maps
     monkeypatch.setattr(plane_module, "affine_maps", lambda *a: true_maps(*a) * (1 + 1e-6))
-    monkeypatch.setattr(plane_module, "SMALL", 0)
+    monkeypatch.setattr(plane_module, "_SMALL", 0)
     polytopes = plane(default_network(16))
     with pytest.raises(ArithmeticError, match=r"miss the network"):
         polytopes.slopes  # noqa: B018

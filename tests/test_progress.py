@@ -44,6 +44,12 @@ def test_an_interrupted_bar_leaves_an_empty_output(outputs):
     assert len(outputs) > 1 and outputs[-1] == ""
 
 
+def test_a_bar_inside_another_leaves_nothing_either(outputs):
+    for _ in progress.progress(range(3), 3, "widths"):
+        list(progress.progress(range(4), 4, "training"))
+    assert {shown.partition(":")[0] for shown in outputs} == {"widths", "training", ""} and outputs[-1] == ""
+
+
 def test_what_takes_less_than_a_second_shows_nothing(outputs, monkeypatch):
     monkeypatch.setattr("tqdm.std.time", lambda: 0.0)
     list(progress.progress(range(5), 5, "training"))

@@ -176,17 +176,17 @@ def test_a_long_cell_is_interrupted_and_run_again(tmp_path, monkeypatch):
     monkeypatch.setenv("OOD_CACHE", str(tmp_path))
     manager, client = start_new_kernel(kernel_name="python3")
     try:
-        client.execute_interactive(SETUP, timeout=100)
+        client.execute_interactive(SETUP, timeout=300)
 
         def stop(message):
             if message["content"].get("text", "").startswith("on its way"):
                 manager.interrupt_kernel()
 
-        reply = client.execute_interactive(CELL, timeout=100, output_hook=stop)["content"]
+        reply = client.execute_interactive(CELL, timeout=300, output_hook=stop)["content"]
         assert (reply["status"], reply["ename"]) == ("error", "KeyboardInterrupt") and not list(tmp_path.iterdir())
-        client.execute_interactive("cache.train = real", timeout=100)
+        client.execute_interactive("cache.train = real", timeout=300)
         said = []
-        client.execute_interactive(CELL, timeout=100, output_hook=lambda message: said.append(message["content"].get("text", "")))
+        client.execute_interactive(CELL, timeout=300, output_hook=lambda message: said.append(message["content"].get("text", "")))
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)

@@ -111,6 +111,19 @@ def test_a_whole_name_means_that_setting_only():
     assert {"confident_width_2", "confident_width_200"} < set(reproduce.chosen(["confident_width"], paper.SETTINGS))
 
 
+def test_a_setting_whose_package_is_missing_is_named_and_the_others_are_run(go, tmp_path, monkeypatch, capsys):
+    def missing(setting, seeds):
+        raise ModuleNotFoundError("it needs the package of images")
+
+    monkeypatch.setattr(stored, "EXPERIMENTS", (paper, horizons))
+    monkeypatch.setattr(horizons, "SETTINGS", {"detector": GanDetectorSetting("reject", width=4, steps=3)})
+    monkeypatch.setattr(horizons, "run", missing)
+    monkeypatch.setitem(paper.SETTINGS, "apart", dataclasses.replace(TINY["small"], beta=2.0))
+    assert go("--beyond") == (0, ["apart"])
+    assert [path.name for path in tmp_path.rglob("*.csv")] == ["apart.csv"]
+    assert "detector: it needs the package of images" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--jobs", "--seeds"])
 @pytest.mark.parametrize("value", ["0", "-1", "two"])
 def test_counts_must_be_positive(option, value, capsys):
@@ -188,7 +201,7 @@ def test_the_tables_go_where_they_are_read_from(tmp_path, executed, monkeypatch)
     """OOD_RESULTS names the folder for the tool and for the notebooks; else it is the tool's own checkout, wherever one is."""
     monkeypatch.setenv("OOD_RESULTS", str(tmp_path / "mine"))
     assert reproduce.main(["--jobs", "1", "--seeds", "2"]) == 0
-    assert stored.folder() == tmp_path / "mine" and len(stored.claims()) == len(stored.runs("small")) + 1 == 3
+    assert stored._folder() == tmp_path / "mine" and len(stored.claims()) == len(stored.runs("small")) + 1 == 3
     monkeypatch.delenv("OOD_RESULTS")
     monkeypatch.setattr(reproduce, "ROOT", tmp_path / "clone")
     monkeypatch.chdir(tmp_path)
@@ -220,7 +233,7 @@ def test_ctrl_c_ends_it_and_keeps_what_is_finished(tmp_path):
             while not (tmp_path / "runs" / "quick.csv").exists() and tool.poll() is None:
                 time.sleep(0.1)
             os.killpg(tool.pid, signal.SIGINT)  # a terminal sends it to the tool and to its workers
-            output, _ = tool.communicate(timeout=60)
+            output, _ = tool.communicate(timeout=300)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(tool.pid, signal.SIGKILL)  # whatever went wrong, the endless worker must not live on

@@ -566,7 +566,7 @@ def test_only_one_training_runs_at_a_time():
 
 
 def test_an_error_in_a_training_is_shown_and_the_picture_stays():
-    live, _ = make_live(fail_at=10, first=5)
+    live, _ = make_live(fail_at=5, first=5)  # in the first slice, before a new picture
     before = live.image.value
     asyncio.run(until_done(live))
     assert "RuntimeError: no more" in live.text.value and live.image.value == before and not live.running

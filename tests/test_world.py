@@ -29,12 +29,12 @@ def test_every_kind_learns_what_is_painted_and_says_so(kind, says):
     assert made.steps == 405 and made.painting.weights != before
 
 
-@pytest.mark.parametrize("name", world.PRESETS)
+@pytest.mark.parametrize("name", world._PRESETS)
 def test_presets_can_be_trained_and_begin_a_new_network(name):
     made = widgets.World(width=8, first=3)
     made.preset(name)
     made.step(2)
-    assert made.steps == 2 and made.error is None and made.world.n_classes == max(world.PRESETS[name][1]) + 1
+    assert made.steps == 2 and made.error is None and made.world.n_classes == max(world._PRESETS[name][1]) + 1
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_file_keeps_the_world(tmp_path):
     assert again.painting.painted == saved and again.world.std == 2.0
 
 
-GOOD = {"format": world.FORMAT, "std": 1.0, "points": [[0, 0, 0], [1, 2.5, -1]]}
+GOOD = {"format": world._FORMAT, "std": 1.0, "points": [[0, 0, 0], [1, 2.5, -1]]}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ def test_a_world_is_painted_trained_taken_back_saved_and_kept(lab, browser):
     cells = [new_code_cell("from ood_helpers import widgets\nmine = widgets.World(width=8, kind='confident')\nmine")]
     nbformat.write(new_notebook(cells=cells, metadata=kernel), Path(lab.folder) / "world.ipynb")
     with lab.open(browser, "world.ipynb") as notebook:
-        notebook.run_all(timeout=120)
+        notebook.run_all()
         page, demo = notebook.page, notebook.page.locator(".ood-demo")
         canvas, sentence = demo.locator("canvas"), demo.locator(".ood-sentence")
         points = "() => document.querySelector('.ood-demo .ood-map').oodView.painted"

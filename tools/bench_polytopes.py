@@ -7,8 +7,7 @@ steps on the course's two Gaussians. Both sides of a ratio run in the same proce
 Other tools are compared where they can be imported; nothing is installed here. To keep their requirements out of the course's
 environment, put them into a folder of their own:
 
-    .venv/bin/python -m pip install --no-deps --target peers relucent gurobipy plotly narwhals tqdm graphviz appdirs pyyaml \\
-        git+https://github.com/Verified-Intelligence/auto_LiRPA
+    .venv/bin/python -m pip install --no-deps --target peers PACKAGES     (printed for each tool that is missing)
     PYTHONPATH=peers make bench
 """
 
@@ -46,7 +45,10 @@ SYRENN = {
     500: 19.0,
 }  # seconds of SyReNN's C++ core for the polygons, in float32, measured on another machine
 UNTRAINED = {16: 563, 32: 2_227, 100: 19_300, 200: 79_667, 500: 499_090}  # polytopes that SyReNN and `plane` agree on
-PEERS = ("relucent", "auto_LiRPA")
+PEERS = {
+    "relucent": "relucent gurobipy plotly narwhals tqdm",
+    "auto_LiRPA": "git+https://github.com/Verified-Intelligence/auto_LiRPA graphviz appdirs pyyaml",
+}
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
@@ -202,6 +204,16 @@ def alone(*arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def beside(peer, packages):
+    """What the row of another tool prints; or that the tool is missing, or why it does not run."""
+    if importlib.util.find_spec(peer) is None:
+        return f"not installed: pip install --no-deps --target peers {packages}; then PYTHONPATH=peers make bench"
+    try:
+        return alone(peer)
+    except SystemExit as stopped:
+        return f"does not run here: {str(stopped).strip().splitlines()[-1]}"
+
+
 def main():
     print("plane, trained 2-w-w-2 on [-50, 50]², one core; in brackets the memory before it, most of it torch")
     print(" width  polytopes  polygons s  with maps s       peak MB  one by one s  ratio")
@@ -217,9 +229,8 @@ def main():
         row = alone("syrenn", str(width))
         counts = f"{row['count']:,} polytopes of both" if row["same"] else "OTHER COUNTS"
         print(f"SyReNN, 2-{width}-{width}-2: {counts}, {row['taken']:.3f} and {theirs} s, {theirs / row['taken']:.0f}×")
-    for peer in PEERS:
-        known = importlib.util.find_spec(peer)
-        print(f"{peer}: {alone(peer) if known else 'not installed: the head of tools/bench_polytopes.py says how'}")
+    for peer, packages in PEERS.items():
+        print(f"{peer}: {beside(peer, packages)}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     make reproduce                                       all that a claim is judged by: 20 seeds each, within an hour on 2 cores
     python tools/reproduce.py reject_boundary depth      only these settings (a part of a name takes all that contain it)
-    make beyond                                          what no claim asks for, and what goes beyond the paper: an hour more
+    make beyond                                          what no claim asks for, and what goes beyond the paper: 1.5 hours more
     python tools/reproduce.py --beyond silent            only these settings of it
 
 Each setting of `lab.stored.EXPERIMENTS` is a job of its own, given to joblib. The tables are in results/ beside this file's
@@ -39,13 +39,18 @@ ROOT = Path(__file__).parents[1]
 
 
 def job(name, setting, seeds):
-    """Train and measure one setting on one thread: (name, rows, messages). Runs in a worker, whose own bars nobody could read."""
+    """Train and measure one setting on one thread: (name, rows, messages). Runs in a worker, whose own bars nobody could read.
+
+    Where an optional package is missing there are no rows, but a message that says so: the other settings do not wait for it.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("always")
             rows = sys.modules[type(setting).__module__].run(setting, seeds)  # each kind of setting has its own `run` beside it
+    except ModuleNotFoundError as error:
+        return name, None, [str(error)]
     finally:
         torch.set_num_threads(threads)
     return name, rows, [str(warning.message) for warning in caught]
@@ -92,7 +97,8 @@ def run(settings, seeds, results, jobs):
     finished = parallel(joblib.delayed(job)(name, settings[name], seeds) for name in todo)
     with tqdm(total=sum(costs.values()), bar_format="{percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}") as bar:
         for name, rows, messages in finished:
-            stored.save(runs_file(name, results), settings[name], rows)
+            if rows is not None:
+                stored.save(runs_file(name, results), settings[name], rows)
             for message in messages:
                 tqdm.write(f"{name}: {message}", file=sys.stderr)
             bar.set_postfix_str(name, refresh=False)

@@ -49,8 +49,8 @@ class Normalised(nn.Module):
         super().__init__()
         self.network, self.input_shape = network, (inputs,)
         several = len(means) > 2 or inputs == 1
-        self.register_buffer("shift", means[:-1] if several else means[0].expand(inputs))
-        self.register_buffer("scale", ranges[:-1] if several else ranges[0].expand(inputs))
+        self.register_buffer("shift", means[:inputs] if several else means[0].expand(inputs))
+        self.register_buffer("scale", ranges[:inputs] if several else ranges[0].expand(inputs))
         self.register_buffer("out_shift", means[-1] if several else torch.zeros(()).double())
         self.register_buffer("out_scale", ranges[-1] if several else torch.ones(()).double())
 
@@ -83,8 +83,7 @@ def one(path):
         except ValueError as refused:
             if "without_softmax" not in str(refused):
                 raise
-            model, shape = polytopes.without_softmax(model), model.input_shape
-            model.input_shape = shape
+            model = polytopes.without_softmax(model)
             network = polytopes.read(model)
             tell(note="without its softmax")
     except ValueError as refused:

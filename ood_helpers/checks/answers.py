@@ -19,7 +19,7 @@ from scipy.spatial.distance import cdist
 from ood_helpers.arrays import float64
 
 OPEN, WRONG, RIGHT = "✎", "✗", "✓"
-MOST = 100_000  # values that are taken from a generator, which may have no end
+_MOST = 100_000  # values that are taken from a generator, which may have no end
 
 
 class Verdict:
@@ -64,10 +64,10 @@ def never_raises(check: Callable[..., Verdict]) -> Callable[..., Verdict]:
     return judged
 
 
-def unanswered(answer: object) -> bool:
+def _unanswered(answer: object) -> bool:
     """Whether `answer` is still what a stub holds, None or `...`, or has it among its parts."""
     if isinstance(answer, list | tuple | set):
-        return any(unanswered(part) for part in answer)
+        return any(_unanswered(part) for part in answer)
     return answer is None or answer is Ellipsis
 
 
@@ -87,7 +87,7 @@ def value(answer, right, why, wrong=(), tolerance=0.0, back=""):
     tolerance  how far from `right` a number may lie
     back       the passage that helps, such as "section 3"
     """
-    if unanswered(answer):
+    if _unanswered(answer):
         return Verdict(OPEN, "Not answered yet: put your answer in place of `...` and run the cell again.")
     try:
         plain = _plain(answer, right)
@@ -103,11 +103,11 @@ def value(answer, right, why, wrong=(), tolerance=0.0, back=""):
         if _agrees(plain, right, tolerance + rounding / 2):
             return Verdict(RIGHT, why)
         if _agrees(plain, right, tolerance + 8 * rounding):
-            return Verdict(WRONG, _see(TOO_COARSE, back))
+            return Verdict(WRONG, _see(_TOO_COARSE, back))
     return Verdict(WRONG, _see(f"{_told(plain)} is not it.", back))
 
 
-TOO_COARSE = "Right, as far as numbers of so few digits can tell; more of them are needed. Compute in float64."
+_TOO_COARSE = "Right, as far as numbers of so few digits can tell; more of them are needed. Compute in float64."
 
 
 def _kind(right):
@@ -123,7 +123,7 @@ def _plain(answer, right):
     """The answer as a plain Python value of the kind of `right`; an error if it is of another kind."""
     if isinstance(right, set | tuple) and not isinstance(right, Range):
         parts = answer.tolist() if hasattr(answer, "tolist") else answer
-        parts = [parts] if isinstance(parts, str) else list(itertools.islice(parts, MOST))
+        parts = [parts] if isinstance(parts, str) else list(itertools.islice(parts, _MOST))
         if isinstance(right, set):
             return {part.item() if hasattr(part, "item") else part for part in parts}
         return tuple(_plain(part, kind) for part, kind in zip(parts, right, strict=True))
@@ -160,7 +160,7 @@ def function(answer, right, cases, why, wrong=(), tolerance=1e-5, back="", part=
     part       a function that takes what is judged out of a result; its ValueError says what is missing
     any_order  whether the rows of a result may stand in any order
     """
-    if unanswered(answer):
+    if _unanswered(answer):
         return Verdict(OPEN, "Not answered yet: write the function and run the cell again.")
     if not callable(answer):
         problem = f"A function is asked for; this is {type(answer).__name__}. Hand in its name, without brackets behind it."
@@ -171,7 +171,7 @@ def function(answer, right, cases, why, wrong=(), tolerance=1e-5, back="", part=
         try:
             result = answer(*arguments)
             if isinstance(result, Iterator):
-                result = list(itertools.islice(result, MOST))
+                result = list(itertools.islice(result, _MOST))
         except NotImplementedError as error:
             result, stopped = None, f" (it stopped with {_told(error)})" if error.args else ""
         except (Exception, SystemExit) as error:
@@ -182,7 +182,7 @@ def function(answer, right, cases, why, wrong=(), tolerance=1e-5, back="", part=
                 result = part(result)
             except ValueError as error:
                 return Verdict(WRONG, _see(f"{error}; this is {_told(result)}.", back))
-        if unanswered(result):
+        if _unanswered(result):
             nothing = f"Not answered yet: the function returns nothing{stopped}. Write its body, with a `return`, and run again."
             return Verdict(OPEN, nothing)
         if not all(map(_same, arguments, case)):
@@ -201,39 +201,36 @@ def function(answer, right, cases, why, wrong=(), tolerance=1e-5, back="", part=
 
     def equal(results, absolute=tolerance, relative=tolerance):
         pairs = zip(got, results, strict=True)
-        return bool(results) and all(_close(_fitted(g, r, any_order), r, absolute, relative).all() for g, r in pairs)
+        return all(_close(_fitted(g, r, any_order), r, absolute, relative).all() for g, r in pairs)
+
+    def is_of(variant, relative):  # most differ in the first case, and one that cannot be computed is none
+        try:
+            return equal((_range(variant(*copy.deepcopy(case))) for case in cases), relative=relative)
+        except Exception:
+            return False
 
     if equal(expected):
         return Verdict(RIGHT, why)
-    known = [(_results(variant, cases), diagnosis) for variant, diagnosis in wrong]
     rounded = tolerance + precision / 2  # as far as a number can be away that was stored in this type
     right_one = equal(expected, relative=rounded)
     for relative in (tolerance, rounded):
-        found = next((diagnosis for results, diagnosis in known if equal(results, relative=relative)), None)
+        found = next((diagnosis for variant, diagnosis in wrong if is_of(variant, relative)), None)
         if found:
-            return Verdict(WRONG, _see(TOO_COARSE if right_one and relative == rounded else found, back))
+            return Verdict(WRONG, _see(_TOO_COARSE if right_one and relative == rounded else found, back))
     if right_one:
         return Verdict(RIGHT, why)
     size = max(1.0, *(np.abs(e.high).max(initial=0.0) for e in expected))
     if equal(expected, absolute=max(tolerance, 8 * precision * size)):  # computed in this type
-        return Verdict(WRONG, _see(TOO_COARSE, back))
+        return Verdict(WRONG, _see(_TOO_COARSE, back))
     fitted = [_fitted(g, e, any_order) for g, e in zip(got, expected, strict=True)]
     return Verdict(WRONG, _see(_difference(fitted, expected, cases, tolerance) + _pair(result), back))
-
-
-def _results(variant, cases):
-    """What a wrong variant returns; nothing if it cannot be computed."""
-    try:
-        return [_range(variant(*copy.deepcopy(case))) for case in cases]
-    except Exception:
-        return []
 
 
 def _array(x):
     """A copy, in float64, of anything with numbers in it, and of the weights and biases of a network; an error if it has none."""
     if isinstance(x, torch.nn.Module):
         x = torch.cat([p.detach().flatten().double() for p in x.state_dict().values()])
-    return float64(list(itertools.islice(x, MOST)) if isinstance(x, Iterator) else x, "the answer")
+    return float64(list(itertools.islice(x, _MOST)) if isinstance(x, Iterator) else x, "the answer")
 
 
 def _range(result):

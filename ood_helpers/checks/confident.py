@@ -9,7 +9,7 @@ import torch
 from ood_helpers import losses, models, polytopes
 from ood_helpers.checks.answers import Range, Verdict, function, near, never_raises, value
 
-SURE = math.log(0.9 / 0.1)  # the gap of two logits at confidence 0.9
+_SURE = math.log(0.9 / 0.1)  # the gap of two logits at confidence 0.9
 
 
 @never_raises
@@ -20,7 +20,7 @@ def price(answer: object) -> Verdict:
         (a + b, "β is missing: with β = 2, term (b) counts twice."),
         (beta * (a + b), "β weighs term (b) only; this doubles (a) as well."),
         (a - beta * b, "The sign of the KL: a sure answer on an OOD point is a cost, and a KL divergence is never negative."),
-        (a + beta * _reverse(p_out.log()[None]).item(), REVERSE),
+        (a + beta * _reverse(p_out.log()[None]).item(), _REVERSE),
         (a + beta * (b + math.log(3)), "−log K is missing: this is the cross-entropy, at which perfect doubt would cost log 3."),
         (a + beta * (-p_out.log().sum().item() - math.log(3)), "The 1/K is missing: U gives each of the three logarithms 1/3."),
         (near(0.22 + beta * 0.93, 6e-3), "Rounded too early: β doubles the error of a rounded (b). Round the sum."),
@@ -36,7 +36,7 @@ def price(answer: object) -> Verdict:
 def reach(answer: object) -> Verdict:
     kink, slope = 3.5, 0.05
     wrong = [
-        (SURE / slope, "That is the way from the last kink on. The ray itself starts at the class, 3.5 before."),
+        (_SURE / slope, "That is the way from the last kink on. The ray itself starts at the class, 3.5 before."),
         (
             kink + math.log(10) / slope,
             "log 10 is log(1/0.1). The gap of two logits at confidence p is log(p / (1 − p)), here log 9.",
@@ -53,12 +53,12 @@ def reach(answer: object) -> Verdict:
     ]
     never = "Never? The ring says nothing about what follows, and a straight line passes every height."
     wrong = [(near(number, 0.5), diagnosis) for number, diagnosis in wrong] + [(math.isinf, never)]
-    right = kink + SURE / slope  # 47.44: 47 to the nearest whole number, 48 is the first at which the confidence is above 0.9
+    right = kink + _SURE / slope  # 47.44: 47 to the nearest whole number, 48 is the first at which the confidence is above 0.9
     why = "3.5 + log 9 / 0.05: the ring is unsure to perfection, and the doubt ends 44 further out all the same."
     return value(answer, Range(math.floor(right), math.ceil(right)), why, wrong, back="section 5, “Why”")
 
 
-REVERSE = "The KL divergence is the wrong way round, KL(P‖U). It never costs more than log K; KL(U‖P) has no bound."
+_REVERSE = "The KL divergence is the wrong way round, KL(P‖U). It never costs more than log K; KL(U‖P) has no bound."
 
 
 def _reverse(logits):
@@ -78,7 +78,7 @@ def many_losses(answer: object) -> Verdict:
     kl = losses.kl_to_uniform
     wrong = [
         (variant(lambda z: -kl(z)), "The sign of the KL term: this network is paid for being sure on OOD points."),
-        (variant(_reverse), REVERSE),
+        (variant(_reverse), _REVERSE),
         (lambda z_in, y, z_out, beta: losses.confidence_loss(z_in, y, z_out, 1.0), "β is missing: each network has its own."),
         (
             lambda z_in, y, z_out, beta: beta * losses.confidence_loss(z_in, y, z_out, 1.0),
@@ -130,8 +130,8 @@ def many_losses(answer: object) -> Verdict:
         *(
             (
                 logs_of_probabilities(tiny),
-                f"{tiny:g} inside the logarithm puts a bound on the cost, and the surest point has no gradient. `log_softmax` "
-                "needs no such help.",
+                f"{tiny:g} inside the logarithm puts a bound on the cost, and the most confident point has no gradient. "
+                "`log_softmax` needs no such help.",
             )
             for tiny in (1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-12, 1e-16, 1e-20)
         ),
@@ -196,11 +196,11 @@ def pull(answer: object) -> Verdict:
         (_losses_of_points, "This is the KL divergence itself. Its gradient is asked for."),
     ]
     why = "P − U: what is too likely is pushed down, what is too unlikely up, and never by more than 1."
-    cases = [(scale * torch.randn(n, k, generator=torch.Generator().manual_seed(n)),) for n, k, scale in SIZES]
+    cases = [(scale * torch.randn(n, k, generator=torch.Generator().manual_seed(n)),) for n, k, scale in _SIZES]
     return function(answer, right, cases, why, wrong, back="section 2, Equation (1)")
 
 
-SIZES = [(4, 2, 1.0), (6, 3, 3.0), (5, 7, 10.0)]  # points, classes, size of the logits
+_SIZES = [(4, 2, 1.0), (6, 3, 3.0), (5, 7, 10.0)]  # points, classes, size of the logits
 
 
 def _losses_of_points(logits):
@@ -220,38 +220,38 @@ def sure_share(answer: object) -> Verdict:
         return (gap[1:] + gap[:-1]) / 2
 
     wrong = [
-        (lambda t, gap: 1 - exact_share(t, gap), "This is the share below 0.9."),
-        (lambda t, gap: exact_share(t, gap) * (t[-1] - t[0]).item(), "This is a length. Divide it by that of the line."),
+        (lambda t, gap: 1 - _exact_share(t, gap), "This is the share below 0.9."),
+        (lambda t, gap: _exact_share(t, gap) * (t[-1] - t[0]).item(), "This is a length. Divide it by that of the line."),
         (
-            lambda t, gap: (gap.abs() > SURE).double().mean().item(),
+            lambda t, gap: (gap.abs() > _SURE).double().mean().item(),
             "This counts kinks. Where they lie close together they count too much; a share of the *length* is asked for.",
         ),
         (
-            weighted(lambda gap: both_ends(gap.abs() > SURE)),
+            weighted(lambda gap: both_ends(gap.abs() > _SURE)),
             "A segment is not all or nothing: it can be sure in part, and sure at both ends with doubt in between.",
         ),
         (
-            weighted(lambda gap: (gap[:-1].abs() > SURE) | (gap[1:].abs() > SURE)),
+            weighted(lambda gap: (gap[:-1].abs() > _SURE) | (gap[1:].abs() > _SURE)),
             "A segment is not all or nothing: one end may be sure and the other not. Where is |gap| = log 9?",
         ),
-        (weighted(lambda gap: middle(gap).abs() > SURE), "A segment is not all or nothing, as its middle makes it."),
-        (weighted(lambda gap: gap[:-1].abs() > SURE), "A segment is not all or nothing, as its first end makes it."),
-        (lambda t, gap: exact_share(t, gap, least=-math.inf), "A gap below −log 9 is sure as well: of the other class."),
-        (lambda t, gap: exact_share(t, gap, 0.9, -0.9), "0.9 is the confidence; the gap of the logits is log(0.9 / 0.1) there."),
+        (weighted(lambda gap: middle(gap).abs() > _SURE), "A segment is not all or nothing, as its middle makes it."),
+        (weighted(lambda gap: gap[:-1].abs() > _SURE), "A segment is not all or nothing, as its first end makes it."),
+        (lambda t, gap: _exact_share(t, gap, least=-math.inf), "A gap below −log 9 is sure as well: of the other class."),
+        (lambda t, gap: _exact_share(t, gap, 0.9, -0.9), "0.9 is the confidence; the gap of the logits is log(0.9 / 0.1) there."),
         (
-            lambda t, gap: exact_share(t, gap, math.log(10), -math.log(10)),
+            lambda t, gap: _exact_share(t, gap, math.log(10), -math.log(10)),
             "log 10 is log(1/0.1). The gap of two logits at confidence p is log(p / (1 − p)), here log 9.",
         ),
         (
-            lambda t, gap: exact_share(torch.arange(len(t), dtype=t.dtype), gap),
+            lambda t, gap: _exact_share(torch.arange(len(t), dtype=t.dtype), gap),
             "Every segment counts the same here, long or short. Weigh it by its length.",
         ),
     ]
     why = "Exact, from nothing but the kinks. In the plane polygons take the place of segments: `confident_area` adds them up."
-    return function(answer, exact_share, _lines(), why, wrong, back="section 5 and “Exact, not sampled”")
+    return function(answer, _exact_share, _lines(), why, wrong, back="section 5 and “Exact, not sampled”")
 
 
-def exact_share(t, gap, most=SURE, least=-SURE):
+def _exact_share(t, gap, most=_SURE, least=-_SURE):
     """The share of [t[0], t[-1]] where gap, linear between its values at the kinks t [B], is above `most` or below `least`."""
     ends = list(zip(t.tolist(), gap.tolist(), strict=True))
     length = 0.0

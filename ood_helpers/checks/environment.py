@@ -9,7 +9,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from ood_helpers.lab import stored
+from ood_helpers import lab
 
 
 def environment() -> bool:
@@ -62,7 +62,7 @@ def _cache():
 def _results():
     """The first stored table that cannot be read, and how many more."""
     problems = []
-    for read in [stored.claims, *(functools.partial(stored.runs, name) for name in stored.settings())]:
+    for read in [lab.stored.claims, *(functools.partial(lab.stored.runs, name) for name in lab.stored.settings())]:
         try:
             read()
         except (OSError, ValueError) as error:

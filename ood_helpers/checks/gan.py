@@ -27,7 +27,7 @@ def guessing(answer: object) -> Verdict:
 def three_losses(answer: object) -> Verdict:
     """The losses of discriminator, generator and classifier are judged one after the other, each with its own mistakes."""
     why = "G and C pull at (b) together, D and G at (c) against each other; in between, nobody counts places."
-    for player, wrong in enumerate((WRONG_D, WRONG_G, WRONG_C)):
+    for player, wrong in enumerate((_WRONG_D, _WRONG_G, _WRONG_C)):
         part = _loss_of(player)
         verdict = function(
             answer, lambda *case, part=part: part(_losses(*case)), _logits(), why, wrong, back="section 1", part=part
@@ -65,14 +65,14 @@ def _kl_from_uniform(logits):
     return (log_p.exp() * log_p).sum(1).mean() + math.log(logits.shape[1])
 
 
-ROUNDED = (
+_ROUNDED = (
     "A logit of 120 gives an infinite loss: σ(120) is rounded to 1, and log(1 − 1) is −∞. `logsigmoid(d)` is log σ(d) without "
     "rounding, and 1 − σ(d) = σ(−d)."
 )
-CLAMPED = "`binary_cross_entropy` cuts logarithms off at −100. Stay with logits: `logsigmoid(d)` is log σ(d) without rounding."
-REVERSED = "The KL divergence is the wrong way round: term (b) is KL(U ‖ P), whose price for a sure classifier has no bound."
+_CLAMPED = "`binary_cross_entropy` cuts logarithms off at −100. Stay with logits: `logsigmoid(d)` is log σ(d) without rounding."
+_REVERSED = "The KL divergence is the wrong way round: term (b) is KL(U ‖ P), whose price for a sure classifier has no bound."
 
-WRONG_D = [
+_WRONG_D = [
     (
         lambda D_real, D_fake, *_: gan.term_c(D_real, D_fake),
         "D, the sign: it makes (c) large, an optimizer makes its loss small, so the loss is −(c).",
@@ -93,16 +93,16 @@ WRONG_D = [
         lambda D_real, D_fake, *_: -torch.cat([logsigmoid(D_real), logsigmoid(-D_fake)]).mean(),
         "D: this is one mean over all points together. Term (c) is a sum of two expectations, each a mean of its own.",
     ),
-    (lambda D_real, D_fake, *_: -D_real.sigmoid().log().mean() - (1 - D_fake.sigmoid()).log().mean(), "D: " + ROUNDED),
+    (lambda D_real, D_fake, *_: -D_real.sigmoid().log().mean() - (1 - D_fake.sigmoid()).log().mean(), "D: " + _ROUNDED),
     (
         lambda D_real, D_fake, *_: (
             -D_real.sigmoid().log().clamp(min=-100).mean() - (1 - D_fake.sigmoid()).log().clamp(min=-100).mean()
         ),
-        "D: " + CLAMPED,
+        "D: " + _CLAMPED,
     ),
 ]
 
-WRONG_G = [
+_WRONG_G = [
     (
         lambda D_real, D_fake, C_real, y, C_fake, beta: beta * losses.kl_to_uniform(C_fake) + logsigmoid(-D_fake).mean(),
         "G: this has log(1 − D), as Equation (1) says to the letter. Its gradient vanishes where D sees through a point: at a "
@@ -134,7 +134,7 @@ WRONG_G = [
     ),
     (
         lambda D_real, D_fake, C_real, y, C_fake, beta: beta * _kl_from_uniform(C_fake) - logsigmoid(D_fake).mean(),
-        "G: " + REVERSED,
+        "G: " + _REVERSED,
     ),
     (
         lambda D_real, D_fake, C_real, y, C_fake, beta: beta * losses.kl_to_uniform(C_fake) - D_fake.sigmoid().log().mean(),
@@ -142,7 +142,7 @@ WRONG_G = [
     ),
 ]
 
-WRONG_C = [
+_WRONG_C = [
     (
         lambda D_real, D_fake, C_real, y, C_fake, beta: losses.cross_entropy(C_real, y),
         "C: this is term (a) alone, an ordinary classifier: nobody tells it to doubt where the generator is.",
@@ -169,7 +169,7 @@ WRONG_C = [
     ),
     (
         lambda D_real, D_fake, C_real, y, C_fake, beta: losses.cross_entropy(C_real, y) + beta * _kl_from_uniform(C_fake),
-        "C: " + REVERSED,
+        "C: " + _REVERSED,
     ),
     (
         lambda D_real, D_fake, C_real, y, C_fake, beta: (
@@ -193,8 +193,8 @@ def _logits():
     return cases
 
 
-SECTORS = 36
-WORLD = data.TwoGaussians()  # std 1, so that around one of its means the unit is the standard deviation
+_SECTORS = 36
+_WORLD = data.TwoGaussians()  # std 1, so that around one of its means the unit is the standard deviation
 
 
 @never_raises
@@ -203,10 +203,10 @@ def covered(answer: object) -> Verdict:
         radius = away.norm(dim=1)
         x, y = away[(radius >= inner) & (radius <= outer)].T
         turn = angle(y, x) / (2 * math.pi)
-        return (turn % 1 * SECTORS).long(), turn
+        return (turn % 1 * _SECTORS).long(), turn
 
     def share(away, **how):
-        return len(sectors(away, **how)[0].unique()) / SECTORS
+        return len(sectors(away, **how)[0].unique()) / _SECTORS
 
     wrong = [
         (
@@ -216,7 +216,7 @@ def covered(answer: object) -> Verdict:
         (lambda away: share(away, outer=math.inf), "Points too far out count as well: 5 deviations are the limit."),
         (lambda away: share(away, inner=0), "Points inside the class count as well: the shell begins at 2.5 deviations."),
         (
-            lambda away: len((sectors(away)[1] * SECTORS).long().unique()) / SECTORS,
+            lambda away: len((sectors(away)[1] * _SECTORS).long().unique()) / _SECTORS,
             "`atan2` gives −π to π, and `.long()` cuts towards 0: the two sectors on either side of the angle 0 become one. "
             "Bring the angle to 0…2π first, with %.",
         ),
@@ -230,17 +230,17 @@ def covered(answer: object) -> Verdict:
             "This is the share of the *points* that are near the boundary. Coverage is the share of the *sectors*.",
         ),
         (
-            lambda away: len(sectors(away)[0]) / SECTORS,
+            lambda away: len(sectors(away)[0]) / _SECTORS,
             "A sector with three points counts three times here; it is covered once. Which sectors occur? `unique()`.",
         ),
-        (lambda away: share(away) * SECTORS, "This is the number of covered sectors; the share is asked for."),
+        (lambda away: share(away) * _SECTORS, "This is the number of covered sectors; the share is asked for."),
         (lambda away: 100 * share(away), "This is in percent; a share lies between 0 and 1."),
         (lambda away: share(away) / 2, "72 sectors are those of both classes; here is one class with 36."),
         (lambda away: 1 - share(away), "This is the share of the sectors that are empty."),
     ]
 
     def right(away):
-        return 2 * gan.coverage(away + WORLD.means[0], WORLD, n_directions=SECTORS)
+        return 2 * gan.coverage(away + _WORLD.means[0], _WORLD, n_directions=_SECTORS)
 
     why = "Near is a matter of the radius, around of the angle: the radius decides who counts, the angle what is counted."
     return function(answer, right, _shells(), why, wrong, back="section 3")
@@ -251,9 +251,9 @@ def _shells():
     cases = []
     for seed, n in enumerate([12, 40, 90]):
         g = torch.Generator().manual_seed(seed)
-        sector = torch.randint(SECTORS, (n,), generator=g)
-        sector[:2] = torch.tensor([0, SECTORS - 1])  # on either side of the angle 0
-        angle = 2 * math.pi / SECTORS * (sector + 0.1 + 0.8 * torch.rand(n, generator=g))
+        sector = torch.randint(_SECTORS, (n,), generator=g)
+        sector[:2] = torch.tensor([0, _SECTORS - 1])  # on either side of the angle 0
+        angle = 2 * math.pi / _SECTORS * (sector + 0.1 + 0.8 * torch.rand(n, generator=g))
         radius = 9 * torch.rand(n, generator=g)
         radius[:2] = 3.0
         cases.append((radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1),))
@@ -302,9 +302,9 @@ def effective(answer: object) -> Verdict:
     ]
 
     def right(counts):
-        turn = 2 * math.pi * (torch.arange(SECTORS).repeat(2) + 0.5) / SECTORS
-        places = 3 * torch.stack([turn.cos(), turn.sin()], 1) + WORLD.means.repeat_interleave(SECTORS, 0)
-        return gan.diversity(places.repeat_interleave(counts, 0), WORLD)
+        turn = 2 * math.pi * (torch.arange(_SECTORS).repeat(2) + 0.5) / _SECTORS
+        places = 3 * torch.stack([turn.cos(), turn.sin()], 1) + _WORLD.means.repeat_interleave(_SECTORS, 0)
+        return gan.diversity(places.repeat_interleave(counts, 0), _WORLD)
 
     why = "exp of the entropy: m sectors used evenly give m, and a stray point adds little."
     return function(answer, right, _counts(), why, wrong, back="section 3")
@@ -315,9 +315,9 @@ def _counts():
     cases = []
     for seed, crowding in enumerate([1.0, 3.0, 6.0]):
         g = torch.Generator().manual_seed(seed)
-        weights = (crowding * torch.randn(2 * SECTORS, generator=g)).exp()
+        weights = (crowding * torch.randn(2 * _SECTORS, generator=g)).exp()
         sectors = torch.multinomial(weights, 500 - 100 * seed, replacement=True, generator=g)
-        cases.append((sectors.bincount(minlength=2 * SECTORS),))
+        cases.append((sectors.bincount(minlength=2 * _SECTORS),))
     return cases
 
 

@@ -54,7 +54,7 @@ def shared_direction(answer: object) -> Verdict:
     return value(answer, 0.75, why, wrong, tolerance=5e-3, back="section 4, “Why”")
 
 
-SIZES = [(1.0, 11, 10), (3.0, 4, 3), (60.0, 11, 10), (2.0, 5, 5), (2.0, 7, 4)]  # of the logits, outputs, those that count
+_SIZES = [(1.0, 11, 10), (3.0, 4, 3), (60.0, 11, 10), (2.0, 5, 5), (2.0, 7, 4)]  # of the logits, outputs, those that count
 
 
 @never_raises
@@ -91,7 +91,7 @@ def log_odds(answer: object) -> Verdict:
     ]
     why = "Same highest point, no plateau: a search that follows it finds what a search on p walks past."
     generator = torch.Generator().manual_seed(1)
-    cases = [(size * torch.randn(8, k, generator=generator), n) for size, k, n in SIZES]
+    cases = [(size * torch.randn(8, k, generator=generator), n) for size, k, n in _SIZES]
     return function(answer, scores.max_softmax_log_odds, cases, why, wrong, back="section 6")
 
 

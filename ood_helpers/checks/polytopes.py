@@ -1,6 +1,7 @@
 """Checks of the exercises of notebook 01."""
 
 import copy
+import functools
 import math
 
 import torch
@@ -146,8 +147,12 @@ def without_ties(cases):
     return kept
 
 
+@functools.cache
 def networks(widths=(5,), seeds=2):
-    """Pairs (network, directions [n, 2]): one to three hidden layers, two to four classes, biases that matter."""
+    """Pairs (network, directions [n, 2]): one to three hidden layers, two to four classes, biases that matter.
+
+    They are made once: an answer gets copies.
+    """
     cases = []
     for seed in range(seeds):
         for width in widths:

@@ -1,5 +1,6 @@
 """Checks of the exercises of notebook 03."""
 
+import copy
 import math
 import re
 
@@ -121,7 +122,7 @@ def margin(answer: object) -> Verdict:
     ]
     why = "Positive: reject wins in all these directions. A sample of directions can miss a beam; section 6 misses none."
     right = lambda model, u: lead(bias_free(model), u).min()  # noqa: E731
-    cases = networks() + networks()
+    cases = copy.deepcopy(networks()) + networks()
     for model, _ in cases[: len(cases) // 2]:
         model[-1].weight[-1] += 3  # hidden neurons are at least 0: reject wins wherever one of them is active
     return function(answer, right, cases, why, wrong, back="section 6")

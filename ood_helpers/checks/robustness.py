@@ -13,14 +13,14 @@ from ood_helpers.checks.answers import Verdict, function, never_raises, value
 from ood_helpers.lab import claims, paper
 
 # AUROCs of twenty seeds of three detectors that do not exist
-SEEDS = {"A": [0.96] * 19 + [0.30], "B": [1.0] * 16 + [0.85] * 4, "C": [0.99] + [0.94] * 19}
-EFFECTIVE = claims.at_least(0.95)
+_SEEDS = {"A": [0.96] * 19 + [0.30], "B": [1.0] * 16 + [0.85] * 4, "C": [0.99] + [0.94] * 19}
+_EFFECTIVE = claims.at_least(0.95)
 
 
 @never_raises
 def verdicts(answer: object) -> Verdict:
     yes, part, no = "holds", "holds in part", "does not hold"
-    right = tuple(claims.verdict(np.mean([EFFECTIVE.met(auroc) for auroc in aurocs])) for aurocs in SEEDS.values())
+    right = tuple(claims.verdict(np.mean([_EFFECTIVE.met(auroc) for auroc in aurocs])) for aurocs in _SEEDS.values())
     wrong = [
         (
             (no, yes, no),

@@ -6,12 +6,12 @@ from ood_helpers import scores
 from ood_helpers.checks.answers import Verdict, function, near, never_raises, value
 from ood_helpers.checks.polytopes import networks, without_ties
 
-NEAR = torch.tensor([3.0, 1.0, 0.0, -1.0])
+_NEAR = torch.tensor([3.0, 1.0, 0.0, -1.0])
 
 
 @never_raises
 def twice_as_far(answer: object) -> Verdict:
-    here, there = (float(scores.max_softmax(logits)) for logits in (NEAR, 2 * NEAR))
+    here, there = (float(scores.max_softmax(logits)) for logits in (_NEAR, 2 * _NEAR))
     wrong = [
         (near(here, 2e-3), "That is the confidence at the first point. The softmax sees differences, and they have doubled."),
         (near(1.0, 2e-3), "It goes there, but it is not there yet: 1 − 0.979 is still something."),

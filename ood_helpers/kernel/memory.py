@@ -7,8 +7,8 @@ frees, up to 300 MB in notebook 08, for the next one.
 import ctypes
 import sys
 
-CPU_BUILD, CUDA_LIBRARIES = 700e6, 350e6  # bytes
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # the names in glibc's malloc.h
+_CPU_BUILD, _CUDA_LIBRARIES = 700e6, 350e6  # bytes
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # the names in glibc's malloc.h
 
 
 def reach():
@@ -18,13 +18,13 @@ def reach():
     """
     import torch  # not above: this module is loaded when a kernel starts
 
-    return CPU_BUILD if torch.version.cuda is None else CPU_BUILD + CUDA_LIBRARIES
+    return _CPU_BUILD if torch.version.cuda is None else _CPU_BUILD + _CUDA_LIBRARIES
 
 
 def load_ipython_extension(shell):
     """Called by IPython when a kernel starts; where the C library is not glibc, nothing happens."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "malloc_trim"):
-        libc.mallopt(M_MMAP_THRESHOLD, 8 << 20)  # a block above 8 MB is given back when it is freed
-        libc.mallopt(M_TRIM_THRESHOLD, 16 << 20)
+        libc.mallopt(_M_MMAP_THRESHOLD, 8 << 20)  # a block above 8 MB is given back when it is freed
+        libc.mallopt(_M_TRIM_THRESHOLD, 16 << 20)
         shell.events.register("post_run_cell", lambda result: libc.malloc_trim(0))  # the smaller ones after each cell

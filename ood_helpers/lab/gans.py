@@ -20,10 +20,10 @@ from ood_helpers.training import train
 
 STD = 0.1  # the scale of the paper's Figure 5
 MARKS = (100, 300, 500, 700, 1000)  # iterations at which the samples are looked at
-SAMPLES = 500
-NEAR_SHELL = (2.5, 5.0)  # in standard deviations: what counts as near the boundary
-MEASURES = tuple(f"{name}_{mark}" for mark in MARKS for name in ("coverage", "near", "inside", "diversity", "distance"))
-COLUMNS = (*experiment.COLUMNS, *MEASURES)
+_SAMPLES = 500
+_NEAR_SHELL = (2.5, 5.0)  # in standard deviations: what counts as near the boundary
+_MEASURES = tuple(f"{name}_{mark}" for mark in MARKS for name in ("coverage", "near", "inside", "diversity", "distance"))
+_COLUMNS = (*experiment.COLUMNS, *_MEASURES)
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,9 @@ class GanSetting:
 
     def __post_init__(self):
         keep_whole(self, width=1, classifier_width=1, steps=1, discriminator_steps=1)
-        for name, allowed in [("pretrained", ("no", "frozen", "trained on")), ("detector", ("", *experiment.METHODS))]:
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {getattr(self, name)!r}")
+        experiment.check_among(self, pretrained=("no", "frozen", "trained on"), detector=("", *experiment.METHODS))
 
-    columns = COLUMNS
+    columns = _COLUMNS
 
     @property
     def work(self):
@@ -96,7 +94,7 @@ def train_seeds(setting, seeds):
         steps=setting.steps,
         seed=list(seeds),
         snapshots=[mark for mark in MARKS if mark <= setting.steps],
-        samples=SAMPLES,
+        samples=_SAMPLES,
         beta_generator=setting.beta_generator,
         beta_classifier=setting.beta_classifier,
         lr=setting.lr,
@@ -109,10 +107,10 @@ def train_seeds(setting, seeds):
 
 
 def run(setting, seeds):
-    """Train and measure one triple per seed: a list of dicts with the keys `COLUMNS`, in the order of the seeds.
+    """Train and measure one triple per seed: a list of dicts with the keys `setting.columns`, in the order of the seeds.
 
     coverage_m, near_m, inside_m, diversity_m and distance_m, for every mark m, are of the samples after m iterations:
-    `gan.coverage`; the shares within `NEAR_SHELL` and within 3 deviations of the nearest mean; `gan.diversity`; the median of
+    `gan.coverage`; the shares within `_NEAR_SHELL` and within 3 deviations of the nearest mean; `gan.diversity`; the median of
     |distance| from the boundary. The columns of `experiment.run` are the detector's: it is measured in units of standard
     deviations, in the same boxes.
     NaN is what a setting does not have. A triple that collapsed is named in a warning, with diverged=True and NaN.
@@ -124,13 +122,13 @@ def run(setting, seeds):
         if place in history.collapsed:
             row = experiment.lost(setting, seed, "collapsed")
         else:
-            row = dict.fromkeys(COLUMNS, math.nan) | {"seed": seed, "diverged": False}
+            row = dict.fromkeys(_COLUMNS, math.nan) | {"seed": seed, "diverged": False}
             for mark, points in history.snapshots.items():
                 row |= {f"{name}_{mark}": value for name, value in measure(points[place], setting.world).items()}
         rows.append(row)
     alive = [place for place, row in enumerate(rows) if not row["diverged"]]
     if setting.detector:
-        found = detect(setting, [seeds[place] for place in alive], [G[place] for place in alive])
+        found = _detect(setting, [seeds[place] for place in alive], [G[place] for place in alive])
         for place, row in zip(alive, found, strict=True):
             rows[place] |= row
     return rows
@@ -140,15 +138,15 @@ def measure(points: Tensor, world: Gaussians) -> dict[str, float]:
     """The numbers of one set of samples [n, 2]; see `run`."""
     radius = world.mahalanobis(points)
     return {
-        "coverage": gan.coverage(points, world, inner=NEAR_SHELL[0], outer=NEAR_SHELL[1]),
-        "near": ((radius >= NEAR_SHELL[0]) & (radius <= NEAR_SHELL[1])).double().mean().item(),
+        "coverage": gan.coverage(points, world, inner=_NEAR_SHELL[0], outer=_NEAR_SHELL[1]),
+        "near": ((radius >= _NEAR_SHELL[0]) & (radius <= _NEAR_SHELL[1])).double().mean().item(),
         "inside": gan.share_inside(points, world),
         "diversity": gan.diversity(points, world),
         "distance": gan.boundary_distance(points, world).abs().median().item(),
     }
 
 
-def detect(setting, seeds, generators):
+def _detect(setting, seeds, generators):
     """Train a detector on fresh samples of each seed's generator and measure it: the rows of `experiment.run`, one per seed.
 
     Points are taken in units of standard deviations, so that world and boxes are those of `experiment`.

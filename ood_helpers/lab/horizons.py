@@ -23,16 +23,16 @@ from ood_helpers.lab.gans import GanSetting
 from ood_helpers.lab.paper import shell
 from ood_helpers.models import mlp
 
-DIGIT_DIRECTIONS = 2000
-DIGIT_TESTS = 2000  # images of each kind
-CERTIFICATE = ("certified", "refuted", "largest_load")
+_DIGIT_DIRECTIONS = 2000
+_DIGIT_TESTS = 2000  # images of each kind
+_CERTIFICATE = ("certified", "refuted", "largest_load")
 
 
 @dataclass(frozen=True)
 class CertifiedSetting(Setting):
     """A `Setting` with two hidden layers of ReLU whose networks are also given to `polytopes.silent_certificate`."""
 
-    columns = (*experiment.COLUMNS, *CERTIFICATE)
+    columns = (*experiment.COLUMNS, *_CERTIFICATE)
 
     def __post_init__(self):
         super().__post_init__()
@@ -81,7 +81,7 @@ class DigitsSetting(DetectorSetting):
 
     columns = (
         "seed", "diverged", "loss", "accuracy", "class_accuracy", *(f"auroc_{kind}" for kind in images.KINDS),
-        "directions_class", "directions_tied", *CERTIFICATE,
+        "directions_class", "directions_tied", *_CERTIFICATE,
     )  # fmt: skip
     world = images.Digits()
     depth, batch, cosine, n_train, n_ood = 2, 64, True, None, None
@@ -109,33 +109,33 @@ def run(setting, seeds):
     A GAN that collapsed is named in a warning, with diverged=True and NaN.
     """
     if isinstance(setting, GanDetectorSetting):
-        return run_on_gan_samples(setting, experiment.check_seeds(seeds))
-    measured = measure_digits if isinstance(setting, DigitsSetting) else measure_certified
+        return _run_on_gan_samples(setting, experiment.check_seeds(seeds))
+    measured = _measure_digits if isinstance(setting, DigitsSetting) else _measure_certified
     return experiment.run(setting, seeds, measured=measured)
 
 
-def measure_certified(setting, network):
+def _measure_certified(setting, network):
     """The numbers of `experiment.measure` and those of the certificate."""
-    return experiment.measure(setting, network) | certificate(network)
+    return experiment.measure(setting, network) | _certificate(network)
 
 
-def certificate(network):
+def _certificate(network):
     """`polytopes.silent_certificate` as numbers, see `run`."""
     found = polytopes.silent_certificate(network)
     numbers = (found.verdict == "silent", found.verdict == "active", found.load.max())
-    return dict(zip(CERTIFICATE, map(float, numbers), strict=True))
+    return dict(zip(_CERTIFICATE, map(float, numbers), strict=True))
 
 
-def measure_digits(setting, network):
+def _measure_digits(setting, network):
     """The numbers of one network on digits, see `run`; always from the same test images and directions."""
     world, generator = setting.world, torch.Generator().manual_seed(experiment.TEST_SEED)
     score = scores.class_log_odds if setting.method == "reject" else scores.max_softmax_log_odds
-    u = horizon.unit_directions(DIGIT_DIRECTIONS, images.DIM, generator=generator)
+    u = horizon.unit_directions(_DIGIT_DIRECTIONS, images.DIM, generator=generator)
     winner, tie = polytopes.directions(network, u.double().numpy())
     with torch.no_grad():
         inside = network(world.x_test)
-        out = {kind: network(draw(DIGIT_TESTS, generator=generator)) for kind, draw in images.KINDS.items()}
-    silent = certificate(network) if setting.penalty == "silent" else dict.fromkeys(CERTIFICATE, math.nan)
+        out = {kind: network(draw(_DIGIT_TESTS, generator=generator)) for kind, draw in images.KINDS.items()}
+    silent = _certificate(network) if setting.penalty == "silent" else dict.fromkeys(_CERTIFICATE, math.nan)
     return {
         "accuracy": (inside.argmax(1) == world.y_test).double().mean().item(),
         "class_accuracy": (inside[:, : world.n_classes].argmax(1) == world.y_test).double().mean().item(),
@@ -146,7 +146,7 @@ def measure_digits(setting, network):
     }
 
 
-def run_on_gan_samples(setting, seeds):
+def _run_on_gan_samples(setting, seeds):
     """The rows of `run` for a `GanDetectorSetting`: each seed's detector learns from samples of the seed's own generator."""
     generators, _, _, history = gans.train_seeds(setting.gan, seeds)
     alive = {
@@ -164,8 +164,8 @@ def run_on_gan_samples(setting, seeds):
     return [rows[seed] for seed in seeds]
 
 
-RECIPE = {"lr": 2e-3, "steps": 1200}
-PENALTIES = {
+_RECIPE = {"lr": 2e-3, "steps": 1200}
+_PENALTIES = {
     "confident": {},
     "silent": {"penalty": "silent", "penalty_weight": 0.3},
     "reject": {},
@@ -173,22 +173,22 @@ PENALTIES = {
 }
 
 
-def _each(name, kind=Setting, names=PENALTIES, **changes):
+def _each(name, kind=Setting, names=_PENALTIES, **changes):
     """A setting for each name of a method and its penalty, named after it: {"silent_general": …}."""
     methods = {"confident": "confident", "silent": "confident", "reject": "reject", "far_field": "reject"}
-    return {f"{which}_{name}": kind(methods[which], **RECIPE | PENALTIES[which] | changes) for which in names}
+    return {f"{which}_{name}": kind(methods[which], **_RECIPE | _PENALTIES[which] | changes) for which in names}
 
 
 def _certified(dim, margin, width=100):
     """Silence in `dim` dimensions with this margin, and its certificate."""
     penalty = {"penalty": "silent", "penalty_weight": 0.3, "penalty_margin": margin}
-    return CertifiedSetting("confident", dim=dim, width=width, **penalty, **RECIPE, **shell(dim))
+    return CertifiedSetting("confident", dim=dim, width=width, **penalty, **_RECIPE, **shell(dim))
 
 
-WIDE = {"lr": 1e-3, "penalty_weight": 0.1}
-SILENT = ("silent",)
-PLAIN = ("confident", "reject", "far_field")
-OVERLAP = {"separation": 3.0, "width": 100}
+_WIDE = {"lr": 1e-3, "penalty_weight": 0.1}
+_SILENT = ("silent",)
+_PLAIN = ("confident", "reject", "far_field")
+_OVERLAP = {"separation": 3.0, "width": 100}
 SETTINGS = {
     # how wide and how deep must a network be to fall silent? One hidden layer cannot
     **{
@@ -196,27 +196,27 @@ SETTINGS = {
         for width in (16, 32, 100, 500)
         for depth in (1, 2, 3, 4)
         for name, setting in _each(
-            f"{width}x{depth}", names=SILENT, width=width, depth=depth, **(WIDE if width == 500 else {})
+            f"{width}x{depth}", names=_SILENT, width=width, depth=depth, **(_WIDE if width == 500 else {})
         ).items()
     },
-    **_each("500x2_fast", names=SILENT, width=500, depth=2),
+    **_each("500x2_fast", names=_SILENT, width=500, depth=2),
     # what the losses at infinity are compared with: the same recipe without them
-    **{name: setting for width in (8, 32, 100) for name, setting in _each(f"{width}x2", names=PLAIN, width=width).items()},
+    **{name: setting for width in (8, 32, 100) for name, setting in _each(f"{width}x2", names=_PLAIN, width=width).items()},
     # the same four on other OOD points, and on images
     **_each("general_100", ood="general", width=100),
     **_each("on_gan", kind=GanDetectorSetting),
-    **_each("digits", kind=DigitsSetting, names=PLAIN),
+    **_each("digits", kind=DigitsSetting, names=_PLAIN),
     **{
-        f"silent_digits_{weight:g}": DigitsSetting("confident", "silent", weight, **RECIPE)
+        f"silent_digits_{weight:g}": DigitsSetting("confident", "silent", weight, **_RECIPE)
         for weight in (0.01, 0.03, 0.3)  # 0.3, as elsewhere, costs half the accuracy
     },
     # four classes, and two that overlap
     **{
-        f"silent_four_{weight:g}": Setting("confident", classes=4, width=100, penalty="silent", penalty_weight=weight, **RECIPE)
+        f"silent_four_{weight:g}": Setting("confident", classes=4, width=100, penalty="silent", penalty_weight=weight, **_RECIPE)
         for weight in (0.1, 0.3, 1.0)
     },
     **_each("four_depth_3", names=("confident", "silent"), classes=4, width=100, depth=3),
-    **_each("overlap", names=("confident", "silent"), **OVERLAP),
+    **_each("overlap", names=("confident", "silent"), **_OVERLAP),
     # more dimensions, certified; random directions alone cannot tell
     **{f"silent_dim_{dim}_margin_{margin:g}": _certified(dim, margin) for dim in (3, 5, 10, 100) for margin in (0.1, 1.0)},
     # at d = 100 a width of 100 is bound to be refuted, see `horizon.silent_horizon_loss`: the same with more neurons

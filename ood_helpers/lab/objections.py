@@ -22,51 +22,51 @@ from ood_helpers.lab.experiment import DATA_SEEDS, FAR, NEAR, POINTS, TEST_SEED
 from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.training import train
 
-MEMBERS = 5  # of an ensemble
-DROPOUT, MASKS = 0.2, 50
-SMOOTHING, DECAY, NORM = 0.1, 1e-3, 1.0
-PRECISION = 1.0  # of the Gaussian prior on the last layer's weights
-NEIGHBOURS = 10
-SHAPE = 0.02  # of the compact neurons at the end of training
-FAR_AWAY, DIRECTIONS = 1e8, 3600  # where the confidence far away is looked at, in float64
-MEASURES = ("accuracy", "auroc", "auroc_ring", "auroc_far", "sure", "far_mean", "far_max", "one", "known_patterns")
+_MEMBERS = 5  # of an ensemble
+_DROPOUT, _MASKS = 0.2, 50
+_SMOOTHING, _DECAY, _NORM = 0.1, 1e-3, 1.0
+_PRECISION = 1.0  # of the Gaussian prior on the last layer's weights
+_NEIGHBOURS = 10
+_SHAPE = 0.02  # of the compact neurons at the end of training
+_FAR_AWAY, _DIRECTIONS = 1e8, 3600  # where the confidence far away is looked at, in float64
+_MEASURES = ("accuracy", "auroc", "auroc_ring", "auroc_far", "sure", "far_mean", "far_max", "one", "known_patterns")
 
-PLAIN = functools.partial(confidence_loss, beta=0.0)
-CONFIDENT = functools.partial(confidence_loss, beta=1.0)
+_PLAIN = functools.partial(confidence_loss, beta=0.0)
+_CONFIDENT = functools.partial(confidence_loss, beta=1.0)
 
 
-def smoothed(logits_in, y, logits_out):
-    """Cross-entropy towards (1 − SMOOTHING) · one-hot + SMOOTHING / K."""
+def _smoothed(logits_in, y, logits_out):
+    """Cross-entropy towards (1 − _SMOOTHING) · one-hot + _SMOOTHING / K."""
     log_p = logits_in.log_softmax(-1)
-    return (1 - SMOOTHING) * PLAIN(logits_in, y, logits_out) - SMOOTHING * log_p.mean((-2, -1))
+    return (1 - _SMOOTHING) * _PLAIN(logits_in, y, logits_out) - _SMOOTHING * log_p.mean((-2, -1))
 
 
-def one_against_rest(logits_in, y, logits_out):
+def _one_against_rest(logits_in, y, logits_out):
     """The sum of K binary cross-entropies, one a class: probabilities are sigmoids of the logits."""
     target = nn.functional.one_hot(y, logits_in.shape[-1]).to(logits_in.dtype).expand(logits_in.shape)
     each = nn.functional.binary_cross_entropy_with_logits(logits_in, target, reduction="none")
     return each.sum(-1).mean(-1)
 
 
-def squares(stack, u):
+def _squares(stack, u):
     """Half the sum of all squared weights: weight decay as a loss."""
     return sum(weight.square().sum((1, 2)) for weight in stack.weights) / 2
 
 
 # how networks are trained, by the first words of the method; others are cross-entropy's and differ in what is done with them
-TRAINED = {
-    "label_smoothing": {"loss": smoothed},
-    "one_vs_rest": {"loss": one_against_rest},
-    "weight_decay": {"penalty": squares, "penalty_weight": DECAY},
-    "silent": {"loss": CONFIDENT, "penalty": horizon.silent_horizon_loss, "penalty_weight": 1.0},
-    "closed": {"loss": CONFIDENT, "penalty": horizon.radius_loss, "penalty_weight": 0.1},
+_TRAINED = {
+    "label_smoothing": {"loss": _smoothed},
+    "one_vs_rest": {"loss": _one_against_rest},
+    "weight_decay": {"penalty": _squares, "penalty_weight": _DECAY},
+    "silent": {"loss": _CONFIDENT, "penalty": horizon.silent_horizon_loss, "penalty_weight": 1.0},
+    "closed": {"loss": _CONFIDENT, "penalty": horizon.radius_loss, "penalty_weight": 0.1},
 }
 # what is measured in the features of the last hidden layer
-IN_FEATURES = ("mahalanobis", "knn", "quadratic_reject")
+_IN_FEATURES = ("mahalanobis", "knn", "quadratic_reject")
 METHODS = (
     "plain", "temperature", "label_smoothing", "weight_decay", "spectral_norm", "one_vs_rest", "ensemble", "dropout", "laplace",
-    "patterns", "compact", *IN_FEATURES, "silent", "silent_pinned", *(f"silent_{name}" for name in IN_FEATURES),
-    "closed", *(f"closed_{name}" for name in IN_FEATURES),
+    "patterns", "compact", *_IN_FEATURES, "silent", "silent_pinned", *(f"silent_{name}" for name in _IN_FEATURES),
+    "closed", *(f"closed_{name}" for name in _IN_FEATURES),
 )  # fmt: skip
 
 
@@ -80,18 +80,16 @@ class ObjectionSetting:
     steps: int = 1500
     lr: float = 2e-3
 
-    columns = ("seed", "diverged", "loss", *MEASURES)
+    columns = ("seed", "diverged", "loss", *_MEASURES)
 
     def __post_init__(self):
-        for name, allowed in [("method", METHODS), ("shape", tuple(WORLDS))]:
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        experiment.check_among(self, method=METHODS, shape=WORLDS)
         keep_whole(self, width=1, steps=1)
 
     @property
     def work(self):
         """About how many multiplications a network takes, as in `experiment.Setting`."""
-        return (MEMBERS if self.method == "ensemble" else 1) * self.steps * 64 * (self.width**2 + 3000)
+        return (_MEMBERS if self.method == "ensemble" else 1) * self.steps * 64 * (self.width**2 + 3000)
 
     @property
     def world(self):
@@ -106,13 +104,13 @@ class ObjectionSetting:
         model = models.mlp(2, self.width, world.n_classes, generator=random)
         if self.method == "compact":
             points, _ = world.sample(START, generator=torch.Generator().manual_seed(seed))
-            model[2] = Compact(model[2], model[:2](points).detach().square().sum(1).mean())
+            model[2] = _Compact(model[2], model[:2](points).detach().square().sum(1).mean())
         if self.method in ("silent_pinned", "compact"):
             model[-1].bias.requires_grad_(False).zero_()
         return model
 
 
-class Compact(nn.Module):
+class _Compact(nn.Module):
     """Linear neurons that turn radial: z_j = w_j·h + b_j − shape (|h|² − size) / 2, from a `nn.Linear` and shape 0 on.
 
     With a shape s > 0 that is a number − s |h − w_j / s|² / 2: active in a ball only. `size`, the mean of |h|² over the data at
@@ -132,9 +130,9 @@ def train_seeds(setting: ObjectionSetting, seeds: Sequence[int]) -> tuple[list, 
     """One network per seed, trained in one batched run: (networks, the mean loss of the last 20 steps of each)."""
     networks, world = [setting.network(seed) for seed in seeds], setting.world
     if setting.method in ("dropout", "compact"):
-        return networks, [train_alone(setting, network, seed) for network, seed in zip(networks, seeds, strict=True)]
-    how: dict = {"loss": PLAIN} | next((how for name, how in TRAINED.items() if setting.method.startswith(name)), {})
-    callback = functools.partial(keep_norms, networks) if setting.method == "spectral_norm" else None
+        return networks, [_train_alone(setting, network, seed) for network, seed in zip(networks, seeds, strict=True)]
+    how: dict = {"loss": _PLAIN} | next((how for name, how in _TRAINED.items() if setting.method.startswith(name)), {})
+    callback = functools.partial(_keep_norms, networks) if setting.method == "spectral_norm" else None
     history = train(
         networks, world, steps=setting.steps, lr=setting.lr, cosine=True, seed=[DATA_SEEDS + seed for seed in seeds],
         callback=callback, **how,
@@ -143,16 +141,16 @@ def train_seeds(setting: ObjectionSetting, seeds: Sequence[int]) -> tuple[list, 
 
 
 @torch.no_grad()
-def keep_norms(networks, step, losses):
-    """Training callback: scale every weight matrix whose largest singular value exceeds NORM back to it, every fifth step."""
+def _keep_norms(networks, step, losses):
+    """Training callback: scale every weight matrix whose largest singular value exceeds _NORM back to it, every fifth step."""
     for i in (0, 2, 4) if step % 5 == 4 else ():
         norms = torch.linalg.matrix_norm(torch.stack([network[i].weight for network in networks]), 2)
         for network, norm in zip(networks, norms, strict=True):
-            network[i].weight *= (NORM / norm).clamp(max=1)
+            network[i].weight *= (_NORM / norm).clamp(max=1)
 
 
-def train_alone(setting, network, seed):
-    """Cross-entropy with dropout after every hidden layer, or with compact neurons whose shape rises from 0 to SHAPE over the
+def _train_alone(setting, network, seed):
+    """Cross-entropy with dropout after every hidden layer, or with compact neurons whose shape rises from 0 to _SHAPE over the
     first half of the steps: in place, in a loop of its own. Returns the loss at the end."""
     random = torch.Generator().manual_seed(DATA_SEEDS + seed)
     optimizer = torch.optim.Adam([weight for weight in network.parameters() if weight.requires_grad], lr=setting.lr)
@@ -160,8 +158,8 @@ def train_alone(setting, network, seed):
     for step in range(setting.steps):
         x, y = setting.world.sample(64, generator=random)
         if setting.method == "compact":
-            network[2].shape = SHAPE * min(2 * (step + 1) / setting.steps, 1)
-        logits = network(x) if setting.method == "compact" else dropped(network, x, random)
+            network[2].shape = _SHAPE * min(2 * (step + 1) / setting.steps, 1)
+        logits = network(x) if setting.method == "compact" else _dropped(network, x, random)
         loss = nn.functional.cross_entropy(logits, y)
         optimizer.zero_grad()
         loss.backward()
@@ -171,16 +169,16 @@ def train_alone(setting, network, seed):
     return float(np.mean(record[-20:]))
 
 
-def dropped(network, x, random):
-    """The logits with every hidden neuron set to 0 with probability DROPOUT, the others scaled up.
+def _dropped(network, x, random):
+    """The logits with every hidden neuron set to 0 with probability _DROPOUT, the others scaled up.
 
     For x [n, d] each point has its own chance, for x [1, n, d] all have the same.
     """
     for layer in network:
         x = layer(x)
         if isinstance(layer, nn.ReLU):
-            kept = torch.rand(x.shape if x.dim() == 2 else (1, x.shape[-1]), generator=random) >= DROPOUT
-            x = x * kept / (1 - DROPOUT)
+            kept = torch.rand(x.shape if x.dim() == 2 else (1, x.shape[-1]), generator=random) >= _DROPOUT
+            x = x * kept / (1 - _DROPOUT)
     return x
 
 
@@ -192,45 +190,45 @@ def detector(setting: ObjectionSetting, networks: nn.Module | Sequence[nn.Module
     random = torch.Generator().manual_seed(2 * DATA_SEEDS + seed)
     x_in, y_in = setting.world.sample(START, generator=random)
     x_in, network = x_in.double(), networks[0]
-    of, method = softmax_of(network), setting.method
+    of, method = _softmax_of(network), setting.method
     if method == "temperature":
         logits = network(x_in)
         temperatures = np.logspace(-2, 2, 401)
         best = min(temperatures, key=lambda t: nn.functional.cross_entropy(logits / t, y_in).item())
-        of = softmax_of(lambda x: network(x) / best)
+        of = _softmax_of(lambda x: network(x) / best)
     elif method == "one_vs_rest":
         of = lambda x: (network(x).amax(1), network(x).argmax(1), network(x).amax(1).sigmoid())  # noqa: E731
     elif method == "ensemble":
-        of = softmax_of(lambda x: torch.stack([member(x).log_softmax(1) for member in networks]).logsumexp(0))
+        of = _softmax_of(lambda x: torch.stack([member(x).log_softmax(1) for member in networks]).logsumexp(0))
     elif method == "dropout":
-        masks = [torch.Generator().manual_seed(seed * MASKS + i) for i in range(MASKS)]
+        masks = [torch.Generator().manual_seed(seed * _MASKS + i) for i in range(_MASKS)]
         states = [mask.get_state() for mask in masks]
 
         def mean(x):
             for mask, state in zip(masks, states, strict=True):
                 mask.set_state(state)
-            return torch.stack([dropped(network, x[None], mask)[0].log_softmax(1) for mask in masks]).logsumexp(0)
+            return torch.stack([_dropped(network, x[None], mask)[0].log_softmax(1) for mask in masks]).logsumexp(0)
 
-        of = softmax_of(mean)
+        of = _softmax_of(mean)
     elif method == "laplace":
-        of = softmax_of(laplace(network, x_in))
+        of = _softmax_of(laplace(network, x_in))
     elif method == "patterns":
-        known = set(patterns(network, x_in))
-        seen = lambda x: torch.tensor([pattern in known for pattern in patterns(network, x)], dtype=x.dtype)  # noqa: E731
-        of = softmax_of(lambda x: network(x) * seen(x)[:, None])
+        known = set(_patterns(network, x_in))
+        seen = lambda x: torch.tensor([pattern in known for pattern in _patterns(network, x)], dtype=x.dtype)  # noqa: E731
+        of = _softmax_of(lambda x: network(x) * seen(x)[:, None])
     elif method.endswith("quadratic_reject"):
         out = setting.world.boundary(START, generator=random).double()
-        logits = quadratic_reject(network, x_in, y_in, out)
+        logits = _quadratic_reject(network, x_in, y_in, out)
         of = lambda x: (  # noqa: E731
             scores.class_log_odds(logits(x)), logits(x)[:, :-1].argmax(1), scores.s2_log_odds(logits(x)).sigmoid(),
         )  # fmt: skip
     elif method.endswith(("mahalanobis", "knn")):
-        distance = (mahalanobis if method.endswith("mahalanobis") else neighbour)(network[:-1], x_in, y_in)
+        distance = (_mahalanobis if method.endswith("mahalanobis") else _neighbour)(network[:-1], x_in, y_in)
         of = lambda x: (-distance(x), network(x).argmax(1), torch.full((len(x),), math.nan))  # noqa: E731
     return of
 
 
-def softmax_of(logits):
+def _softmax_of(logits):
     """A detector by the largest softmax probability of logits(x)."""
 
     def of(x):
@@ -244,7 +242,7 @@ def laplace(network: nn.Module, x: torch.Tensor) -> Callable:
     """Logits of a last-layer Laplace approximation for two classes (Kristiadi et al. 2020): m / √(1 + π v / 8) and 0.
 
     m is the difference of the logits, v = φᵀ H⁻¹ φ with the features φ (and 1 for the bias) of the last hidden layer, and H the
-    Hessian of the negative log-likelihood over points x plus PRECISION. Along a ray both m and √v grow like the distance, so
+    Hessian of the negative log-likelihood over points x plus _PRECISION. Along a ray both m and √v grow like the distance, so
     that the confidence stays below 1.
     """
 
@@ -256,7 +254,7 @@ def laplace(network: nn.Module, x: torch.Tensor) -> Callable:
         return logits[:, 1] - logits[:, 0]
 
     p, phi = difference(x).sigmoid(), features(x)
-    hessian = (phi * (p * (1 - p))[:, None]).T @ phi + PRECISION * torch.eye(phi.shape[1], dtype=phi.dtype)
+    hessian = (phi * (p * (1 - p))[:, None]).T @ phi + _PRECISION * torch.eye(phi.shape[1], dtype=phi.dtype)
     half = torch.linalg.cholesky(hessian)
 
     def logits(x):
@@ -267,7 +265,7 @@ def laplace(network: nn.Module, x: torch.Tensor) -> Callable:
     return logits
 
 
-def mahalanobis(features, x, y):
+def _mahalanobis(features, x, y):
     """The distance [n] of features to the nearest class mean, squared, by the classes' common covariance (Lee et al. 2018)."""
     phi = features(x)
     means = torch.stack([phi[y == k].mean(0) for k in range(int(y.max()) + 1)])
@@ -282,13 +280,13 @@ def mahalanobis(features, x, y):
     return distance
 
 
-def neighbour(features, x, y):
+def _neighbour(features, x, y):
     """The distance [n] of features to the tenth nearest of those of the points x (Sun et al. 2022)."""
     phi = features(x)
-    return lambda x: torch.cdist(features(x), phi, compute_mode="donot_use_mm_for_euclid_dist").kthvalue(NEIGHBOURS, 1).values
+    return lambda x: torch.cdist(features(x), phi, compute_mode="donot_use_mm_for_euclid_dist").kthvalue(_NEIGHBOURS, 1).values
 
 
-def quadratic_reject(network, x_in, y_in, x_out):
+def _quadratic_reject(network, x_in, y_in, x_out):
     """The network's logits and one more, Σ_j a_j φ_j² + b with a > 0, fitted to tell x_in from x_out (the idea of PreLoad).
 
     Rashid et al. (2024) give an extra class a logit that is quadratic in the features, so that it must win where they grow.
@@ -324,13 +322,13 @@ def run(setting, seeds):
     What a method does not have is NaN.
     """
     seeds = experiment.check_seeds(seeds)
-    members = MEMBERS if setting.method == "ensemble" else 1
+    members = _MEMBERS if setting.method == "ensemble" else 1
     networks, losses = train_seeds(setting, [seed * members + i for seed in seeds for i in range(members)])
     rows = []
     for place, seed in enumerate(seeds):
         own = [plain(network) for network in networks[place * members : (place + 1) * members]]
         loss = float(np.mean(losses[place * members : (place + 1) * members]))
-        rows.append({"seed": seed, "diverged": False, "loss": loss, **measure(setting, own, seed)})
+        rows.append({"seed": seed, "diverged": False, "loss": loss, **_measure(setting, own, seed)})
     return rows
 
 
@@ -340,14 +338,14 @@ def plain(network: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def measure(setting, networks, seed):
+def _measure(setting, networks, seed):
     """The numbers of a seed's plain float64 networks, see `run`; always from the same test points."""
     world, random = setting.world, torch.Generator().manual_seed(TEST_SEED)
     x, y = world.sample(POINTS, generator=random)
     ring = world.boundary(POINTS, generator=random)
     boxes = [world.box(POINTS, generator=random, half_width=half_width) for half_width in (NEAR, FAR)]
-    angle = torch.arange(DIRECTIONS, dtype=torch.float64) * 2 * math.pi / DIRECTIONS
-    far = FAR_AWAY * torch.stack([angle.cos(), angle.sin()], 1)
+    angle = torch.arange(_DIRECTIONS, dtype=torch.float64) * 2 * math.pi / _DIRECTIONS
+    far = _FAR_AWAY * torch.stack([angle.cos(), angle.sin()], 1)
     of = detector(setting, networks, seed)
     (inside, label, _), near, wide = of(x.double()), *(of(points.double()) for points in boxes)
     confidence = of(far)[2]
@@ -360,28 +358,28 @@ def measure(setting, networks, seed):
         "far_mean": confidence.mean().item(),
         "far_max": confidence.max().item(),
         "one": certain(setting, networks),
-        "known_patterns": known_patterns(networks[0], x.double()[:1000], far),
+        "known_patterns": _known_patterns(networks[0], x.double()[:1000], far),
     }
 
 
 def certain(setting: ObjectionSetting, networks: nn.Module | Sequence[nn.Module]) -> float:
     """The exact share of directions in which the confidence goes to 1; NaN for methods where slopes alone do not decide."""
-    if setting.method in ("one_vs_rest", "dropout", "laplace", "patterns", "compact") or setting.method.endswith(IN_FEATURES):
+    if setting.method in ("one_vs_rest", "dropout", "laplace", "patterns", "compact") or setting.method.endswith(_IN_FEATURES):
         return math.nan
     circles = [polytopes.infinity(network) for network in networks]
     start = np.unique(np.concatenate([circle.start for circle in circles]))
     width = np.diff(start, append=start[0] + 2 * math.pi)
-    winners = [np.where(circle.tie, -1, circle.winner)[sector(circle, start + width / 2)] for circle in circles]
+    winners = [np.where(circle.tie, -1, circle.winner)[_sector(circle, start + width / 2)] for circle in circles]
     agreed = (np.array(winners) == winners[0]).all(0) & (winners[0] >= 0)
     return float(width[agreed].sum() / (2 * math.pi))
 
 
-def sector(circle, angle):
+def _sector(circle, angle):
     """The sectors [n] of `polytopes.infinity` in which angles [n] lie."""
     return np.searchsorted(circle.start, circle.start[0] + (angle - circle.start[0]) % (2 * math.pi), side="right") - 1
 
 
-def patterns(network, points):
+def _patterns(network, points):
     """The activation pattern of each point: which neurons of the hidden layers are active, as bytes."""
     found = []
     for layer in network[:-1]:
@@ -391,12 +389,12 @@ def patterns(network, points):
     return [row.tobytes() for row in np.packbits(torch.cat(found, 1).numpy(), axis=1)]
 
 
-def known_patterns(network, x, far):
+def _known_patterns(network, x, far):
     """The share of points `far` whose activation pattern one of the points x has."""
-    known = set(patterns(network, x))
-    return float(np.mean([pattern in known for pattern in patterns(network, far)]))
+    known = set(_patterns(network, x))
+    return float(np.mean([pattern in known for pattern in _patterns(network, far)]))
 
 
-SHOWN = ("plain", "laplace", "patterns", "compact", "mahalanobis", "knn", "silent_pinned", "closed")  # on moons
+BEYOND_THE_PICTURE = ("silent", "silent_mahalanobis", "silent_knn", "silent_quadratic_reject", "closed_mahalanobis")
 SETTINGS = {f"why_two_{method}": ObjectionSetting(method) for method in METHODS}
-SETTINGS |= {f"why_moons_{method}": ObjectionSetting(method, "moons") for method in SHOWN}
+SETTINGS |= {f"why_moons_{method}": ObjectionSetting(method, "moons") for method in METHODS if method not in BEYOND_THE_PICTURE}

@@ -14,13 +14,13 @@ from torch import nn
 from ood_helpers import data, horizon, polytopes, samplers, scores, worlds
 from ood_helpers.arrays import keep_whole
 from ood_helpers.lab import experiment
-from ood_helpers.lab.experiment import DATA_SEEDS, FAR, NEAR, POINTS, TEST_SEED, check_seeds
+from ood_helpers.lab.experiment import DATA_SEEDS, FAR, NEAR, POINTS, TEST_SEED, check_among, check_seeds
 from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.models import mlp
 from ood_helpers.training import train
 
 WORLDS = {"gaussians": data.TwoGaussians(), "moons": worlds.TwoMoons(), "rings": worlds.Rings()}
-CLASSES = 2  # of each of these worlds; a reject network has one more output
+_CLASSES = 2  # of each of these worlds; a reject network has one more output
 # by name, sampler(world, x, y): the first two know the true world, the others see the training points x, y alone
 SAMPLERS = {
     "boundary": lambda world, x, y: samplers.off_boundary(world),
@@ -30,13 +30,13 @@ SAMPLERS = {
     "normals": lambda world, x, y: samplers.normals(x, y),
 }
 METHODS = ("confident", "reject", "silent")
-POOL = 1000  # training points, and OOD points
-POOL_SEEDS = 3_000_000
-MEASURES = (
+_POOL = 1000  # training points, and OOD points
+_POOL_SEEDS = 3_000_000
+_MEASURES = (
     "accuracy", "auroc", "fpr95", "auroc_far", "fpr95_far", "directions_class", "directions_tied",
     "coverage", "near", "inside",
 )  # fmt: skip
-COLUMNS = ("seed", "diverged", "loss", *MEASURES)
+_COLUMNS = ("seed", "diverged", "loss", *_MEASURES)
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,13 @@ class SampleSetting:
     lr: float = 5e-3
 
     def __post_init__(self):
-        for name, allowed in [("shape", WORLDS), ("sampler", SAMPLERS), ("method", METHODS)]:
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        check_among(self, shape=WORLDS, sampler=SAMPLERS, method=METHODS)
         keep_whole(self, width=1, depth=1, steps=1)
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr must be a positive number; got {self.lr!r}")
         self.network(0)
 
-    columns = COLUMNS
+    columns = _COLUMNS
 
     @property
     def work(self):
@@ -91,13 +89,13 @@ class SampleSetting:
     def network(self, seed):
         """An untrained network; the seed decides its weights."""
         generator = torch.Generator().manual_seed(seed)
-        return mlp(2, self.width, CLASSES + (self.method == "reject"), self.depth, generator=generator)
+        return mlp(2, self.width, _CLASSES + (self.method == "reject"), self.depth, generator=generator)
 
     def points(self, seed):
         """What training sees of the world: (x [1000, 2], y [1000], OOD points [1000, 2]); the same for all methods."""
-        generator = torch.Generator().manual_seed(POOL_SEEDS + seed)
-        x, y = self.world.sample(POOL, generator=generator)
-        return x, y, SAMPLERS[self.sampler](self.world, x, y)(POOL, generator=generator)
+        generator = torch.Generator().manual_seed(_POOL_SEEDS + seed)
+        x, y = self.world.sample(_POOL, generator=generator)
+        return x, y, SAMPLERS[self.sampler](self.world, x, y)(_POOL, generator=generator)
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ class Pools:
         return out[torch.randint(len(out), (n,), generator=generator)]
 
 
-def train_seeds(setting, seeds):
+def _train_seeds(setting, seeds):
     """One network per seed, trained in one batched run: (networks, `Pools` that they were trained on, history).
 
     ValueError for seeds that are not distinct whole numbers from 0 to 9999, or if every network diverges.
@@ -134,13 +132,13 @@ def train_seeds(setting, seeds):
 
 
 def run(setting, seeds):
-    """Train and measure one network per seed: a list of dicts with the keys `COLUMNS`, in the order of the seeds.
+    """Train and measure one network per seed: a list of dicts with the keys `setting.columns`, in the order of the seeds.
 
     loss is the mean training loss of the last 20 steps. A network that diverged is named in a warning, with diverged=True and
     NaN for the detector's measures.
     """
     seeds = check_seeds(seeds)
-    networks, pools, history = train_seeds(setting, seeds)
+    networks, pools, history = _train_seeds(setting, seeds)
     losses = history.loss[-20:].double().mean(0).tolist()
     rows = []
     for place, (seed, network, (_, _, out)) in enumerate(zip(seeds, networks, pools.by_seed.values(), strict=True)):
@@ -181,7 +179,7 @@ def measure_detector(setting: SampleSetting, network: nn.Module) -> dict:
         "fpr95": scores.fpr_at_95_tpr(inside, near),
         "auroc_far": scores.auroc(inside, far),
         "fpr95_far": scores.fpr_at_95_tpr(inside, far),
-        "directions_class": float(share[circle.winner < CLASSES].sum()),
+        "directions_class": float(share[circle.winner < _CLASSES].sum()),
         "directions_tied": float(share[circle.tie].sum()),
     }
 

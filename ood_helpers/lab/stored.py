@@ -25,13 +25,13 @@ EXPERIMENTS = (
     closed,
     objections,
 )  # each with a dict SETTINGS, by name, and, for these, `run`
-REMEDY = (
+_REMEDY = (
     "run from a clone of the course, bring the tables back with `git checkout results`, set OOD_RESULTS to their folder, "
     "or make them anew with `make reproduce` and `make beyond`"
 )
 
 
-def folder():
+def _folder():
     """The folder with `paper_claims.csv` and `runs/`; FileNotFoundError that says what to do if there is none.
 
     It is the one that the environment variable OOD_RESULTS names. Without it, `results` in the working directory or the nearest
@@ -43,7 +43,7 @@ def folder():
         if (place / "paper_claims.csv").is_file() and (place / "runs").is_dir():
             return place
     where = f"in {named}, which OOD_RESULTS names" if named else f"in a folder results/ at or above {here}"
-    raise FileNotFoundError(f"the stored tables (paper_claims.csv and runs/) are not {where}: {REMEDY}")
+    raise FileNotFoundError(f"the stored tables (paper_claims.csv and runs/) are not {where}: {_REMEDY}")
 
 
 def settings() -> dict:
@@ -60,24 +60,24 @@ def runs(name: str) -> list[dict]:
     if name not in known:
         near = difflib.get_close_matches(str(name), known, n=3) or sorted(known)
         raise ValueError(f"no setting has the name {name!r}; there are {', '.join(near)}, …")
-    path = folder() / "runs" / f"{name}.csv"
+    path = _folder() / "runs" / f"{name}.csv"
     try:
         return load(path, known[name])
     except FileNotFoundError:
-        raise FileNotFoundError(f"there are no stored runs of {name} in {path.parent}: {REMEDY}") from None
+        raise FileNotFoundError(f"there are no stored runs of {name} in {path.parent}: {_REMEDY}") from None
     except ValueError as error:
-        raise ValueError(f"{error}: {REMEDY}") from error
+        raise ValueError(f"{error}: {_REMEDY}") from error
 
 
 def claims() -> list[dict]:
     """The stored table of claims, see `claims.table`. Errors as for `runs`."""
-    path = folder() / "paper_claims.csv"
+    path = _folder() / "paper_claims.csv"
     try:
         rows = verdicts.read_table(path)
     except ValueError as error:
-        raise ValueError(f"{error}: {REMEDY}") from error
+        raise ValueError(f"{error}: {_REMEDY}") from error
     if [(row["claim"], row["setting"]) for row in rows] != [(claim.text, claim.of) for claim in verdicts.CLAIMS]:
-        raise ValueError(f"{path} has other claims than `lab.claims.CLAIMS`: {REMEDY}")
+        raise ValueError(f"{path} has other claims than `lab.claims.CLAIMS`: {_REMEDY}")
     return rows
 
 

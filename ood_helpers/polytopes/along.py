@@ -14,8 +14,8 @@ from .fan import SUSPICIOUS, _same, cut, sweep
 from .graph import ROUNDING, Bend, Graph
 from .steps import Affine
 
-BATCH = 1 << 20  # numbers that the largest value of a group of sectors holds: 8 MB
-OUT_OF_RANGE = "the network's numbers exceed the range of float64: scale weights, biases or points nearer to 1"
+_BATCH = 1 << 20  # numbers that the largest value of a group of sectors holds: 8 MB
+_OUT_OF_RANGE = "the network's numbers exceed the range of float64: scale weights, biases or points nearer to 1"
 
 
 def swept(network, edges, inputs, slack):
@@ -42,7 +42,7 @@ def _sweep(graph, edges, inputs, slack):
             _check_range(xs[0])
             parts = (_Bent if isinstance(step, Bend) else _Chosen)(step, edges, xs[0], slack)
             graph.forget(values, i)
-            room = max(1, BATCH // (len(inputs) * graph.widest))
+            room = max(1, _BATCH // (len(inputs) * graph.widest))
             groups = [range(k, min(k + room, len(parts.old))) for k in range(0, len(parts.old), room)]
             for rows in reversed(groups):
                 carry = _carried(parts, values, i, rows)
@@ -94,7 +94,7 @@ def _terms(step, sizes):
 def _check_range(maps):
     most, moving = (float(torch.maximum(part.amax(), -part.amin())) for part in (maps, maps[:, : min(2, maps.shape[1])]))
     if not (most < 1e290 and (moving == 0 or moving > 1e-150)):
-        raise ValueError(OUT_OF_RANGE)
+        raise ValueError(_OUT_OF_RANGE)
 
 
 class _Bent:

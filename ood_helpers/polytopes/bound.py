@@ -22,6 +22,8 @@ def confidence_bound(model: Model, low: Numbers, high: Numbers, classes: int | N
     p_k <= 1 / (1 + exp(f_l − f_k)) for every l, and p_k <= 1 / (1 + (K − 1) exp(mean of f_l over l ≠ k − f_k)), because exp is
     convex. The confidence is that of the weights as numbers: all rounding here is bounded and added (Higham 2002, section 3.1),
     but a network that runs in float32 rounds by itself. Where float64 overflows the bound is 1.
+    The slopes of the lines below are not optimised box by box (α-CROWN, Xu et al. 2021): in 25 boxes around the two Gaussians,
+    trained 2-100-100-2, that took 14 to 26 times as long, for a bound lower by .0006 (half-side .2) and .005 (.5) in the median.
     Raises ValueError as `read` does, for boxes that do not fit it, or are empty, and for any other `classes`.
     """
     network = read(model, shape_of(low, batch=np.ndim(low) > 1))

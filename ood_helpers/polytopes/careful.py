@@ -18,15 +18,17 @@ from scipy.sparse.csgraph import connected_components
 
 from . import flat
 from .graph import Graph
+from .maps import unpacked
 from .mesh import Mesh, independent, walk, widths_of
 from .polygons import next_corner
 
 ROUND = 1e-15  # relative rounding of a sum of many floats, against the sum of its terms' sizes
-MOVED = 1e-5  # area, in the square of side 2, by which rounding may move a kink
+_MOVED = 1e-5  # area, in the square of side 2, by which rounding may move a kink
 TRUST = 10  # a value is a sign from so many times its estimated rounding on
+_HELD = 1 << 22  # values of a layer, or of some of its neurons, that are held at a time: 32 MB, and twice that for their errors
 
 
-def values(network, layers, x, misplaced, zero=()):
+def _values(network, layers, x, misplaced, zero=()):
     """Pre-activations z of hidden layers 0 … layers − 1 at points x [n, 2], as lists [n, width]: z, rounding, uncertainty.
 
     zero         of the first of these layers, [n, width] each: where a neuron is known to be 0, since its kink was cut there
@@ -48,10 +50,10 @@ def values(network, layers, x, misplaced, zero=()):
 
 
 def layer_values(network, layer, x, misplaced, zero=()):
-    """`values` of one layer of a `Network` or a `Graph`: z, rounding, uncertainty, each [n, width]."""
+    """`_values` of one layer of a `Network` or a `Graph`: z, rounding, uncertainty, each [n, width]."""
     if isinstance(network, Graph):
         return flat.survey(network, x, misplaced, only=layer)[0]
-    return [part[-1] for part in values(network, layer + 1, x, misplaced, zero)]
+    return [part[-1] for part in _values(network, layer + 1, x, misplaced, zero)]
 
 
 class _Growing:
@@ -121,8 +123,33 @@ class _Cells:
         return Mesh(self.xy.all, self.ends.all, self.owner.all, nobody, runs, loops, starts)
 
 
+def _asked(network, layer, cells, zero, start=0):
+    """`layer_values` at the vertices from `start` on, of a few vertices at a time: a layer may be wide."""
+    room = max(1, _HELD // widths_of(network)[layer])
+    for k in range(start, cells.xy.used, room):
+        x, misplaced, *known = (part.all[k : k + room] for part in (cells.xy, cells.misplaced, *zero[:layer]))
+        yield layer_values(network, layer, x, misplaced, known)
+
+
+def _values_of(neurons, *asked):
+    """z, rounding, uncertainty of some neurons of a layer, each [V, n]."""
+    found = [[part[:, neurons] for part in some] for some in _asked(*asked)]
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+
+def _overview(width, *asked):
+    """Which neurons of a layer are on at all vertices, [width] booleans, and the numbers of those that are neither on nor off."""
+    least, most, somewhere = np.full(width, np.inf), np.zeros(width), np.zeros(width, bool)
+    for z, _, unsure in _asked(*asked):
+        least, most = np.minimum(least, z.min(axis=0)), np.maximum(most, unsure.max(axis=0))
+        somewhere |= (z > TRUST * unsure).any(axis=0)
+    everywhere = least > TRUST * most
+    return everywhere, np.flatnonzero(~everywhere & somewhere)
+
+
 def subdivide(network):
-    """The `Mesh` of all polytopes on the square [-1, 1]², and which hidden neurons are on in each: a list of [F, n] booleans.
+    """The `Mesh` of all polytopes on the square [-1, 1]², and which hidden neurons are on in each: packed bits, one uint8 array
+    [F, bytes] per layer, as `maps.patterns`.
 
     A neuron that is 0 throughout a face is off. Raises ArithmeticError where rounding leaves no consistent signs.
     """
@@ -130,46 +157,72 @@ def subdivide(network):
     remembers = not isinstance(network, Graph)  # its layers are large: their values are asked anew
     for layer, width in enumerate(widths_of(network)):
         cells.parent, faces = [], len(cells.loops)
-        found = layer_values(network, layer, cells.xy.all, cells.misplaced.all, [part.all for part in zero])
-        everywhere = found[0].min(axis=0) > TRUST * found[2].max(axis=0)
-        unclear = np.flatnonzero(~everywhere & (found[0] > TRUST * found[2]).any(axis=0))  # the others are on or off throughout
-        z, lost, unsure = (_Growing(part[:, unclear]) for part in found)
+        everywhere, unclear = _overview(width, network, layer, cells, zero)
         if remembers:
             zero.append(_Growing(np.zeros((cells.xy.used, width), bool)))
-        active = _Growing(np.broadcast_to(everywhere, (faces, width)))
-        for j, neuron in enumerate(unclear.tolist()):
-            sign = _signs(z.all[:, j], TRUST * unsure.all[:, j])
-            _refuse_large_moves(cells, sign, z.all[:, j], lost.all[:, j], first + neuron)
-            for part in zero[layer:]:
-                part.all[:, neuron] = sign == 0
-            start = cells.xy.used
-            ends = _cross(cells, sign, z.all[:, j], lost.all[:, j])
-            if cells.xy.used > start:
-                for part in zero:
-                    part.append(part.all[ends].all(axis=0))  # on an edge at whose ends a neuron is 0, it is 0
+        active = _Growing(np.zeros((faces, len(unclear)), bool))
+        room = max(1, _HELD // cells.xy.used)
+        for group in range(0, len(unclear), room):
+            neurons = unclear[group : group + room]
+            z, lost, unsure = map(_Growing, _values_of(neurons, network, layer, cells, zero))
+            for j, neuron in enumerate(neurons.tolist()):
+                sign = _signs(z.all[:, j], TRUST * unsure.all[:, j])
+                _refuse_large_moves(cells, sign, z.all[:, j], lost.all[:, j], first + neuron)
                 for part in zero[layer:]:
-                    part.all[start:, neuron] = True
-                known = [part.all[start:] for part in zero[:layer]]
-                new = layer_values(network, layer, cells.xy.all[start:], cells.misplaced.all[start:], known)
-                for growing, part in zip((z, lost, unsure), new, strict=True):
-                    growing.append(part[:, unclear])
-            sign = np.concatenate([sign, np.zeros(cells.xy.used - start, int)])
-            _cut_faces(cells, sign, first + neuron, active, neuron)
+                    part.all[:, neuron] = sign == 0
+                start = cells.xy.used
+                ends = _cross(cells, sign, z.all[:, j], lost.all[:, j])
+                if cells.xy.used > start:
+                    for part in zero:
+                        part.append(part.all[ends].all(axis=0))  # on an edge at whose ends a neuron is 0, it is 0
+                    for part in zero[layer:]:
+                        part.all[start:, neuron] = True
+                    new = _values_of(neurons, network, layer, cells, zero, start)
+                    for growing, part in zip((z, lost, unsure), new, strict=True):
+                        growing.append(part)
+                sign = np.concatenate([sign, np.zeros(cells.xy.used - start, int)])
+                _cut_faces(cells, sign, first + neuron, active, group + j)
         for earlier in range(layer):
             on[earlier] = _inherited(on[earlier], cells.parent)
-        on.append(active.all.copy())
+        on.append(_packed(everywhere, unclear, active.all))
         first += width
     if isinstance(network, Graph) and network.chooses:
-        return merged(cells.mesh(), flat.decisive(network, on))
+        return _merged(cells.mesh(), _decisive(network, on))
     return cells.mesh(), on
 
 
-def merged(mesh, on):
-    """The mesh without the edges between faces with the same neurons on, and which are on in each face that is left.
+def _packed(everywhere, unclear, active):
+    """Which neurons of a layer are on in each face, as packed bits, from those that are not the same `everywhere`."""
+    found, room = [], max(1, 8 * _HELD // len(everywhere))
+    for k in range(0, len(active), room):
+        some = active[k : k + room]
+        rows = np.tile(everywhere, (len(some), 1))
+        rows[:, unclear] = some
+        found.append(np.packbits(rows, axis=1))
+    return np.concatenate(found)
+
+
+def _decisive(network, packed):
+    """`flat.decisive` of packed bits."""
+    found = []
+    for part in in_batches(network, packed):
+        found.append([np.packbits(on, axis=1) for on in flat.decisive(network, part)])
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+
+def in_batches(network, packed):
+    """The neurons that are on, unpacked, a few faces at a time: lists of one [f, n] boolean array per layer."""
+    room = max(1, 8 * _HELD // max([1, *widths_of(network)]))
+    for k in range(0, len(packed[0]) if packed else 1, room):
+        yield unpacked(network, [part[k : k + room] for part in packed])
+
+
+def _merged(mesh, on):
+    """The mesh without the edges between faces with the same neurons on (packed bits), and which are on in each that is left.
 
     Together they are where some affine functions are positive, so the new faces are convex, too.
     """
-    code = np.unique(np.packbits(np.concatenate(on, axis=1), axis=1), axis=0, return_inverse=True)[1].ravel()
+    code = np.unique(np.concatenate(on, axis=1), axis=0, return_inverse=True)[1].ravel()
     face = np.full(2 * len(mesh.ends), -1)
     face[mesh.loops] = mesh.face_of_loops()
     left, right = face.reshape(-1, 2).T
@@ -212,9 +265,9 @@ def _refuse_large_moves(cells, sign, z, lost, neuron):
     np.maximum.at(most, face, np.abs(z[corner]))
     share = np.zeros(len(cells.loops))
     np.maximum.at(share, face, np.where(moved[corner], np.abs(z[corner]), 0) / np.maximum(most[face], 1e-300))
-    for cell in np.flatnonzero(share > MOVED).tolist():
+    for cell in np.flatnonzero(share > _MOVED).tolist():
         x, y = cells.xy.all[[cells.begins(half) for half in cells.loops[cell]]].T
-        if share[cell] * np.abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2 > MOVED:
+        if share[cell] * np.abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2 > _MOVED:
             raise ArithmeticError(f"neuron {neuron} bends where rounding does not tell nearly parallel kinks apart")
 
 

@@ -10,7 +10,7 @@ from .network import Network
 from .polygons import ragged
 
 BATCH = 1 << 21  # numbers that the large products hold at a time: 16 MB
-BLOCK = 16  # vertices that one small matrix product of `along_runs` advances
+_BLOCK = 16  # vertices that one small matrix product of `along_runs` advances
 
 
 def by_product(network, layer, mesh):
@@ -55,14 +55,14 @@ def along_runs(network, mesh):
 
     Along a line (a kink of the first layer, or a side of the square) each first-layer neuron is affine and bends at one vertex
     at most, at t_k. So a second-layer pre-activation is z(t) = z(0) + slope t + Σ_k W[:, k] jump_k max(t - t_k, 0): two running
-    sums, n operations for n neurons where a product takes n². The sums advance BLOCK vertices at a time.
+    sums, n operations for n neurons where a product takes n². The sums advance _BLOCK vertices at a time.
     """
     counts = np.diff(mesh.runs)
     longest_first = np.argsort(-counts, kind="stable")
     i = 0
     while i < len(counts):
-        blocks = -(-counts[longest_first[i]] // BLOCK)
-        size = max(1, BATCH // ((blocks * BLOCK + 1) * len(network.biases[1])))
+        blocks = -(-counts[longest_first[i]] // _BLOCK)
+        size = max(1, BATCH // ((blocks * _BLOCK + 1) * len(network.biases[1])))
         runs = longest_first[i : i + size]
         z = _walk_runs(network, mesh, runs, blocks)
         here, step = np.repeat(np.arange(len(runs)), counts[runs]), ragged(counts[runs])
@@ -72,16 +72,16 @@ def along_runs(network, mesh):
 
 
 def _walk_runs(network, mesh, runs, blocks):
-    """Second-layer pre-activations at the vertices of some runs, [runs, 1 + blocks * BLOCK, n]; a short run repeats its last."""
-    t, kink, jump, start, slope = _bends(network, mesh, runs, blocks * BLOCK)
-    mix = _mix(t.reshape(len(runs), blocks, BLOCK), jump.reshape(len(runs), blocks, BLOCK))
+    """Second-layer pre-activations at the vertices of some runs, [runs, 1 + blocks * _BLOCK, n]; a short run repeats its last."""
+    t, kink, jump, start, slope = _bends(network, mesh, runs, blocks * _BLOCK)
+    mix = _mix(t.reshape(len(runs), blocks, _BLOCK), jump.reshape(len(runs), blocks, _BLOCK))
     columns = np.ascontiguousarray(network.weights[1].T)
-    z = np.empty((len(runs), 1 + blocks * BLOCK, len(start[0])))
+    z = np.empty((len(runs), 1 + blocks * _BLOCK, len(start[0])))
     z[:, 0] = start
-    terms = np.empty((len(runs), BLOCK + 2, z.shape[2]))
+    terms = np.empty((len(runs), _BLOCK + 2, z.shape[2]))
     terms[:, -2], terms[:, -1] = start, slope
     for block in range(blocks):
-        steps = slice(block * BLOCK, (block + 1) * BLOCK)
+        steps = slice(block * _BLOCK, (block + 1) * _BLOCK)
         terms[:, :-2] = columns[kink[:, steps]]
         new = mix[:, block] @ terms
         z[:, 1 + steps.start : 1 + steps.stop] = new[:, :-1]
@@ -111,10 +111,10 @@ def _bends(network, mesh, runs, length):
 def _mix(t, jump):
     """What turns (W[:, kink] at each vertex, z, slope) before a block into (z at each vertex, slope) after it.
 
-    t, jump [runs, blocks, BLOCK] -> [runs, blocks, BLOCK + 1, BLOCK + 2]
+    t, jump [runs, blocks, _BLOCK] -> [runs, blocks, _BLOCK + 1, _BLOCK + 2]
     """
     before = np.concatenate([np.zeros((len(t), 1)), t[:, :-1, -1]], axis=1)[:, :, None]
-    mix = np.zeros((*t.shape[:2], BLOCK + 1, BLOCK + 2))
+    mix = np.zeros((*t.shape[:2], _BLOCK + 1, _BLOCK + 2))
     mix[:, :, :-1, :-2] = np.maximum(t[:, :, :, None] - t[:, :, None, :], 0) * jump[:, :, None, :]
     mix[:, :, :-1, -2] = 1
     mix[:, :, :-1, -1] = t - before

@@ -11,8 +11,8 @@ from .graph_escape import conditions
 from .network import Model, read, shape_of, vector
 from .proofs import EPS, in_cone, inside, least_pull, whole_numbers
 
-ENTERED = 8  # random directions in which a point on kinks is left before the polytopes around it are gone through one by one
-CONES = 1000  # as many cones are looked at then: a few seconds
+_ENTERED = 8  # random directions in which a point on kinks is left before the polytopes around it are gone through one by one
+_CONES = 1000  # as many cones are looked at then: a few seconds
 
 
 def escape(model: Model, x: Numbers) -> np.ndarray | None:
@@ -38,7 +38,7 @@ def escape(model: Model, x: Numbers) -> np.ndarray | None:
     if not any((sign == 0).any() for sign in _kinks(network, signs)):
         return _way_out(network, signs)
     undecided, random = None, np.random.default_rng(0)
-    for u in random.integers(-(2**40), 2**40, (ENTERED, network.in_dim)):  # a polytope that x is left into, by chance
+    for u in random.integers(-(2**40), 2**40, (_ENTERED, network.in_dim)):  # a polytope that x is left into, by chance
         try:
             v = _way_out(network, _exact_signs(network, x, u))
         except ArithmeticError as error:
@@ -253,7 +253,7 @@ def _search(network, signs):
             for sign, near in sides:
                 for s in (1, -1):
                     cones += 1
-                    if cones > CONES:
+                    if cones > _CONES:
                         raise ArithmeticError("undecided: x lies on too many kinks to go through all polytopes around it")
                     if inside(np.array([*near, s * rows[j]]))[0] is not None:
                         grown.append((np.where(np.arange(len(sign)) == j, s, sign), [*near, s * rows[j]]))

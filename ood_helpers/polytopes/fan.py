@@ -8,10 +8,10 @@ Only the direction of u counts, so u walks along the diamond |u_x| + |u_y| = 1. 
 ordinary affine function, with one root at most, and a network made of such functions is piecewise affine. So, layer by layer:
 
 1. `cut`: the signs of m·u at both edges of every sector; where they differ the sector is cut at the root;
-2. `Cut.push`: the maps m of the next layer, by a matrix product at the start of each old sector, and by running sums
+2. `_Cut.push`: the maps m of the next layer, by a matrix product at the start of each old sector, and by running sums
    inside it: crossing one neuron's root adds a multiple of one column of the weights (a rank-one update).
 
-The product starts afresh in every old sector and at least every `BLOCK` rows, which stops the sums from drifting.
+The product starts afresh in every old sector and at least every `_BLOCK` rows, which stops the sums from drifting.
 With n neurons a layer and B sectors before the cut, R after it, this costs O(B·n²) + O(R·n) and not O(R·n²).
 """
 
@@ -21,26 +21,26 @@ import numpy as np
 
 from .network import ROUNDING
 
-BLOCK = 32  # rows after which a running sum is replaced by a fresh matrix product
+_BLOCK = 32  # rows after which a running sum is replaced by a fresh matrix product
 SUSPICIOUS = 1e-8  # running sums this small against their possible size may be mostly rounding noise
 
 
-def linear(inputs, weight, bias):
+def _linear(inputs, weight, bias):
     """Maps [rows, C, n] through a `Linear`: [rows, C, n']. The last channel is the constant, it receives the bias."""
     maps = (inputs.reshape(-1, inputs.shape[-1]) @ weight.T).reshape(*inputs.shape[:-1], -1)
     maps[:, -1] += bias
     return maps
 
 
-def exact_linear(inputs, weight, bias):
+def _exact_linear(inputs, weight, bias):
     """Like `linear`, with every sum that is nothing but the rounding noise of its terms set to exactly 0."""
-    maps = linear(inputs, weight, bias)
-    size = linear(np.abs(inputs), np.abs(weight), np.abs(bias))
+    maps = _linear(inputs, weight, bias)
+    size = _linear(np.abs(inputs), np.abs(weight), np.abs(bias))
     maps[np.abs(maps) <= ROUNDING * size] = 0
     return maps
 
 
-def edge_values(edges, maps):
+def _edge_values(edges, maps):
     """m·u of every neuron at every edge [B + 1, n].
 
     The functions are continuous, so the sector that starts at an edge speaks for both sides of it: each sign is decided once.
@@ -55,7 +55,7 @@ def edge_values(edges, maps):
 
 
 @dataclass(eq=False)
-class Cut:
+class _Cut:
     """Sectors of a fan cut at the roots of one layer. B old sectors, R new ones, n neurons, F sign changes.
 
     maps      [B, C, n]   the layer's pre-activations: channels 0 and 1 are m, the last one is the constant
@@ -96,9 +96,9 @@ class Cut:
     def push(self, weight, bias, leak):
         """The maps [R, C, n'] of the next layer in every new sector."""
         fresh = self.starts()
-        fresh[::BLOCK] = True
+        fresh[::_BLOCK] = True
         maps = np.empty((len(self.old), self.maps.shape[1], len(weight)))
-        maps[fresh] = linear(self.activated(np.flatnonzero(fresh), leak), weight, bias)
+        maps[fresh] = _linear(self.activated(np.flatnonzero(fresh), leak), weight, bias)
         maps[~fresh] = self._jumps(fresh, weight, leak)
         steps = np.arange(len(fresh)) - np.maximum.accumulate(np.where(fresh, np.arange(len(fresh)), 0))
         for k in range(1, steps.max() + 1):
@@ -120,20 +120,20 @@ class Cut:
     def _denoised(self, maps, weight, bias, leak):
         """Running sums destroy exact zeros, and exact zeros decide ties: rows with suspiciously small sums are computed anew."""
         largest = max(1.0, abs(leak)) * np.abs(self.maps).max(axis=0, keepdims=True)
-        bound = SUSPICIOUS * linear(largest, np.abs(weight), np.abs(bias))
+        bound = SUSPICIOUS * _linear(largest, np.abs(weight), np.abs(bias))
         row, channel, neuron = np.unravel_index(np.flatnonzero(np.abs(maps) <= bound), maps.shape)
         rows = np.unique(row[maps[row, channel, neuron] != 0])
         if len(rows):
-            maps[rows] = exact_linear(self.activated(rows, leak), weight, bias)
+            maps[rows] = _exact_linear(self.activated(rows, leak), weight, bias)
         return maps
 
 
 def cut(edges, maps, slack):
-    """Cut the sectors between edges [B + 1, 2] at the roots of the pre-activations maps [B, C, n]: a `Cut`.
+    """Cut the sectors between edges [B + 1, 2] at the roots of the pre-activations maps [B, C, n]: a `_Cut`.
 
     slack  0 or 1, see `_same`
     """
-    values = edge_values(edges, maps)
+    values = _edge_values(edges, maps)
     signs = np.sign(values).astype(np.int8)
     sector, neuron, position, roots = _roots(edges, values, signs, slack)
 
@@ -147,7 +147,7 @@ def cut(edges, maps, slack):
     flip_row = np.full(signs[1:].shape, row[-1] + 1, dtype=np.int32)
     flip_row[flips[1], flips[2]] = flips[0]
     old = np.append(np.arange(len(maps)), sector)[order][new]
-    return Cut(maps, _starting_signs(signs, edges, maps), np.concatenate([points[new], edges[-1:]]), old, flips, flip_row)
+    return _Cut(maps, _starting_signs(signs, edges, maps), np.concatenate([points[new], edges[-1:]]), old, flips, flip_row)
 
 
 def _roots(edges, values, signs, slack):
@@ -201,7 +201,7 @@ def sweep(network, edges, inputs, slack):
     not fit into float64.
     """
     _check_range(inputs[None], network.weights[0])
-    maps = exact_linear(inputs[None], network.weights[0], network.biases[0]).repeat(len(edges) - 1, axis=0)
+    maps = _exact_linear(inputs[None], network.weights[0], network.biases[0]).repeat(len(edges) - 1, axis=0)
     real = np.zeros(len(maps), dtype=bool)
     for weight, bias, leak in zip(network.weights[1:], network.biases[1:], network.leaks, strict=True):
         _check_range(maps, weight)

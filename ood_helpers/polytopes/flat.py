@@ -13,8 +13,8 @@ import torch
 from .graph import BATCH, Graph
 from .steps import Affine, Bend
 
-DRAWS = 3  # random signs with which errors are carried on, in place of squares of weights
-TRUST = 30  # as in `careful`
+_DRAWS = 3  # random signs with which errors are carried on, in place of squares of weights
+_TRUST = 30  # as in `careful`
 ROUND = 1e-15  # as in `careful`
 
 
@@ -33,35 +33,35 @@ def restricted(graph, origin, axes):
     return Graph([None, step, *later], (len(axes),))
 
 
-def parts_of(step):
+def _parts_of(step):
     """How many layers a kink makes."""
     return len(step.at) if isinstance(step, Bend) else max(1, math.ceil(math.log2(step.index.shape[1])))
 
 
-def layers(graph):
+def _layers(graph):
     """(step, part) of every layer."""
-    return [(i, part) for i in graph.kinks for part in range(parts_of(graph.steps[i]))]
+    return [(i, part) for i in graph.kinks for part in range(_parts_of(graph.steps[i]))]
 
 
 def widths(graph):
     """How many neurons each layer has."""
     found = []
-    for i, part in layers(graph):
+    for i, part in _layers(graph):
         step, n = graph.steps[i], math.prod(graph.steps[i].shape)
-        found.append(n if isinstance(step, Bend) else n * (1 << (parts_of(step) - 1 - part)))
+        found.append(n if isinstance(step, Bend) else n * (1 << (_parts_of(step) - 1 - part)))
     return found
 
 
 def _rounds(step, x):
     """[N, n, matches, 2, numbers a side] of every round, numbers from which the greatest is taken."""
     candidates = step.candidates(step.sign * x)
-    rounds = parts_of(step)
+    rounds = _parts_of(step)
     missing = (1 << rounds) - candidates.shape[2]
     candidates = torch.nn.functional.pad(candidates, (0, missing), value=-math.inf)
     return [candidates.unflatten(2, (1 << (rounds - 1 - part), 2, 1 << part)) for part in range(rounds)]
 
 
-def neurons(step, part, x):
+def _neurons(step, part, x):
     """The neurons [N, width] of a layer, from the value x [N, …] that the step takes."""
     if isinstance(step, Bend):
         return (x - step.at[part]).flatten(1)
@@ -73,11 +73,11 @@ def neurons(step, part, x):
 
 def values(graph, layer, x):
     """The neurons [n, width] of one layer at points x [n, 2], as numpy."""
-    i, part = layers(graph)[layer]
+    i, part = _layers(graph)[layer]
     source = graph.steps[i].sources[0]
     found, chunk = [], max(1, BATCH // graph.widest)
     for k in range(0, len(x), chunk):
-        found.append(neurons(graph.steps[i], part, graph.run(graph.tensor(x[k : k + chunk]), stop=i)[source]))
+        found.append(_neurons(graph.steps[i], part, graph.run(graph.tensor(x[k : k + chunk]), stop=i)[source]))
     return torch.cat(found).numpy()
 
 
@@ -89,7 +89,7 @@ def activity(graph, x):
 def decisive(graph, on):
     """Which neurons are on, a list of bool [n, width], without those that decide nothing: matches of a number that is beaten
     later, which make no polytopes. They count as off."""
-    on, known = list(on), layers(graph)
+    on, known = list(on), _layers(graph)
     for i in graph.kinks:
         if isinstance(graph.steps[i], Bend):
             continue
@@ -116,7 +116,7 @@ def survey(graph, x, misplaced=None, only=None):
 
 
 def _surveyed(graph, x, misplaced, only):
-    generator, known = torch.Generator().manual_seed(0), layers(graph)
+    generator, known = torch.Generator().manual_seed(0), _layers(graph)
     point = graph.tensor(x)
     tangents = torch.eye(2, dtype=torch.float64)[None, :, None].expand(len(x), -1, -1, -1)
     lost = torch.zeros_like(point)
@@ -152,22 +152,22 @@ def _affine(step, xs, generator):
     size = step.sized(*(x.abs() for x, _, _ in xs)) + (0 if step.constant is None else step.constant.abs())
     before = torch.zeros_like(value)
     if any(lost.any() for _, _, lost in xs):
-        for _ in range(DRAWS):
+        for _ in range(_DRAWS):
             signs = [torch.randint(2, lost.shape, generator=generator, dtype=torch.float64) * 2 - 1 for _, _, lost in xs]
             before += step.linear(*(sign * lost for sign, (_, _, lost) in zip(signs, xs, strict=True))) ** 2
     plain = step.reach <= 2 and step.constant is None  # nothing is added up
-    return value, slopes, (0 if plain else ROUND) * size + torch.sqrt(before / DRAWS)
+    return value, slopes, (0 if plain else ROUND) * size + torch.sqrt(before / _DRAWS)
 
 
 def _of_layer(step, part, z, slopes, lost, away):
     """(z, rounding, uncertainty) of one layer at a kink."""
     if isinstance(step, Bend):
-        values, errors, ways = neurons(step, part, z), lost.flatten(1), slopes.flatten(2)
+        values, errors, ways = _neurons(step, part, z), lost.flatten(1), slopes.flatten(2)
         errors = errors + ROUND * torch.as_tensor(step.at[part], dtype=torch.float64).abs().expand(step.shape).flatten()
     else:
-        values = neurons(step, part, z)
+        values = _neurons(step, part, z)
         best = _rounds(step, z)[part].argmax(-1)  # [N, n, matches, 2]
-        index = torch.nn.functional.pad(step.index, (0, (1 << parts_of(step)) - step.index.shape[1]), value=-1)
+        index = torch.nn.functional.pad(step.index, (0, (1 << _parts_of(step)) - step.index.shape[1]), value=-1)
         places = torch.take_along_dim(index.unflatten(1, (best.shape[2], 2, -1))[None], best[..., None], dim=-1)[..., 0]
         flat = places.clamp(min=0).flatten(1)
         errors = torch.take_along_dim(lost.flatten(1), flat, 1).unflatten(1, (-1, 2)).sum(-1)
@@ -188,7 +188,7 @@ def _behind(step, z, slopes, lost, away):
             torch.take_along_dim(slopes.flatten(2), place[:, None], 2).reshape(lead, 2, *step.shape),
             torch.take_along_dim(lost.flatten(1), place, 1).reshape(lead, *step.shape),
         )
-    unsure = TRUST * torch.hypot(lost, away.reshape(-1, *[1] * (z.dim() - 1)) * slopes.abs().sum(1))
+    unsure = _TRUST * torch.hypot(lost, away.reshape(-1, *[1] * (z.dim() - 1)) * slopes.abs().sum(1))
     gains = [torch.as_tensor(gain, dtype=torch.float64) for gain in step.gains]
     gain = gains[0].expand(z.shape)
     steep = gain.abs()
@@ -207,7 +207,7 @@ def maps(graph, on):
     faces = len(on[0]) if on else 1
     start = torch.zeros(1, 3, 1, 2, dtype=torch.float64)
     start[0, :2, 0] = torch.eye(2)
-    found, chunk, known = [], max(1, BATCH // (3 * graph.widest)), layers(graph)
+    found, chunk, known = [], max(1, BATCH // (3 * graph.widest)), _layers(graph)
     for k in range(0, faces, chunk):
         size = min(chunk, faces - k)
         held = {0: start.expand(size, -1, -1, -1)}
@@ -240,7 +240,7 @@ def _selected(step, x, bits):
         y[:, 2] += shift
         return y
     n = math.prod(step.shape)
-    index = torch.nn.functional.pad(step.index, (0, (1 << parts_of(step)) - step.index.shape[1]), value=-1)
+    index = torch.nn.functional.pad(step.index, (0, (1 << _parts_of(step)) - step.index.shape[1]), value=-1)
     winners = index[None].expand(len(x), -1, -1)
     for on in bits:
         pairs = winners.unflatten(2, (-1, 2))

@@ -19,10 +19,11 @@ from .steps import Affine, Bend, Most, Refused, Steps, is_value, numbers, of_fun
 
 BATCH = 1 << 22  # numbers that a step holds at a time: 32 MB
 ROUNDING = 1e-13  # a sum of floats this small against the sum of its terms' sizes is taken for rounding noise: it is 0
-CHAIN = 1 << 23  # numbers that the matrices of a graph may hold in all: 64 MB
+_CHAIN = 1 << 23  # numbers that the matrices of a graph may hold in all: 64 MB
 SEE_THROUGH = (nn.DataParallel, nn.parallel.DistributedDataParallel)  # they compute what their `.module` does
-SOFTMAX = ("softmax", "log_softmax", "Softmax", "LogSoftmax")
-TRAINED = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RReLU)  # they compute something else in train mode
+_SOFTMAX = ("softmax", "log_softmax", "Softmax", "LogSoftmax")
+_RESHAPES = ("reshape", "view", "flatten", "squeeze", "unsqueeze", "Flatten", "Unflatten")  # what may follow a softmax
+_TRAINED = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RReLU)  # they compute something else in train mode
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +116,7 @@ class Graph:
                     y, size = step.linear(*xs), step.sized(*their)
                     y[y.abs() <= ROUNDING * size] = 0
                 elif isinstance(step, Bend):
-                    y = far_bend(step, *xs)
+                    y = _far_bend(step, *xs)
                     size = y.abs()
                 else:
                     y = step(*xs)
@@ -151,7 +152,7 @@ class Graph:
         weights, biases, leaks = [], [], []
         at, pending = 0, None
         sizes = [self.in_dim, *(math.prod(self.steps[i].shape) for i in self.kinks), self.n_classes]
-        if sum(m * n for m, n in itertools.pairwise(sizes)) > CHAIN or self.chooses:
+        if sum(m * n for m, n in itertools.pairwise(sizes)) > _CHAIN or self.chooses:
             return None
         for stop in [*self.kinks, len(self.steps)]:
             target = self.steps[stop].sources[0] if stop < len(self.steps) else len(self.steps) - 1
@@ -162,7 +163,7 @@ class Graph:
             if pending is not None:
                 weight, bias = weight @ pending[0], bias + weight @ pending[1]
             if stop < len(self.steps):
-                ahead, leak, out = as_relus(self.steps[stop], len(bias))
+                ahead, leak, out = _as_relus(self.steps[stop], len(bias))
                 weight, bias = ahead[0] @ weight, ahead[0] @ bias + ahead[1]
                 pending = out
                 leaks.append(leak)
@@ -190,12 +191,12 @@ class Graph:
         return np.ascontiguousarray(torch.cat(columns).T.numpy()), zero[target].flatten().numpy()
 
 
-def far_bend(step, z):
+def _far_bend(step, z):
     """What a bend is far out: its first slope below 0, its last one above, and 0 at 0."""
     return torch.where(z > 0, step.gains[-1] * z, torch.where(z < 0, step.gains[0] * z, torch.zeros_like(z)))
 
 
-def as_relus(step, n):
+def _as_relus(step, n):
     """A bend of n numbers as ((W, b) ahead, leak of the kink, (W, b) behind): one LeakyReLU, or several ReLUs a number."""
     shape = step.shape
 
@@ -222,7 +223,17 @@ def as_relus(step, n):
 
 
 class _Tracer(fx.Tracer):
-    """Layers of torch.nn stay whole; wrappers, compiled layers and Sequentials are looked into."""
+    """Layers of torch.nn stay whole; wrappers, compiled layers and Sequentials are looked into.
+
+    within  what a module that runs the nodes of a file calls the one at hand
+    """
+
+    within = None
+
+    def create_node(self, *args, **kwargs):
+        node = super().create_node(*args, **kwargs)
+        node.meta["within"] = self.within
+        return node
 
     def is_leaf_module(self, module, name):
         return super().is_leaf_module(module, name) and not isinstance(module, SEE_THROUGH)
@@ -252,11 +263,11 @@ def traced(model, shape, in_training=()):
     steps, known, layers, shown = Steps(shape), {}, dict(model.named_modules(remove_duplicate=False)), None
     for node in graph.nodes:
         args, kwargs = (fx.node.map_arg(part, lambda n: known[n]) for part in (node.args, node.kwargs))
-        steps.name = shown = shown_name(node, layers)
+        steps.name = shown = _shown_name(node, layers)
         try:
             known[node] = _value(steps, model, node, layers, args, kwargs, in_training, first=not known)
         except Refused as refused:
-            raise ValueError(f"{shown}: {refused.args[0] or what_is_known(node, layers)}") from refused
+            raise ValueError(f"{shown}: {refused.args[0] or _what_is_known(node, layers)}") from refused
         except ValueError as error:
             raise ValueError(f"{shown}: {error}") from error
         if node.op == "output":
@@ -271,12 +282,19 @@ def cut_softmax(model):
     for node in root.graph.nodes:
         if node.op == "output":
             last = node.args[0]
-    named = isinstance(last, fx.Node) and (_name(last) if last.op != "call_module" else type(layers[last.target]).__name__)
-    if named not in SOFTMAX:
+
+    def name(node):
+        return type(layers[node.target]).__name__ if node.op == "call_module" else _name(node)
+
+    while isinstance(last, fx.Node) and name(last) in _RESHAPES and len(last.args[0].users) == 1:
+        last = last.args[0]
+    if not isinstance(last, fx.Node) or name(last) not in _SOFTMAX:
         raise ValueError("model must end in a Softmax or LogSoftmax; its last step is another one")
     last.replace_all_uses_with(last.args[0])
     root.graph.erase_node(last)
     root.recompile()
+    if hasattr(model, "input_shape"):
+        root.input_shape = model.input_shape
     return root
 
 
@@ -305,8 +323,10 @@ def _finished(steps, output):
     return Graph(kept, steps.input.shape[1:])
 
 
-def shown_name(node, layers):
-    """A step as a reader finds it: by the layer's place in the model, or by the function that is called."""
+def _shown_name(node, layers):
+    """A step as a reader finds it: by its node in the file, the layer's place in the model, or the function that is called."""
+    if node.meta.get("within"):
+        return node.meta["within"]
     if node.op == "call_module":
         return f"layer {node.target} ({type(layers[node.target]).__name__})"
     if node.op in ("call_function", "call_method"):
@@ -318,9 +338,9 @@ def _name(node):
     return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
 
 
-def what_is_known(node, layers):
+def _what_is_known(node, layers):
     name = type(layers[node.target]).__name__ if node.op == "call_module" else _name(node)
-    if name in SOFTMAX:
+    if name in _SOFTMAX:
         return "gives probabilities, which are not piecewise affine; polytopes.without_softmax(model) is the model without it"
     return (
         "expected a ReLU or LeakyReLU, or another layer that is affine or piecewise affine (docs/your_network.md lists them); "
@@ -342,7 +362,7 @@ def _value(steps, model, node, layers, args, kwargs, in_training, first):
             return args[0]
         case "call_module":
             layer = layers[node.target]
-            if node.target in in_training and isinstance(layer, TRAINED) and getattr(layer, "p", 1):
+            if node.target in in_training and isinstance(layer, _TRAINED) and getattr(layer, "p", 1):
                 raise ValueError("is in train mode, in which it computes something else; call model.eval() first")
             values = values_in([args, kwargs])
             if not values:

@@ -13,19 +13,19 @@ from .graph import BATCH
 from .proofs import EPS
 from .steps import Affine, Bend
 
-TINY = 1e-300
+_TINY = 1e-300
 
 
 def highest(graph, rows, low, high):
     """Upper bounds [m] of rows [m, K] @ logits in the box low <= x <= high, [d] each."""
-    box = Box(graph, *(graph.tensor(side) for side in (low, high)))
+    box = _Box(graph, *(graph.tensor(side) for side in (low, high)))
     last = len(graph.steps) - 1
     given = torch.from_numpy(rows).reshape(len(rows), *graph.steps[last].shape)
     found = torch.minimum(box.backwards(last, given), box.directly(last, given))
     return torch.where(torch.isfinite(found), found, torch.inf).numpy()
 
 
-class Box:
+class _Box:
     """The least and the greatest value of every step in a box of inputs, [1, …] each, as far as they can be proved."""
 
     def __init__(self, graph, low, high):
@@ -51,7 +51,7 @@ class Box:
         wide = [_up(torch.maximum(self.most[s] - m, m - self.least[s])) for s, m in zip(step.sources, middle, strict=True)]
         value, spread = step(*middle), step.sized(*wide)
         size = step.sized(*(self.largest(s) for s in step.sources)) + _size(step.constant)
-        error = self.steps_of(step) * EPS * 2 * size + TINY * (1 + size)
+        error = self.steps_of(step) * EPS * 2 * size + _TINY * (1 + size)
         return _down(value - spread - error), _up(value + spread + error)
 
     def _tighten(self, step):
@@ -89,7 +89,7 @@ class Box:
             return step(least), step(most)
         ends = [least, most, *(_full(at, step.shape)[None].clamp(least, most) for at in step.at)]
         values = [step(end) for end in ends]
-        error = 4 * EPS * torch.stack([_steepest(step) * end.abs() + _farthest(step) for end in ends]).amax(0) + TINY
+        error = 4 * EPS * torch.stack([_steepest(step) * end.abs() + _farthest(step) for end in ends]).amax(0) + _TINY
         self.lines[i] = _enclosing(step, ends, values, error)
         values = torch.stack(values)
         return _down(values.amin(0) - error), _up(values.amax(0) + error)
@@ -107,7 +107,7 @@ class Box:
         for part, source in zip(coefficients, sources, strict=True):
             total = total + ((part.clamp(min=0) * self.most[source]) + (part.clamp(max=0) * self.least[source])).flatten(1).sum(1)
             size = (part.abs() * self.largest(source)).flatten(1).sum(1)
-            total = total + 1.01 * (part[0].numel() + 12) * EPS * size + TINY
+            total = total + 1.01 * (part[0].numel() + 12) * EPS * size + _TINY
         return total
 
     def _back(self, step, rows):
@@ -117,7 +117,7 @@ class Box:
     def _through(self, step, rows):
         """What an affine step adds to the bounds of rows [m, …] of it, and the rounding."""
         size = step.sized(*(self.largest(source) for source in step.sources)) + _size(step.constant)
-        error = self.steps_of(step) * EPS * (rows.abs() * size).flatten(1).sum(1) + TINY * (
+        error = self.steps_of(step) * EPS * (rows.abs() * size).flatten(1).sum(1) + _TINY * (
             1 + size.sum() + rows.abs().flatten(1).sum(1)
         )
         constant = 0.0 if step.constant is None else (rows * step.constant).flatten(1).sum(1)
@@ -157,7 +157,7 @@ class Box:
             parts = parts.reshape(-1, *largest.shape[1:])
             size = torch.maximum(lift.abs(), drop.abs()) + largest.max()
         error = 1.01 * (2 * rows[0].numel() + 2 * len(self.graph.steps) + 12) * EPS * (rows.abs() * size).flatten(1).sum(1)
-        return constant, error + TINY * (1 + rows.abs().flatten(1).sum(1)), [parts]
+        return constant, error + _TINY * (1 + rows.abs().flatten(1).sum(1)), [parts]
 
 
 def _up(values):

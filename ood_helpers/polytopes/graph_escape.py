@@ -7,8 +7,8 @@ from .graph import BATCH
 from .proofs import EPS
 from .steps import Affine, Bend
 
-ROOM = 1 << 27  # numbers that the conditions may hold: 1 GB
-UNDECIDED = "undecided: x lies on a kink, or too near to one for floats to tell"
+_ROOM = 1 << 27  # numbers that the conditions may hold: 1 GB
+_UNDECIDED = "undecided: x lies on a kink, or too near to one for floats to tell"
 
 
 def conditions(graph, x):
@@ -27,7 +27,7 @@ def conditions(graph, x):
         else:
             held[i], asked = (_bent if isinstance(step, Bend) else _chosen)(step, *xs[0])
             found += asked
-            if sum(rows.numel() for rows, _, _ in found) > ROOM:
+            if sum(rows.numel() for rows, _, _ in found) > _ROOM:
                 raise ArithmeticError("undecided: this network is too large to write down all conditions on its polytope")
         graph.forget(held, i)
     rows, errors, equal = (
@@ -69,7 +69,7 @@ def _bent(step, z, error, slopes, lost):
     for i, at in enumerate(places):
         bends = (gains[i] != gains[i + 1]) & ~fixed
         if (bends & ~((z - at).abs() > error + 4 * EPS * (z.abs() + at.abs()))).any():
-            raise ArithmeticError(UNDECIDED)
+            raise ArithmeticError(_UNDECIDED)
         on = z > at
         gain, shift = torch.where(on, gains[i + 1], gain), torch.where(on, shifts[i + 1], shift)
         below, above = below | (bends & on), above | (bends & ~on)
@@ -98,7 +98,7 @@ def _chosen(step, z, error, slopes, lost):
     rivals = (step.index >= 0) & (step.index != place)
     rivals &= ~(fixed[step.index.clamp(min=0)] & fixed[place])
     if (rivals & ~(lead > unsure)).any():
-        raise ArithmeticError(UNDECIDED)
+        raise ArithmeticError(_UNDECIDED)
     number, candidate = rivals.nonzero(as_tuple=True)
     winner, other = place[number, 0], step.index[number, candidate]
     rows = step.sign * (_rows(slopes, winner) - _rows(slopes, other))

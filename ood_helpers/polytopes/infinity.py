@@ -17,7 +17,7 @@ from .fan import cut
 from .graph import Graph
 from .network import Model, Network, flat_rows, plane_of, read, shape_of
 
-DIAMOND = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0], [1.0, 0.0]])
+_DIAMOND = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0], [1.0, 0.0]])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -81,7 +81,7 @@ def infinity(model: Model, axes: Numbers | None = None) -> Infinity:
     """
     network = read(model, shape_of(axes, 1))
     inputs = np.vstack([plane_of(axes, network), np.zeros(network.in_dim)])
-    edges, maps, real = swept(_with_differences(network), DIAMOND, inputs, slack=1)
+    edges, maps, real = swept(_with_differences(network), _DIAMOND, inputs, slack=1)
     k = network.n_classes
     duels = cut(edges, maps[:, :, k:], slack=1)  # the winner may change inside a sector: cut it where two classes draw
     leaders = _leaders(duels.signs(np.arange(len(duels.old))), k)

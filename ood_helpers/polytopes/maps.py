@@ -17,11 +17,11 @@ from .crossings import BATCH
 from .graph import Graph
 from .mesh import first_neurons, widths_of
 
-Tree = namedtuple("Tree", "order up neuron levels")
+_Tree = namedtuple("Tree", "order up neuron levels")
 
 
 def dual_tree(mesh, root):
-    """A breadth-first `Tree` of the faces, where faces on the two sides of an edge are neighbours.
+    """A breadth-first `_Tree` of the faces, where faces on the two sides of an edge are neighbours.
 
     In the tree's order, each [F]: order is the face, up the place of its parent, neuron the one that bends between the two.
     levels are slices of these: the root's children, their children, and so on.
@@ -41,7 +41,7 @@ def dual_tree(mesh, root):
     stops = [1]
     while stops[-1] < len(order):
         stops.append(1 + int(np.searchsorted(up[1:], stops[-1])))
-    return Tree(order, up, neuron, [slice(*pair) for pair in pairwise(stops)])
+    return _Tree(order, up, neuron, [slice(*pair) for pair in pairwise(stops)])
 
 
 def _faces(mesh):
@@ -87,12 +87,12 @@ def affine_maps(network, tree, centroids):
     """
     packed = patterns(network, tree, centroids[tree.order[:1]])
     maps = np.empty((len(tree.order), network.n_classes, 3))
-    maps[0] = whole(network, partial(gains, network, packed, [0]))
-    for layer, neuron, rows in switches(network, tree):
-        gain = partial(gains, network, packed, rows)
+    maps[0] = _whole(network, partial(_gains, network, packed, [0]))
+    for layer, neuron, rows in _switches(network, tree):
+        gain = partial(_gains, network, packed, rows)
         size = 1 - network.leaks[layer]
         jump = np.where(packed[layer][rows, neuron // 8] & (128 >> neuron % 8), size, -size)
-        inner, outer = inward(network, layer, neuron, gain), outward(network, layer, neuron, gain)
+        inner, outer = _inward(network, layer, neuron, gain), _outward(network, layer, neuron, gain)
         maps[rows] = (jump[:, None] * outer)[:, :, None] * inner[:, None, :]
     for level in tree.levels:
         maps[level] += maps[tree.up[level]]
@@ -101,7 +101,7 @@ def affine_maps(network, tree, centroids):
     return answer
 
 
-def switches(network, tree):
+def _switches(network, tree):
     """For every neuron the faces, as places in the tree, that it parts from their parents: (layer, neuron, rows), in batches."""
     rows = np.argsort(tree.neuron, kind="stable")
     ranges = np.searchsorted(tree.neuron, np.arange(first_neurons(network)[-1] + 1), sorter=rows)
@@ -113,14 +113,14 @@ def switches(network, tree):
                 yield layer, neuron - begin, rows[i : min(i + chunk, ranges[neuron + 1])]
 
 
-def gains(network, packed, rows, layer):
+def _gains(network, packed, rows, layer):
     """What a layer multiplies its pre-activations with on some faces: 1 where a neuron is active, else the leak; [rows, n]."""
     on = np.unpackbits(packed[layer][rows], axis=1, count=len(network.biases[layer])).astype(np.float64)
     leak = network.leaks[layer]
     return leak + (1 - leak) * on if leak else on
 
 
-def inward(network, layer, neuron, gain):
+def _inward(network, layer, neuron, gain):
     """A neuron's pre-activation as an affine function of the input on some faces: (slopes, offset) [rows or 1, 3]."""
     slopes, offset = network.weights[layer][[neuron]], network.biases[layer][neuron]
     for i in range(layer - 1, -1, -1):
@@ -129,7 +129,7 @@ def inward(network, layer, neuron, gain):
     return np.column_stack([slopes, np.broadcast_to(offset, len(slopes))])
 
 
-def outward(network, layer, neuron, gain):
+def _outward(network, layer, neuron, gain):
     """By how much the logits answer to a neuron's output on some faces: [rows or 1, K]."""
     answer = network.weights[layer + 1].T[[neuron]]
     for i in range(layer + 1, len(network.leaks)):
@@ -142,7 +142,7 @@ def _through(gain, row, matrix):
     return gain @ (row.T * matrix) if len(row) == 1 else (gain * row) @ matrix
 
 
-def whole(network, gain):
+def _whole(network, gain):
     """All logits as affine functions of the input on one face: (slopes, offset) [K, 3]."""
     affine = np.column_stack([network.weights[0], network.biases[0]])
     for i, (weight, bias) in enumerate(zip(network.weights[1:], network.biases[1:], strict=True)):

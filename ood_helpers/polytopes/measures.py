@@ -47,8 +47,8 @@ from .polygons import (
     ragged,
 )
 
-ROUNDS = 40  # times that triangles are split at most …
-MOST = 200_000  # … and how many there may be; the bounds hold whenever the splitting stops
+_ROUNDS = 40  # times that triangles are split at most …
+_MOST = 200_000  # … and how many there may be; the bounds hold whenever the splitting stops
 
 
 class Bounds(NamedTuple):
@@ -100,7 +100,7 @@ def confident_area(
     tau      in [0, 1)
     classes  which probabilities count: all by default; for a reject network the in-distribution classes
     rtol     for three or more classes: how far the bounds may lie apart, relative to the area of the rectangle; they lie further
-             apart only if that takes more than `MOST` triangles. With one or two classes the area is exact and the bounds equal
+             apart only if that takes more than `_MOST` triangles. With one or two classes the area is exact and the bounds equal
     """
     if not 0 <= tau < 1:
         raise ValueError(f"tau must be a probability in [0, 1), not {tau}")
@@ -307,9 +307,9 @@ def _bracket_area(polytopes, won, k, level, discs, budget, noise):
     low = high = area_outside(pick(won, inside), *discs).sum()
     triangles, face = _triangles(pick(won, ~inside & ~outside))
     inner, outer = _bracket(polytopes, triangles, face, k, level, discs, noise)
-    for _ in range(ROUNDS):
+    for _ in range(_ROUNDS):
         gap = outer - inner
-        if gap.sum() <= budget or len(face) > MOST:
+        if gap.sum() <= budget or len(face) > _MOST:
             break
         # the narrowest brackets may use up an eighth of what is left; the other triangles are split
         order = np.argsort(gap)
@@ -360,7 +360,7 @@ def _search(polytopes, k, discs, best, tol):
     every, point = _polygons(polytopes), None
     near = each(np.minimum, _tangent_at(polytopes, every, k), every) < best - tol
     triangles, face = _triangles(pick(every, near))
-    for _ in range(ROUNDS):
+    for _ in range(_ROUNDS):
         centre = triangles.mean(axis=1)
         value, slope = _tangent(polytopes, face, k, centre)
         free = np.flatnonzero((value < best) & ~_in_a_disc(centre[:, None], discs))
@@ -370,7 +370,7 @@ def _search(polytopes, k, discs, best, tol):
         lower = value + np.einsum("tj,tcj->tc", slope, triangles - centre[:, None]).min(axis=1)
         alive = (lower < best - tol) & ~_in_a_disc(triangles, discs)
         least = min(best - tol, lower[alive].min(initial=np.inf))
-        if not alive.any() or len(face) > MOST:
+        if not alive.any() or len(face) > _MOST:
             break
         triangles, face = _split(triangles[alive]), np.tile(face[alive], 4)
     return best, point, least

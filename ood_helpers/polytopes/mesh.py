@@ -2,10 +2,10 @@
 
 The square [-1, 1]² starts as one face. Each hidden layer is then inserted as a whole:
 
-    1. `crossings`   where each neuron of the layer changes sign along the edges that are already there
-    2. `chords`      a neuron cuts a convex face along one straight chord, from one crossing to another
-    3. `meetings`    two chords of a face meet exactly when their ends alternate around it: no geometry is needed
-    4. `successors`  so it is known which half-edge follows which, and `walk` collects all faces at once
+    1. `_crossings`   where each neuron of the layer changes sign along the edges that are already there
+    2. `_chords`      a neuron cuts a convex face along one straight chord, from one crossing to another
+    3. `_meetings`    two chords of a face meet exactly when their ends alternate around it: no geometry is needed
+    4. `_successors`  so it is known which half-edge follows which, and `walk` collects all faces at once
 
 The number of faces is known before any is built: faces = old faces + chords + meetings. Where kinks coincide, or three meet in
 one point, rounding cannot order the crossings: that is noticed, never guessed, and raises `Degenerate`.
@@ -23,12 +23,12 @@ from .crossings import along_runs, at_vertices, by_product, by_vertex
 from .graph import Graph
 from .polygons import FAINT, cross, next_corner, ragged
 
-KEPT = 3 << 24  # pre-activations of a layer that are kept at a time, at most: 400 MB
-CHUNK = 1 << 12  # new vertices at a time
-SHORT = 1e-13  # an edge this short is a coincidence of kinks; the square is 2 wide
+_KEPT = 3 << 24  # pre-activations of a layer that are kept at a time, at most: 400 MB
+_CHUNK = 1 << 12  # new vertices at a time
+_SHORT = 1e-13  # an edge this short is a coincidence of kinks; the square is 2 wide
 
-Around = namedtuple("Around", "crossing side face")
-Pieces = namedtuple("Pieces", "ends run across first last before")
+_Around = namedtuple("Around", "crossing side face")
+_Pieces = namedtuple("Pieces", "ends run across first last before")
 
 
 class Degenerate(Exception):
@@ -67,25 +67,25 @@ class Mesh:
 
 def subdivide(network):
     """The `Mesh` of all polytopes of a network on the square [-1, 1]²; raises Degenerate."""
-    mesh, hidden = square(), None
+    mesh, hidden = _square(), None
     first = first_neurons(network)
     for layer, size in enumerate(magnitudes(network)[:-1]):
         z = None
         if layer == 1 and not isinstance(network, Graph):
             batches = along_runs(network, mesh)
-        elif layer < 2 or isinstance(network, Graph) or len(mesh.xy) * len(size) > KEPT:
+        elif layer < 2 or isinstance(network, Graph) or len(mesh.xy) * len(size) > _KEPT:
             batches = by_product(network, layer, mesh)
         else:
             z = at_vertices(network, layer, mesh.xy, hidden)
             batches = by_vertex(mesh, z)
-        edge, neuron, t = crossings(batches, FAINT * size)
-        old, (mesh, met) = mesh, insert(mesh, edge, first[layer] + neuron, t)
-        kept = z is not None and layer < len(first) - 2 and mesh.xy.size // 2 * z.shape[1] <= KEPT
-        hidden = None if not kept else carried(z, network.leaks[layer], old.ends[edge], neuron, t, met)
+        edge, neuron, t = _crossings(batches, FAINT * size)
+        old, (mesh, met) = mesh, _insert(mesh, edge, first[layer] + neuron, t)
+        kept = z is not None and layer < len(first) - 2 and mesh.xy.size // 2 * z.shape[1] <= _KEPT
+        hidden = None if not kept else _carried(z, network.leaks[layer], old.ends[edge], neuron, t, met)
     return mesh
 
 
-def carried(z, leak, ends, neuron, t, met):
+def _carried(z, leak, ends, neuron, t, met):
     """What a layer passes on at all vertices of the new mesh, [V, n], from its pre-activations z at those of the old mesh.
 
     Between two vertices of an edge, and along a chord, pre-activations are affine: no product is needed for the new vertices.
@@ -94,14 +94,14 @@ def carried(z, leak, ends, neuron, t, met):
     count, meetings = len(z) + len(t), len(place)
     new = np.empty((count + meetings, z.shape[1]))
     new[: len(z)] = z
-    for k in range(0, len(t), CHUNK):
-        some = slice(k, k + CHUNK)
+    for k in range(0, len(t), _CHUNK):
+        some = slice(k, k + _CHUNK)
         start, stop = z[ends[some, 0]], z[ends[some, 1]]
         new[len(z) : count][some] = start + t[some, None] * (stop - start)
     crossed = new[len(z) : count]
     crossed[np.arange(len(t)), neuron] = 0
-    for k in range(0, meetings, CHUNK):
-        some = slice(k, k + CHUNK)
+    for k in range(0, meetings, _CHUNK):
+        some = slice(k, k + _CHUNK)
         start, stop = crossed[tips[some, 0]], crossed[tips[some, 1]]
         new[count:][some] = start + place[some, None] * (stop - start)
     for crossing in (tips[:, 0], other):
@@ -109,7 +109,7 @@ def carried(z, leak, ends, neuron, t, met):
     return np.multiply(new, leak, out=new, where=new < 0)
 
 
-def square():
+def _square():
     """The square [-1, 1]² as one face."""
     xy = np.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
     ends = np.array([[0, 1], [1, 2], [2, 3], [3, 0]])
@@ -117,7 +117,7 @@ def square():
     return Mesh(xy, ends, nobody, nobody, runs=np.arange(5), loops=np.arange(0, 8, 2), starts=np.array([0, 4]))
 
 
-def crossings(batches, faint):
+def _crossings(batches, faint):
     """Step 1: where the layer's neurons change sign along the edges, sorted along each edge: edge [X], neuron [X], t [X].
 
     batches   of (edges [e], row of z at their first vertex [e], at their second vertex [e], z [rows, n])
@@ -139,7 +139,7 @@ def crossings(batches, faint):
     return edge[order], neuron[order], t[order]
 
 
-def insert(mesh, edge, neuron, t):
+def _insert(mesh, edge, neuron, t):
     """Steps 2 to 4: the mesh, cut along the kinks of one more layer, given its crossings; raises Degenerate.
 
     And where its chords meet: the crossings at both ends of one [X, 2], one of the other's [X], the place on the first [X].
@@ -148,24 +148,24 @@ def insert(mesh, edge, neuron, t):
     v0, v1 = mesh.xy[mesh.ends[edge]].transpose(1, 0, 2)
     xy = v0 + t[:, None] * (v1 - v0)
 
-    around = crossings_around(mesh, cuts)
-    p, q = chords(around.face, neuron[around.crossing])
-    a, b = meetings(p, q)
+    around = _crossings_around(mesh, cuts)
+    p, q = _chords(around.face, neuron[around.crossing])
+    a, b = _meetings(p, q)
     tips = around.crossing[np.stack([p, q], axis=1)]
-    place_a, place_b = meeting_places(xy[tips], a, b)
+    place_a, place_b = _meeting_places(xy[tips], a, b)
     met = xy[tips[a, 0]] + place_a[:, None] * (xy[tips[a, 1]] - xy[tips[a, 0]])
 
     names = len(mesh.xy) + np.arange(len(xy) + len(met))  # the new vertices: crossings, then meetings
-    old = split(mesh.ends, cuts, names[: len(xy)], neuron)
+    old = _split(mesh.ends, cuts, names[: len(xy)], neuron)
     chord_neuron = neuron[tips[:, 0]]
-    new, into_a, into_b = split_chords(names[tips], chord_neuron, a, b, place_a, place_b, names[len(xy) :], number=len(old.ends))
-    follow, seeds = successors(mesh, around, p, q, old, new, into_a, into_b)
+    new, into_a, into_b = _split_chords(names[tips], chord_neuron, a, b, place_a, place_b, names[len(xy) :], number=len(old.ends))
+    follow, seeds = _successors(mesh, around, p, q, old, new, into_a, into_b)
     most_sides = np.diff(mesh.starts).max() + np.bincount(around.face[p], minlength=1).max()
     loops, starts = walk(follow, seeds, most_sides)
 
     xy = np.concatenate([mesh.xy, xy, met])
     ends = np.concatenate([old.ends, new.ends])
-    short = np.abs(xy[ends[:, 0]] - xy[ends[:, 1]]) < SHORT
+    short = np.abs(xy[ends[:, 0]] - xy[ends[:, 1]]) < _SHORT
     if (short[:, 0] & short[:, 1]).any():
         raise Degenerate("kinks coincide or three of them meet in a point")
     owner = np.concatenate([mesh.owner[old.run], chord_neuron[new.run]])
@@ -174,7 +174,7 @@ def insert(mesh, edge, neuron, t):
     return Mesh(xy, ends, owner, across, runs, loops, starts), (tips[a], tips[b, 0], place_a)
 
 
-def crossings_around(mesh, cuts):
+def _crossings_around(mesh, cuts):
     """The crossings in the order in which the loops pass them, [N] each: which, on which side of its edge, of which face.
 
     cuts [E] counts the crossings on each edge. A crossing inside the square comes up twice, once from each side.
@@ -184,10 +184,10 @@ def crossings_around(mesh, cuts):
     before = (np.cumsum(cuts) - cuts)[half >> 1]
     step, side = ragged(here), np.repeat(half & 1, here)
     crossing = np.where(side == 0, np.repeat(before, here) + step, np.repeat(before + here - 1, here) - step)
-    return Around(crossing, side, np.repeat(mesh.face_of_loops(), here))
+    return _Around(crossing, side, np.repeat(mesh.face_of_loops(), here))
 
 
-def chords(face, neuron):
+def _chords(face, neuron):
     """Step 2: the two places of each chord in the order around its face, p < q [C]; chords are sorted by p.
 
     face [N], neuron [N] are those of the crossings, in that order. A convex face is cut by a neuron twice or never.
@@ -205,7 +205,7 @@ def chords(face, neuron):
     return p, partner[p]
 
 
-def meetings(p, q):
+def _meetings(p, q):
     """Step 3: the pairs a, b [X] of chords that meet, p[a] < p[b] < q[a] < q[b]. Cost: the pairs with p[b] < q[a]."""
     rivals = np.searchsorted(p, q) - np.arange(1, len(p) + 1)
     a = np.repeat(np.arange(len(p)), rivals)
@@ -214,7 +214,7 @@ def meetings(p, q):
     return a[meet], b[meet]
 
 
-def meeting_places(tips, a, b):
+def _meeting_places(tips, a, b):
     """Where the chords from tips[:, 0] to tips[:, 1] meet: the fraction of chord a [X] and of chord b [X] that lies before."""
     along = tips[:, 1] - tips[:, 0]
     apart = tips[b, 0] - tips[a, 0]
@@ -224,8 +224,8 @@ def meeting_places(tips, a, b):
     return cross(apart, along[b]) / turn, cross(apart, along[a]) / turn
 
 
-def split(ends, parts, inner, across, number=0):
-    """Cut lines into pieces: `Pieces`, numbered from `number` on, those of a line in a row.
+def _split(ends, parts, inner, across, number=0):
+    """Cut lines into pieces: `_Pieces`, numbered from `number` on, those of a line in a row.
 
     ends [R, 2] of the lines; parts [R] counts the vertices inner [X] that lie on each line, in order, and across [X] names the
     neuron that bends there. Of the answer: ends [R + X, 2], run [R + X] (whose piece it is), across [R + X] (the neuron at its
@@ -238,20 +238,20 @@ def split(ends, parts, inner, across, number=0):
     pieces[last - parts, 0], pieces[last, 1] = ends.T
     pieces[before, 1] = pieces[before + 1, 0] = inner
     beyond[before] = across
-    return Pieces(pieces, np.repeat(count, parts + 1), beyond, number + last - parts, number + last, number + before)
+    return _Pieces(pieces, np.repeat(count, parts + 1), beyond, number + last - parts, number + last, number + before)
 
 
-def split_chords(ends, neuron, a, b, place_a, place_b, met, number):
-    """Cut chords at their meetings: `Pieces`, and the piece of chord a and of chord b [X] that ends at each meeting."""
+def _split_chords(ends, neuron, a, b, place_a, place_b, met, number):
+    """Cut chords at their meetings: `_Pieces`, and the piece of chord a and of chord b [X] that ends at each meeting."""
     chord, other = np.concatenate([a, b]), np.concatenate([b, a])
     order = np.lexsort((np.concatenate([place_a, place_b]), chord))
-    pieces = split(ends, np.bincount(chord, minlength=len(ends)), np.tile(met, 2)[order], neuron[other[order]], number)
+    pieces = _split(ends, np.bincount(chord, minlength=len(ends)), np.tile(met, 2)[order], neuron[other[order]], number)
     into = np.empty(len(chord), int)
     into[order] = pieces.before
     return pieces, *np.split(into, 2)
 
 
-def successors(mesh, around, p, q, old, new, into_a, into_b):
+def _successors(mesh, around, p, q, old, new, into_a, into_b):
     """Step 4: the half-edge that follows each half-edge around its face, -1 outside, and one half-edge of every new face."""
     follow = np.full(2 * (len(old.ends) + len(new.ends)), -1)
     half, back = mesh.loops, mesh.loops & 1

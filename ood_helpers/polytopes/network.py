@@ -18,7 +18,7 @@ from ood_helpers.closed import Closed
 from .graph import ROUNDING, SEE_THROUGH, Graph, cut_softmax, traced
 
 # sizes of the points at which a network is run: between them kinks come and go, whatever the scale of its inputs
-SCALES = (0, 2**-6, 1, 1, 2**4, 2**8, 2**12, 2**20)
+_SCALES = (0, 2**-6, 1, 1, 2**4, 2**8, 2**12, 2**20)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def read(model: Model, shape: Sequence[int] | None = None) -> Network | Graph:
         return _traced(runs, shape, in_training)
     try:
         return _alternating(sequential, runs)
-    except Differs:
+    except _Differs:
         try:  # its forward may say what its layers do not
             return _traced(runs, shape, in_training)
         except ValueError:
@@ -142,12 +142,12 @@ def read_chain(model: Model) -> Network:
     return network
 
 
-class Differs(ValueError):
+class _Differs(ValueError):
     """A model computes something else than was read."""
 
 
 def _alternating(sequential, runs):
-    """The `Network` of Linear, ReLU, …, Linear, as it stands there; raises `Differs` where `runs` computes something else."""
+    """The `Network` of Linear, ReLU, …, Linear, as it stands there; raises `_Differs` where `runs` computes something else."""
     with _as_it_runs(runs):
         linears, leaks = _layers(sequential)
         x = _points(linears[0][1].weight)
@@ -175,8 +175,8 @@ def _traced(runs, shape, in_training):
     shape = tuple(map(int, shape))
     with _as_it_runs(runs):
         _in_float64(runs)
-        steps = np.random.default_rng(0).integers(-8, 9, size=(len(SCALES), *shape)) / 8
-        x = torch.from_numpy(steps * np.array(SCALES).reshape(-1, *[1] * len(shape)))
+        steps = np.random.default_rng(0).integers(-8, 9, size=(len(_SCALES), *shape)) / 8
+        x = torch.from_numpy(steps * np.array(_SCALES).reshape(-1, *[1] * len(shape)))
         try:  # one by one: a forward may count on a batch of one
             logits, trouble = [float64(runs(one[None].clone()), "the logits model(x)").reshape(1, -1) for one in x], None
         except Exception as error:
@@ -245,7 +245,7 @@ def _compare_steps(logits, x, graph):
     differs = ~(np.abs(got - expected) <= room) & np.isfinite(expected)
     if differs.any():
         i, k = np.unravel_index(differs.argmax(), differs.shape)
-        raise Differs(_difference(got[i, k], expected[i, k], i, k))
+        raise _Differs(_difference(got[i, k], expected[i, k], i, k))
 
 
 def _pairs_of(state):
@@ -382,10 +382,10 @@ def _as_it_runs(model):
 
 
 def _points(weight):
-    """Points [8, d] to run a network at, one of each size in `SCALES`, the same ones every time; exact in any precision."""
-    steps = np.random.default_rng(0).integers(-8, 9, size=(len(SCALES), weight.shape[1])) / 8
+    """Points [8, d] to run a network at, one of each size in `_SCALES`, the same ones every time; exact in any precision."""
+    steps = np.random.default_rng(0).integers(-8, 9, size=(len(_SCALES), weight.shape[1])) / 8
     dtype = weight.dtype if weight.is_floating_point() or weight.is_complex() else torch.float32  # the others do not run
-    return torch.from_numpy(steps * np.array(SCALES)[:, None]).to(dtype).to(weight.device)
+    return torch.from_numpy(steps * np.array(_SCALES)[:, None]).to(dtype).to(weight.device)
 
 
 def _is_plain(module):
@@ -414,13 +414,13 @@ def _compare(logits, x, linears, network, plain):
         differs = ~((np.abs(got - expected) <= room) & (room < np.inf)) & ~np.isnan(room)
     if differs.any():
         i, k = np.unravel_index(differs.argmax(), differs.shape)
-        raise Differs(_difference(got[i, k], expected[i, k], i, k))
+        raise _Differs(_difference(got[i, k], expected[i, k], i, k))
 
 
 def _difference(got, expected, i, k):
     return (
         f"model must compute what its layers say, but logit {k} of model(x) is {got:.6g} and that of its layers "
-        f"{expected:.6g}, at a point of size {SCALES[i]:g}. A hook, a wrapper or a forward of its own changes it: "
+        f"{expected:.6g}, at a point of size {_SCALES[i]:g}. A hook, a wrapper or a forward of its own changes it: "
         "remove that, or write its effect into the weights and biases"
     )
 

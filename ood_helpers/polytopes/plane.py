@@ -24,9 +24,9 @@ from .mesh import Degenerate, first_neurons, measure, sizes, subdivide, widths_o
 from .network import Model, plane_of, read, shape_of, vector
 from .polygons import cross, next_corner
 
-DRIFT = 1e-14  # relative rounding of sums of many maps
-SMALL = 1e8  # multiplications that a product for every map may take
-SLACK = 1e-9  # what the maps may miss the network by, relative to the sizes of the numbers that it adds up there
+_DRIFT = 1e-14  # relative rounding of sums of many maps
+_SMALL = 1e8  # multiplications that a product for every map may take
+_SLACK = 1e-9  # what the maps may miss the network by, relative to the sizes of the numbers that it adds up there
 
 
 def plane(
@@ -75,7 +75,7 @@ class Plane:
     """
 
     def __init__(self, network, box, mesh, on=None):
-        """on: the active neurons of each polytope, where `careful` has found them; else they are those of the dual tree."""
+        """on: the active neurons of each polytope, packed, where `careful` has found them; else those of the dual tree count."""
         self.network, self.mesh, self._on = network, mesh, on
         self.lo, self.hi = box
         self._centroids, areas = measure(mesh)
@@ -181,9 +181,12 @@ class Plane:
         """
         keys = np.random.default_rng(0).integers(1 << 63, size=first_neurons(self.network)[-1], dtype=np.uint64)
         if self._on is not None:
-            on = np.concatenate(self._on, axis=1)
-            keys[on.all(axis=0) | ~on.any(axis=0)] = 0
-            return self._ranked(keys, np.arange(len(self)), _code(on, keys))
+            always, ever = (unpacked(self.network, [fold.reduce(part, axis=0)[None] for part in self._on])
+                            for fold in (np.bitwise_and, np.bitwise_or))  # fmt: skip
+            keys[np.concatenate(always, axis=1)[0] | ~np.concatenate(ever, axis=1)[0]] = 0
+            batches = careful.in_batches(self.network, self._on)
+            codes = np.concatenate([_code(np.concatenate(on, axis=1), keys) for on in batches])
+            return self._ranked(keys, np.arange(len(self)), codes)
         keys[np.setdiff1d(np.arange(len(keys)), self.mesh.owner)] = 0
         tree = self._tree
         codes = np.zeros(len(self), np.uint64)
@@ -203,11 +206,13 @@ class Plane:
     @cached_property
     def _maps(self):
         square = self._square_network
-        if self._on is not None:
-            maps = careful.maps(square, self._on)
-        elif self.is_small:
-            tree, maps = self._tree, np.empty((len(self), square.n_classes, 3))
-            maps[tree.order] = careful.maps(square, unpacked(square, patterns(square, tree, self._centroids[tree.order[:1]])))
+        if self.is_small:
+            order, packed = slice(None), self._on
+            if packed is None:
+                order = self._tree.order
+                packed = patterns(square, self._tree, self._centroids[order[:1]])
+            maps = np.empty((len(self), square.n_classes, 3))
+            maps[order] = np.concatenate([careful.maps(square, on) for on in careful.in_batches(square, packed)])
         else:
             maps = affine_maps(square, self._tree, self._centroids)
         self._compare(maps)
@@ -219,7 +224,7 @@ class Plane:
         """Whether each map is a product of its own; else they are running sums along a tree, which is quicker for many."""
         if self._on is not None or isinstance(self.network, Graph):
             return True
-        return len(self) * max(map(len, self.network.biases)) ** 2 <= SMALL
+        return len(self) * max(map(len, self.network.biases)) ** 2 <= _SMALL
 
     @cached_property
     def drift(self):
@@ -227,14 +232,14 @@ class Plane:
         return self._drift_of(np.concatenate([self.slopes * (self.hi - self.lo)[:1], self.offsets[:, :, None]], axis=2))
 
     def _drift_of(self, maps):
-        return 0.0 if self.is_small else DRIFT * np.abs(maps).max(axis=(0, 2))
+        return 0.0 if self.is_small else _DRIFT * np.abs(maps).max(axis=(0, 2))
 
     def _compare(self, maps, samples=200):
         """Check the maps of some polytopes, the largest among them, against the network; raises ArithmeticError."""
         some = np.unique(np.concatenate([np.linspace(0, len(self) - 1, samples).astype(int), np.argsort(-self.areas)[:samples]]))
         x, network = self._centroids[some], self._square_network
         error = np.abs(np.einsum("mkj,mj->mk", maps[some, :, :2], x) + maps[some, :, 2] - network(x))
-        if (error > SLACK * sizes(network, x)[-1] + self._drift_of(maps)).any():
+        if (error > _SLACK * sizes(network, x)[-1] + self._drift_of(maps)).any():
             raise ArithmeticError(f"the affine maps miss the network by {error.max():g}")
 
 

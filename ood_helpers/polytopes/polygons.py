@@ -95,7 +95,7 @@ def clip(polygons, values, noise, keep_ties=False):
     return Polygons(corners, np.concatenate([[0], np.cumsum(sizes[left])]), polygons.source[left])
 
 
-def areas(polygons):
+def _areas(polygons):
     """Area [P], from each polygon's own first corner."""
     local = polygons.corners - np.repeat(polygons.corners[polygons.starts[:-1]], np.diff(polygons.starts), axis=0)
     x, y = local.T
@@ -105,17 +105,17 @@ def areas(polygons):
 
 def area_outside(polygons, means, radius):
     """Area [P] of each polygon outside the discs. Only those whose bounding box meets the disc's are compared with it."""
-    found = areas(polygons)
+    found = _areas(polygons)
     for mean in means if radius else ():
         near = np.ones(len(found), bool)
         for i in (0, 1):
             near &= each(np.minimum, polygons.corners[:, i], polygons) < mean[i] + radius
             near &= each(np.maximum, polygons.corners[:, i], polygons) > mean[i] - radius
-        found[near] -= area_in_disc(pick(polygons, near), mean, radius)
+        found[near] -= _area_in_disc(pick(polygons, near), mean, radius)
     return np.maximum(found, 0)
 
 
-def area_in_disc(polygons, mean, radius):
+def _area_in_disc(polygons, mean, radius):
     """Area [P] that each polygon shares with a disc.
 
     Each edge, seen from the centre, adds the triangle over the part of it inside the circle, and circular sectors over the rest.
@@ -124,7 +124,7 @@ def area_in_disc(polygons, mean, radius):
     q = p[next_corner(polygons.starts)]
     enter, leave = chord_of_circle(p, q, radius)
     a, b = p + enter[:, None] * (q - p), p + leave[:, None] * (q - p)
-    return each(np.add, (cross(a, b) + radius**2 * (angle(p, a) + angle(b, q))) / 2, polygons)
+    return each(np.add, (cross(a, b) + radius**2 * (_angle(p, a) + _angle(b, q))) / 2, polygons)
 
 
 def chord_of_circle(p, q, radius):
@@ -138,6 +138,6 @@ def chord_of_circle(p, q, radius):
     return np.clip(ends, 0, 1)
 
 
-def angle(u, v):
+def _angle(u, v):
     """The turn from u to v, in (-π, π]."""
     return np.arctan2(cross(u, v), (u * v).sum(axis=1))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 EPS = np.finfo(np.float64).eps
-LARGEST = 50_000  # rows · columns² of the programmes that are solved in whole numbers: about a second
+_LARGEST = 50_000  # rows · columns² of the programmes that are solved in whole numbers: about a second
 
 
 def whole_numbers(values):
@@ -16,7 +16,7 @@ def whole_numbers(values):
     return (mantissa * 2.0**53).astype(np.int64).astype(object) << shift
 
 
-def lengths(rows):
+def _lengths(rows):
     """Of each row [n, d], also where its squares leave what floats can hold."""
     most = np.abs(rows).max(axis=1, initial=0)
     return most * np.linalg.norm(rows / np.where(most == 0, 1, most)[:, None], axis=1)
@@ -28,7 +28,7 @@ def least_pull(rows, weights):
     |t| >= t² / T up to t = T, so the sum is at least uᵀMu with M = Σ_k w_k v_k v_kᵀ / |v_k|. If the Cholesky decomposition of
     M − c runs to its end, no eigenvalue of M is below c minus its rounding, which is at most about EPS · d · trace (Rump 2006).
     """
-    length = lengths(rows)
+    length = _lengths(rows)
     unit, price = rows / np.maximum(length, 1e-300)[:, None], weights * length
     matrix = unit.T @ (unit * price[:, None])
     noise = 2 * (len(rows) + 2 * len(matrix) + 10) * EPS * price.sum() + 1e-290
@@ -70,7 +70,7 @@ def inside(rows):
     denominator for the whole tableau keeps the numbers whole (Edmonds 1967). v is written p − q, p [d] and q >= 0.
     """
     n, d = rows.shape
-    if n * d * d > LARGEST:
+    if n * d * d > _LARGEST:
         raise ArithmeticError(f"undecided: {n} conditions in {d} dimensions are too many to be solved exactly")
     table = np.zeros((n + 2, d + 3), dtype=object)  # columns p, q, t, right side; rows: one for each condition, t <= 1, the aim
     table[:n, :d], table[:n, d], table[: n + 1, d + 1] = -rows, rows.sum(axis=1), 1

@@ -10,8 +10,8 @@ from .network import Model, read_chain
 from .proofs import EPS
 from .silence import silent_certificate
 
-TINY = 1e-290  # covers what products lose below the smallest float
-SMALL = 3e6  # inputs · neurons · neurons up to which the slower proof by `silent_certificate` is tried
+_TINY = 1e-290  # covers what products lose below the smallest float
+_SMALL = 3e6  # inputs · neurons · neurons up to which the slower proof by `silent_certificate` is tried
 
 
 class Horizon(NamedTuple):
@@ -59,7 +59,7 @@ def horizon_radius(model: Model) -> Horizon:
     centre = _centre(network.weights[0], network.biases[0])
     with np.errstate(all="ignore"):  # what overflows proves nothing
         radius, layer = _along_the_axes(network, centre)
-        if not radius < math.inf and math.prod((network.in_dim, *map(len, network.weights[:2]))) <= SMALL:
+        if not radius < math.inf and math.prod((network.in_dim, *map(len, network.weights[:2]))) <= _SMALL:
             centre, radius, layer = np.zeros_like(centre), _by_certificate(model, network), 1
     if not radius < math.inf:
         raise ArithmeticError(
@@ -96,7 +96,7 @@ def _along_the_axes(network, centre):
     weight, bias = network.weights[0], network.biases[0]
     noise = 2 * EPS * (len(centre) + 8)
     at_centre = weight @ centre + bias
-    error = noise * (np.abs(weight) @ np.abs(centre) + np.abs(bias)) + TINY
+    error = noise * (np.abs(weight) @ np.abs(centre) + np.abs(bias)) + _TINY
     above, below = np.maximum(at_centre + error, 0), np.zeros(len(bias))
     pushes = (network.weights[1] > 0).any(axis=0)  # the pairs of a closed network do not: no product with their slopes
     up = np.hstack([np.maximum(weight[pushes], 0), np.maximum(-weight[pushes], 0)])
@@ -109,9 +109,9 @@ def _along_the_axes(network, centre):
         weight, bias, after = network.weights[layer], network.biases[layer], network.weights[layer + 1]
         noise = 2 * EPS * (weight.shape[1] + 8)
         push, pull = np.maximum(weight, 0), np.maximum(-weight, 0)
-        rise = (push[:, pushes] @ up) * (1 + noise) - (low.T @ pull.T).T * (1 - noise) + TINY
+        rise = (push[:, pushes] @ up) * (1 + noise) - (low.T @ pull.T).T * (1 - noise) + _TINY
         size = push @ above + pull @ np.abs(below) + np.abs(bias)
-        most = push @ above - pull @ below + bias + noise * size + TINY
+        most = push @ above - pull @ below + bias + noise * size + _TINY
         slope = -rise.max(axis=1)
         needed = np.where(slope > 0, np.maximum(most, 0) / slope * (1 + 4 * EPS), math.inf)
         off = ~push.any(axis=1) & (bias <= 0)
@@ -120,9 +120,9 @@ def _along_the_axes(network, centre):
         if layer + 1 == len(network.leaks):
             return best
         sums = (pull == 0).all(axis=1)  # only these get a lower bound other than 0
-        below = np.where(sums, push @ below + bias - noise * size - TINY, 0)
+        below = np.where(sums, push @ below + bias - noise * size - _TINY, 0)
         low = sparse.csr_array(push * sums[:, None]) @ low
-        low.data = np.maximum(low.data * (1 - noise) - TINY, 0)
+        low.data = np.maximum(low.data * (1 - noise) - _TINY, 0)
         pushes = (after > 0).any(axis=0)
         above, up = np.maximum(most, 0), np.maximum(rise[pushes], 0)
 
@@ -136,6 +136,6 @@ def _by_certificate(model, network):
         return math.inf
     weight, bias = network.weights[1], network.biases[0]
     most = network.biases[1] + np.maximum(weight, 0) @ np.maximum(bias, 0) + np.maximum(-weight, 0) @ np.maximum(-bias, 0)
-    most += 2 * EPS * (len(bias) + 8) * (np.abs(weight) @ np.abs(bias) + np.abs(network.biases[1])) + TINY
+    most += 2 * EPS * (len(bias) + 8) * (np.abs(weight) @ np.abs(bias) + np.abs(network.biases[1])) + _TINY
     radius = (most / -found.bound).max() * math.sqrt(network.in_dim)  # |x|₁ <= √d |x|₂
     return max(float(radius) * (1 + 8 * EPS), 0.0)

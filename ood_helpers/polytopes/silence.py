@@ -11,9 +11,9 @@ from scipy.optimize import linprog
 from .network import Model, read_chain
 from .proofs import whole_numbers
 
-EPS = np.finfo(np.float64).eps  # twice the relative rounding error of one operation: each bound below has that much to spare
-TINY = 1e-150  # added to sizes and lengths, it covers what products and squares lose below the smallest float
-FRACTIONS = 100_000  # products of fractions a neuron's proof may need: about 0.2 s
+_EPS = np.finfo(np.float64).eps  # twice the relative rounding error of one operation: each bound below has that much to spare
+_TINY = 1e-150  # added to sizes and lengths, it covers what products and squares lose below the smallest float
+_FRACTIONS = 100_000  # products of fractions a neuron's proof may need: about 0.2 s
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,9 +83,9 @@ def _proof(first, w, exact):
     n, d = first.shape
     negative, positive = (w < 0) & first.any(axis=1), (w > 0) & first.any(axis=1)
     rows, price = first[negative], -w[negative]
-    most = (w[positive] @ np.linalg.norm(first[positive], axis=1) + TINY) * (1 + EPS * (n + d + 8)) if positive.any() else 0.0
+    most = (w[positive] @ np.linalg.norm(first[positive], axis=1) + _TINY) * (1 + _EPS * (n + d + 8)) if positive.any() else 0.0
     up = np.vstack([w[positive, None] * first[positive], w @ first])
-    off = EPS * (n + 8) * (np.vstack([np.abs(up[:-1]), np.abs(w) @ np.abs(first)]) + TINY)  # how far rounding moved `up`
+    off = _EPS * (n + 8) * (np.vstack([np.abs(up[:-1]), np.abs(w) @ np.abs(first)]) + _TINY)  # how far rounding moved `up`
     if not len(rows) or not np.isfinite(up).all():
         return (math.inf if positive.any() else 0.0), _scaled_up(most, a + b)
     shares = _least_squares(rows, price, up, rounds=40 if exact else 1)
@@ -119,14 +119,14 @@ def _proved(rows, price, up, off, shares):
     negative |v_k·u| ≥ (v_k·u)² / |v_k|, whose sum is at least the smallest eigenvalue of Σ_k (…) v_k v_kᵀ / |v_k|.
     """
     shares = shares + _solve(rows.T, (up - shares @ rows).T).T
-    gamma = EPS * (sum(shares.shape) + rows.shape[1] + 8)
+    gamma = _EPS * (sum(shares.shape) + rows.shape[1] + 8)
     use = np.abs(shares).sum(axis=0)
     missed = np.abs(up - shares @ rows)
     fits = (missed <= 1e-12 * np.abs(up).max(axis=1, keepdims=True)).all()
-    missed += off + gamma * (np.abs(shares) @ np.abs(rows) + np.abs(up) + TINY)
+    missed += off + gamma * (np.abs(shares) @ np.abs(rows) + np.abs(up) + _TINY)
     spare = price - use - gamma * (price + use)
-    length = np.linalg.norm(rows, axis=1) * (1 + gamma) + TINY
-    above = np.maximum(-spare, 0) @ length + (np.linalg.norm(missed, axis=1) + TINY).sum()
+    length = np.linalg.norm(rows, axis=1) * (1 + gamma) + _TINY
+    above = np.maximum(-spare, 0) @ length + (np.linalg.norm(missed, axis=1) + _TINY).sum()
     below = _least_eigenvalue(rows, np.maximum(spare, 0) / length)
     load = (use / price).max() * (1 + gamma) if fits else math.inf
     return load, (above * (1 + gamma) - below * (1 - gamma)) / 2 * (1 if above <= below else 1 + gamma)
@@ -145,8 +145,8 @@ def _least_eigenvalue(rows, weights):
     values, q = np.linalg.eigh(matrix)
     sizes = (np.abs(q) * np.abs(values)) @ np.abs(q.T)
     rest = np.abs(matrix - (q * values) @ q.T)
-    rest += EPS * (n + d + 8) * (np.abs(rows).T @ np.abs(weighted) + sizes + TINY)
-    skew = np.abs(q.T @ q - np.eye(d)) + EPS * (d + 8) * (np.abs(q.T) @ np.abs(q))
+    rest += _EPS * (n + d + 8) * (np.abs(rows).T @ np.abs(weighted) + sizes + _TINY)
+    skew = np.abs(q.T @ q - np.eye(d)) + _EPS * (d + 8) * (np.abs(q.T) @ np.abs(q))
     return max(0.0, values[0] * (1 - 2 * np.linalg.norm(skew)) - 2 * np.linalg.norm(rest))
 
 
@@ -154,7 +154,7 @@ def _proved_in_fractions(first, w, shares):
     """Whether a γ near shares [m, n] proves z0 <= 0 exactly: a simple one, mended. False where that takes too long."""
     d = first.shape[1]
     m, k = shares.shape
-    if k * m * d > FRACTIONS or d * d * (k + m) > FRACTIONS or not np.isfinite(shares).all():
+    if k * m * d > _FRACTIONS or d * d * (k + m) > _FRACTIONS or not np.isfinite(shares).all():
         return False
     v, w = _fractions(first), _fractions(w)
     rows = [row for row, weight in zip(v, w, strict=True) if weight < 0 and any(row)]
@@ -289,7 +289,7 @@ def _along_rays(first, second):
     unit = rays / np.abs(rays).max(axis=1, keepdims=True)
     unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
     z = np.maximum(unit @ first.T, 0) @ second.T
-    noise = 2 * EPS * (len(first) + 8) * ((np.abs(unit) @ np.abs(first).T + TINY) @ np.abs(second).T + TINY)
+    noise = 2 * _EPS * (len(first) + 8) * ((np.abs(unit) @ np.abs(first).T + _TINY) @ np.abs(second).T + _TINY)
     top, sign = z + noise, np.sign(z)
     doubtful = ~(np.abs(z) > noise)
     if (some := doubtful.any(axis=1)).any():
@@ -298,10 +298,10 @@ def _along_rays(first, second):
         top[doubtful & (sign < 0)] = -5e-324  # below 0, no more is known
     active = sign.max(axis=1) > 0
     top = top.max(axis=0)
-    top = np.where((sign > 0).any(axis=0), math.sqrt(2) * (1 + 4 * EPS) * top, np.where(top <= 0, top, math.inf))
+    top = np.where((sign > 0).any(axis=0), math.sqrt(2) * (1 + 4 * _EPS) * top, np.where(top <= 0, top, math.inf))
     for ray in unit[active][np.argsort(-(z / noise).max(axis=1)[active])[:20]]:
         for stretch in range(-8, 9):  # each rounds to another direction: the cone may be as thin as the gaps between floats
-            u = ray * (1 + stretch * EPS)
+            u = ray * (1 + stretch * _EPS)
             if _is_active(first, second, u):
                 return top, u
     return top, None

@@ -78,7 +78,7 @@ class Most:
 
 
 @dataclass(frozen=True)
-class Value:
+class _Value:
     """A number or numbers that depend on the network's input: what step `index` gives, of this shape."""
 
     index: int
@@ -94,13 +94,13 @@ class Steps:
 
     def __init__(self, shape):
         self.found = [None]
-        self.input = Value(0, (1, *shape))
+        self.input = _Value(0, (1, *shape))
         self.name = ""
 
     def _add(self, kind, sources, shape, *rest):
         step = kind(self.name, tuple(value.index for value in sources), tuple(shape), *rest)
         self.found.append(step)
-        return Value(len(self.found) - 1, step.shape)
+        return _Value(len(self.found) - 1, step.shape)
 
     def affine(self, sources, linear, sized=None, constant=None, reach=None):
         """A value linear(*sources) + constant; the functions take values with N in front. sized None: it is linear itself."""
@@ -128,7 +128,7 @@ class Steps:
 
 
 def is_value(argument):
-    return isinstance(argument, Value)
+    return isinstance(argument, _Value)
 
 
 def values_in(arguments):
@@ -173,8 +173,10 @@ def _unchanged(constant):
     return constant
 
 
-def moves(function, alike=True):
-    """Numbers are moved, copied or averaged: all factors are at least 0. Tensors beside them are constants (in `cat`)."""
+def _moves(function, alike=True, joins=False):
+    """Numbers are moved, copied or averaged: all factors are at least 0. Tensors beside them say where (indices, masks). Where
+    the function joins, they are constants among the numbers.
+    """
 
     def handle(steps, *args, **kwargs):
         xs = _zeros(values_in([args, kwargs]))
@@ -186,7 +188,7 @@ def moves(function, alike=True):
     def one(steps, function, args, kwargs):
         values = values_in([args, kwargs])
         constant = _caller(function, args, kwargs, _unchanged)(*_zeros(values, 1))[0]
-        linear = _caller(function, args, kwargs, torch.zeros_like)
+        linear = _caller(function, args, kwargs, torch.zeros_like if joins else _unchanged)
         copies = None
         if alike and len(values) == 1:  # so many results hold the same number
             sizes, back = torch.func.vjp(linear, next(_zeros(values, 1)))
@@ -200,7 +202,7 @@ def _zeros(values, *lead):
     return iter([torch.zeros(*lead, *value.shape, dtype=torch.float64) for value in values])
 
 
-def sums(function, sized):
+def _sums(function, sized):
     """Values and constants are added up, or subtracted."""
 
     def handle(steps, *args, **kwargs):
@@ -213,7 +215,7 @@ def sums(function, sized):
     return handle
 
 
-def factors(function, value_first=False):
+def _factors(function, value_first=False):
     """One value times constants."""
 
     def handle(steps, *args, **kwargs):
@@ -232,7 +234,7 @@ def factors(function, value_first=False):
     return handle
 
 
-def weighted(steps, x, weight, bias, apply, trailing):
+def _weighted(steps, x, weight, bias, apply, trailing):
     """apply(x, weight) + bias, where `apply` works on any number of values whose last `trailing` axes belong together."""
     if not (torch.isfinite(weight).all() and (bias is None or torch.isfinite(bias).all())):
         raise Refused("weights must be finite numbers; it holds NaN or infinity")
@@ -246,7 +248,7 @@ def weighted(steps, x, weight, bias, apply, trailing):
     return steps.affine([x], lambda x: run(x, weight), lambda x: run(x, weight.abs()), bias, reach)
 
 
-def scaled(steps, x, scale, shift):
+def _scaled(steps, x, scale, shift):
     """scale * x + shift, both [channels], channels on axis 1."""
     ones = [1] * (len(x.shape) - 2)
     scale, shift = scale.reshape(1, -1, *ones), shift.reshape(1, -1, *ones)
@@ -263,15 +265,15 @@ def numbers(tensor, name="weight"):
 # Layers and functions -----------------------------------------------------------------------------------------------------
 
 
-def linear(steps, x, weight, bias=None):
+def _linear(steps, x, weight, bias=None):
     if x.shape[-1] != weight.shape[-1]:
         raise Refused(f"takes {weight.shape[-1]} inputs but the layer before it gives {x.shape[-1]}")
-    return weighted(steps, x, weight, bias, lambda x, w: x @ w.T, 1)
+    return _weighted(steps, x, weight, bias, lambda x, w: x @ w.T, 1)
 
 
-def convolution(steps, x, weight, bias, apply):
+def _convolution(steps, x, weight, bias, apply):
     bias = None if bias is None else bias.reshape(-1, *[1] * (weight.dim() - 2))
-    return weighted(steps, x, weight, bias, apply, weight.dim() - 1)
+    return _weighted(steps, x, weight, bias, apply, weight.dim() - 1)
 
 
 def _conv_module(steps, layer, x):
@@ -281,12 +283,12 @@ def _conv_module(steps, layer, x):
         apply = lambda x, w: run(x, w, None, *options)  # noqa: E731
     else:
         apply = lambda x, w: layer._conv_forward(x, w, None)  # noqa: E731
-    return convolution(steps, x, numbers(layer.weight), numbers(layer.bias), apply)
+    return _convolution(steps, x, numbers(layer.weight), numbers(layer.bias), apply)
 
 
 def _conv_function(function):
     def handle(steps, x, weight, bias=None, *args, **kwargs):
-        return convolution(steps, x, weight, bias, lambda x, w: function(x, w, None, *args, **kwargs))
+        return _convolution(steps, x, weight, bias, lambda x, w: function(x, w, None, *args, **kwargs))
 
     return handle
 
@@ -294,36 +296,36 @@ def _conv_function(function):
 def _norm_module(steps, layer, x):
     if layer.running_mean is None:
         raise Refused("normalises by the statistics of its own input, which is not piecewise affine; train it with running ones")
-    return batch_norm(steps, x, *map(numbers, (layer.running_mean, layer.running_var, layer.weight, layer.bias)), eps=layer.eps)
+    return _batch_norm(steps, x, *map(numbers, (layer.running_mean, layer.running_var, layer.weight, layer.bias)), eps=layer.eps)
 
 
-def batch_norm(steps, x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+def _batch_norm(steps, x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
     if training:
         raise Refused("normalises by the statistics of its batch; call model.eval() first")
     scale = (1 if weight is None else weight) / torch.sqrt(running_var + eps)
-    return scaled(steps, x, scale, (0 if bias is None else bias) - running_mean * scale)
+    return _scaled(steps, x, scale, (0 if bias is None else bias) - running_mean * scale)
 
 
-def dropout(steps, x, p=0.5, training=True, inplace=False):
+def _dropout(steps, x, p=0.5, training=True, inplace=False):
     if training and p > 0:
         raise Refused("drops values at random; call model.eval() first")
     return x
 
 
-def leaky(steps, z, negative_slope=0.01, inplace=False):
+def _leaky(steps, z, negative_slope=0.01, inplace=False):
     """max(z, 0) + negative_slope min(z, 0)."""
     return steps.bend(z, [0.0], [negative_slope, 1.0], [0.0, 0.0])
 
 
-def relu(steps, z, inplace=False):
-    return leaky(steps, z, 0.0)
+def _relu(steps, z, inplace=False):
+    return _leaky(steps, z, 0.0)
 
 
-def prelu(steps, z, weight):
-    return leaky(steps, z, float(weight) if weight.numel() == 1 else weight.reshape(-1, *[1] * (len(z.shape) - 2)))
+def _prelu(steps, z, weight):
+    return _leaky(steps, z, float(weight) if weight.numel() == 1 else weight.reshape(-1, *[1] * (len(z.shape) - 2)))
 
 
-def clamp(steps, z, min=None, max=None, inplace=False):
+def _clamp(steps, z, min=None, max=None, inplace=False):
     """min, max: numbers or constant tensors."""
     if values_in([min, max]):
         raise Refused("is clamped by values that depend on the input; use torch.maximum and torch.minimum")
@@ -338,25 +340,25 @@ def clamp(steps, z, min=None, max=None, inplace=False):
     return steps.bend(z, at, gains, shifts) if at else z
 
 
-def hardtanh(steps, z, min_val=-1.0, max_val=1.0, inplace=False):
-    return clamp(steps, z, min_val, max_val)
+def _hardtanh(steps, z, min_val=-1.0, max_val=1.0, inplace=False):
+    return _clamp(steps, z, min_val, max_val)
 
 
-def softshrink(steps, z, lambd=0.5):
+def _softshrink(steps, z, lambd=0.5):
     if not lambd > 0:
         raise Refused("lambd must be positive")
     return steps.bend(z, [-lambd, lambd], [1.0, 0.0, 1.0], [lambd, 0.0, -lambd])
 
 
-def threshold(steps, z, threshold, value, inplace=False):
+def _threshold(steps, z, threshold, value, inplace=False):
     if threshold != value:
         raise Refused("jumps where value is not the threshold: such a function is not continuous")
     return steps.bend(z, [threshold], [0.0, 1.0], [value, 0.0])
 
 
-def maximum(sign):
+def _maximum(sign):
     def handle(steps, x, other):
-        pair = sums(_side_by_side, _side_by_side)(steps, x, other)
+        pair = _sums(_side_by_side, _side_by_side)(steps, x, other)
         return steps.most(pair, torch.arange(math.prod(pair.shape)).reshape(-1, 2), pair.shape[:-1], sign)
 
     return handle
@@ -366,12 +368,12 @@ def _side_by_side(x, other):
     return torch.stack(torch.broadcast_tensors(x, other), dim=-1)
 
 
-def extreme(sign, with_index):
+def _extreme(sign, with_index):
     """amax, amin; and max, min along one axis (which give where, too), of two values, or of all numbers."""
 
     def handle(steps, x, dim=None, keepdim=False, **kwargs):
         if kwargs or is_value(dim) or isinstance(dim, torch.Tensor):
-            return maximum(sign)(steps, x, kwargs.get("other", dim))
+            return _maximum(sign)(steps, x, kwargs.get("other", dim))
         order = torch.arange(math.prod(x.shape)).reshape(x.shape)
         axes = range(order.dim()) if dim is None or dim == () else [dim] if isinstance(dim, int) else dim
         axes = sorted(axis % order.dim() for axis in axes)
@@ -385,7 +387,7 @@ def extreme(sign, with_index):
     return handle
 
 
-def max_pool(steps, x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False, *, dims):
+def _max_pool(steps, x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False, *, dims):
     if return_indices:
         raise Refused("return_indices is not understood")
     kernel, step, pad, dilation = (
@@ -401,7 +403,7 @@ def max_pool(steps, x, kernel_size, stride=None, padding=0, dilation=1, ceil_mod
     return _pooled(steps, x, windows)
 
 
-def adaptive_max_pool(steps, x, output_size, return_indices=False, *, dims):
+def _adaptive_max_pool(steps, x, output_size, return_indices=False, *, dims):
     if return_indices:
         raise Refused("return_indices is not understood")
     sizes = x.shape[-dims:]
@@ -428,20 +430,20 @@ def _pooled(steps, x, windows):
     return steps.most(x, index, (*lead, *map(len, windows)))
 
 
-def interpolate(steps, x, size=None, scale_factor=None, mode="nearest", *args, **kwargs):
+def _interpolate(steps, x, size=None, scale_factor=None, mode="nearest", *args, **kwargs):
     if mode == "bicubic":
         raise Refused("mode bicubic is not understood; nearest, linear, bilinear, trilinear and area are")
-    return moves(F.interpolate, alike=False)(steps, x, size, scale_factor, mode, *args, **kwargs)
+    return _moves(F.interpolate, alike=False)(steps, x, size, scale_factor, mode, *args, **kwargs)
 
 
-def pad(steps, x, pad, mode="constant", value=None):
+def _pad(steps, x, pad, mode="constant", value=None):
     if mode != "constant":
-        return moves(F.pad)(steps, x, tuple(pad), mode)
+        return _moves(F.pad)(steps, x, tuple(pad), mode)
     constant = F.pad(torch.zeros(x.shape, dtype=torch.float64), tuple(pad), value=float(value or 0))
     return steps.affine([x], lambda x: F.pad(x, tuple(pad)), constant=constant if value else None, reach=1)
 
 
-def same(steps, x, *args, **kwargs):
+def _same(steps, x, *args, **kwargs):
     """Copies, and casts: all is float64 here."""
     if torch.float16 in (*args, *kwargs.values()) or torch.bfloat16 in (*args, *kwargs.values()):
         raise Refused("rounds to half precision, which is not piecewise affine; leave the cast out")
@@ -450,16 +452,16 @@ def same(steps, x, *args, **kwargs):
     return x
 
 
-def product(function):
-    return lambda steps, *args, **kwargs: factors(function)(steps, *args, **kwargs)
+def _product(function):
+    return lambda steps, *args, **kwargs: _factors(function)(steps, *args, **kwargs)
 
 
-def addmm(steps, bias, x, weight, beta=1, alpha=1):
-    return sums(torch.add, torch.add)(steps, product(torch.matmul)(steps, x, weight * alpha), bias * beta)
+def _addmm(steps, bias, x, weight, beta=1, alpha=1):
+    return _sums(torch.add, torch.add)(steps, _product(torch.matmul)(steps, x, weight * alpha), bias * beta)
 
 
-def subtracted_from(steps, x, other, alpha=1):
-    return sums(torch.sub, _added)(steps, other, x, alpha=alpha)
+def _subtracted_from(steps, x, other, alpha=1):
+    return _sums(torch.sub, _added)(steps, other, x, alpha=alpha)
 
 
 def _added(x, y, alpha=1):
@@ -467,21 +469,21 @@ def _added(x, y, alpha=1):
 
 
 def _reshaped(steps, x, *size, **kwargs):
-    return moves(torch.Tensor.reshape)(steps, x, *size, **kwargs)
+    return _moves(torch.Tensor.reshape)(steps, x, *size, **kwargs)
 
 
 # by the name of the function or method, without trailing underscores
-FUNCTIONS: dict[str, Callable] = {
+_FUNCTIONS: dict[str, Callable] = {
     **{
-        name: moves(getattr(torch.Tensor, name))
+        name: _moves(getattr(torch.Tensor, name))
         for name in (
             "flatten unflatten permute transpose squeeze unsqueeze expand repeat flip roll narrow select movedim swapaxes chunk "
             "split unbind index_select tile moveaxis broadcast_to repeat_interleave swapdims unfold"
         ).split()
     },
-    **{name: moves(getattr(torch.Tensor, name), alike=False) for name in "sum mean cumsum".split()},
+    **{name: _moves(getattr(torch.Tensor, name), alike=False) for name in "sum mean cumsum".split()},
     **{
-        f"{kind}{dims}d": moves(getattr(F, f"{kind}{dims}d"), alike=False)
+        f"{kind}{dims}d": _moves(getattr(F, f"{kind}{dims}d"), alike=False)
         for kind in ("avg_pool", "adaptive_avg_pool")
         for dims in (1, 2, 3)
     },
@@ -489,108 +491,102 @@ FUNCTIONS: dict[str, Callable] = {
     **{f"conv_transpose{dims}d": _conv_function(getattr(F, f"conv_transpose{dims}d")) for dims in (1, 2, 3)},
     "view": _reshaped,
     "reshape": _reshaped,
-    "getitem": moves(operator.getitem),
-    "cat": moves(torch.cat),
-    "stack": moves(torch.stack),
-    "pixel_shuffle": moves(F.pixel_shuffle),
-    "pixel_unshuffle": moves(F.pixel_unshuffle),
-    "interpolate": interpolate,
-    "pad": pad,
-    "add": sums(torch.add, _added),
-    "sub": sums(torch.sub, _added),
-    "rsub": subtracted_from,
-    "neg": sums(torch.neg, torch.clone),
-    "mul": product(torch.mul),
-    "div": factors(torch.div, value_first=True),
-    "matmul": product(torch.matmul),
-    "mm": product(torch.matmul),
-    "bmm": product(torch.matmul),
-    "einsum": product(torch.einsum),
-    "addmm": addmm,
-    "linear": linear,
-    "batch_norm": batch_norm,
-    "relu": relu,
-    "leaky_relu": leaky,
-    "prelu": prelu,
-    "relu6": lambda steps, z, inplace=False: clamp(steps, z, 0.0, 6.0),
-    "hardtanh": hardtanh,
-    "clamp": clamp,
-    "clamp_min": lambda steps, z, min: clamp(steps, z, min),
-    "clamp_max": lambda steps, z, max: clamp(steps, z, None, max),
-    "abs": lambda steps, z: leaky(steps, z, -1.0),
+    "getitem": _moves(operator.getitem),
+    "cat": _moves(torch.cat, joins=True),
+    "stack": _moves(torch.stack, joins=True),
+    "pixel_shuffle": _moves(F.pixel_shuffle),
+    "pixel_unshuffle": _moves(F.pixel_unshuffle),
+    "interpolate": _interpolate,
+    "pad": _pad,
+    "add": _sums(torch.add, _added),
+    "sub": _sums(torch.sub, _added),
+    "rsub": _subtracted_from,
+    "neg": _sums(torch.neg, torch.clone),
+    "mul": _product(torch.mul),
+    "div": _factors(torch.div, value_first=True),
+    "matmul": _product(torch.matmul),
+    "mm": _product(torch.matmul),
+    "bmm": _product(torch.matmul),
+    "einsum": _product(torch.einsum),
+    "addmm": _addmm,
+    "linear": _linear,
+    "batch_norm": _batch_norm,
+    "relu": _relu,
+    "leaky_relu": _leaky,
+    "prelu": _prelu,
+    "relu6": lambda steps, z, inplace=False: _clamp(steps, z, 0.0, 6.0),
+    "hardtanh": _hardtanh,
+    "clamp": _clamp,
+    "clamp_min": lambda steps, z, min: _clamp(steps, z, min),
+    "clamp_max": lambda steps, z, max: _clamp(steps, z, None, max),
+    "abs": lambda steps, z: _leaky(steps, z, -1.0),
     "hardsigmoid": lambda steps, z, inplace=False: steps.bend(z, [-3.0, 3.0], [0.0, 1 / 6, 0.0], [0.0, 0.5, 1.0]),
-    "softshrink": softshrink,
-    "threshold": threshold,
-    "rrelu": lambda steps, z, lower=1 / 8, upper=1 / 3, training=False, inplace=False: leaky(steps, z, (lower + upper) / 2),
-    "maximum": maximum(1),
-    "minimum": maximum(-1),
-    "amax": extreme(1, False),
-    "amin": extreme(-1, False),
-    "max": extreme(1, True),
-    "min": extreme(-1, True),
-    **{name: same for name in "contiguous clone detach float double to type cpu alias identity requires_grad".split()},
-    **{name: dropout for name in "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout".split()},
+    "softshrink": _softshrink,
+    "threshold": _threshold,
+    "rrelu": lambda steps, z, lower=1 / 8, upper=1 / 3, training=False, inplace=False: _leaky(steps, z, (lower + upper) / 2),
+    "maximum": _maximum(1),
+    "minimum": _maximum(-1),
+    "amax": _extreme(1, False),
+    "amin": _extreme(-1, False),
+    "max": _extreme(1, True),
+    "min": _extreme(-1, True),
+    **{name: _same for name in "contiguous clone detach float double to type cpu alias identity requires_grad".split()},
+    **{name: _dropout for name in "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout".split()},
 }
 for _dims in (1, 2, 3):
-    FUNCTIONS[f"max_pool{_dims}d"] = lambda *args, dims=_dims, **kwargs: max_pool(*args, dims=dims, **kwargs)
-    FUNCTIONS[f"adaptive_max_pool{_dims}d"] = lambda *args, dims=_dims, **kwargs: adaptive_max_pool(*args, dims=dims, **kwargs)
-ALIASES = {
+    _FUNCTIONS[f"max_pool{_dims}d"] = lambda *args, dims=_dims, **kwargs: _max_pool(*args, dims=dims, **kwargs)
+    _FUNCTIONS[f"adaptive_max_pool{_dims}d"] = lambda *args, dims=_dims, **kwargs: _adaptive_max_pool(*args, dims=dims, **kwargs)
+_ALIASES = {
     "truediv": "div", "divide": "div", "multiply": "mul", "subtract": "sub", "negative": "neg", "concat": "cat",
     "concatenate": "cat", "clip": "clamp", "absolute": "abs", "view_as": "reshape_as", "iadd": "add", "isub": "sub",
     "imul": "mul", "itruediv": "div", "imatmul": "matmul", "true_divide": "div", "hard_tanh": "hardtanh",
 }  # fmt: skip
 
 
-def _options(*names):
-    """A layer as the function of the same name, with these attributes as its arguments."""
-    return lambda layer: {name: getattr(layer, name) for name in names}
-
-
-POOL = ("kernel_size", "stride", "padding")
-LAYERS = [  # (classes of torch.nn, function of (steps, layer, x))
+_LAYERS = [  # (classes of torch.nn, function of (steps, layer, x))
     ((nn.Identity, *(getattr(nn, f"Dropout{i}") for i in ("", "1d", "2d", "3d")), nn.AlphaDropout, nn.FeatureAlphaDropout),
      lambda steps, layer, x: x),
-    (nn.Linear, lambda steps, layer, x: linear(steps, x, numbers(layer.weight), numbers(layer.bias))),
+    (nn.Linear, lambda steps, layer, x: _linear(steps, x, numbers(layer.weight), numbers(layer.bias))),
     (nn.modules.conv._ConvNd, _conv_module),
     (nn.modules.batchnorm._NormBase, _norm_module),
-    (nn.ReLU6, lambda steps, layer, x: clamp(steps, x, 0.0, 6.0)),
-    (nn.Hardtanh, lambda steps, layer, x: hardtanh(steps, x, layer.min_val, layer.max_val)),
-    (nn.ReLU, lambda steps, layer, x: relu(steps, x)),
-    (nn.LeakyReLU, lambda steps, layer, x: leaky(steps, x, layer.negative_slope)),
-    (nn.RReLU, lambda steps, layer, x: leaky(steps, x, (layer.lower + layer.upper) / 2)),
-    (nn.PReLU, lambda steps, layer, x: prelu(steps, x, numbers(layer.weight))),
-    (nn.Hardsigmoid, lambda steps, layer, x: FUNCTIONS["hardsigmoid"](steps, x)),
-    (nn.Softshrink, lambda steps, layer, x: softshrink(steps, x, layer.lambd)),
-    (nn.Threshold, lambda steps, layer, x: threshold(steps, x, layer.threshold, layer.value)),
+    (nn.ReLU6, lambda steps, layer, x: _clamp(steps, x, 0.0, 6.0)),
+    (nn.Hardtanh, lambda steps, layer, x: _hardtanh(steps, x, layer.min_val, layer.max_val)),
+    (nn.ReLU, lambda steps, layer, x: _relu(steps, x)),
+    (nn.LeakyReLU, lambda steps, layer, x: _leaky(steps, x, layer.negative_slope)),
+    (nn.RReLU, lambda steps, layer, x: _leaky(steps, x, (layer.lower + layer.upper) / 2)),
+    (nn.PReLU, lambda steps, layer, x: _prelu(steps, x, numbers(layer.weight))),
+    (nn.Hardsigmoid, lambda steps, layer, x: _FUNCTIONS["hardsigmoid"](steps, x)),
+    (nn.Softshrink, lambda steps, layer, x: _softshrink(steps, x, layer.lambd)),
+    (nn.Threshold, lambda steps, layer, x: _threshold(steps, x, layer.threshold, layer.value)),
     *(
-        (getattr(nn, f"MaxPool{dims}d"), lambda steps, layer, x, dims=dims: max_pool(
+        (getattr(nn, f"MaxPool{dims}d"), lambda steps, layer, x, dims=dims: _max_pool(
             steps, x, layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode, layer.return_indices,
             dims=dims))
         for dims in (1, 2, 3)
     ),
     *(
-        (getattr(nn, f"AdaptiveMaxPool{dims}d"), lambda steps, layer, x, dims=dims: adaptive_max_pool(
+        (getattr(nn, f"AdaptiveMaxPool{dims}d"), lambda steps, layer, x, dims=dims: _adaptive_max_pool(
             steps, x, layer.output_size, layer.return_indices, dims=dims))
         for dims in (1, 2, 3)
     ),
-    (nn.modules.padding._ConstantPadNd, lambda steps, layer, x: pad(steps, x, layer.padding, value=layer.value)),
-    (nn.Upsample, lambda steps, layer, x: interpolate(
+    (nn.modules.padding._ConstantPadNd, lambda steps, layer, x: _pad(steps, x, layer.padding, value=layer.value)),
+    (nn.Upsample, lambda steps, layer, x: _interpolate(
         steps, x, layer.size, layer.scale_factor, layer.mode, layer.align_corners)),
     (
         (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle,
          nn.modules.padding._ReflectionPadNd, nn.modules.padding._ReplicationPadNd, nn.modules.padding._CircularPadNd),
-        lambda steps, layer, x: moves(layer.forward)(steps, x),
+        lambda steps, layer, x: _moves(layer.forward)(steps, x),
     ),
     (
         (nn.modules.pooling._AvgPoolNd, nn.modules.pooling._AdaptiveAvgPoolNd),
-        lambda steps, layer, x: moves(layer.forward, alike=False)(steps, x),
+        lambda steps, layer, x: _moves(layer.forward, alike=False)(steps, x),
     ),
 ]  # fmt: skip
 
 
 def of_layer(steps, layer, x):
     """The value of a torch.nn layer at a value x; Refused where it is not understood."""
-    for kinds, handle in LAYERS:
+    for kinds, handle in _LAYERS:
         if isinstance(layer, kinds):
             return _handled(handle, steps, layer, x)
     raise Refused(None)
@@ -599,7 +595,7 @@ def of_layer(steps, layer, x):
 def of_function(steps, name, args, kwargs):
     """The value of a function or method of torch, by its name, at arguments with values in them; Refused as above."""
     name, kwargs = name.rstrip("_"), dict(kwargs)
-    handle = FUNCTIONS.get(ALIASES.get(name, name))
+    handle = _FUNCTIONS.get(_ALIASES.get(name, name))
     if handle is None:
         raise Refused(None)
     first = [kwargs.pop(word) for word in ("input", "tensors") if word in kwargs]

@@ -8,8 +8,8 @@ import ipywidgets
 
 from . import given
 
-LABEL = {"description_width": "9em"}
-LAYOUT = {"width": "26em"}
+_LABEL = {"description_width": "9em"}
+_LAYOUT = {"width": "26em"}
 
 
 def slider(label: str, options: Sequence, value: Any, tooltip: str) -> ipywidgets.SelectionSlider:
@@ -36,7 +36,7 @@ def _labelled(kind, label, options, value, tooltip):
     values = [value for _, value in pairs]
     if not given.among(value, values):
         raise ValueError(f"value must be one of the options {values}; got {value!r}")
-    return kind(description=label, tooltip=tooltip, style=LABEL, layout=LAYOUT, options=pairs, value=value)
+    return kind(description=label, tooltip=tooltip, style=_LABEL, layout=_LAYOUT, options=pairs, value=value)
 
 
 def pairs_of(name, options):

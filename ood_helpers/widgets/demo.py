@@ -129,17 +129,7 @@ class Demo(Picture):
                 raise TypeError(f"control {name!r} must be made by `slider` or `choice`; got {type(control).__name__}")
             self._check({name: control.value})
         presets = {} if presets is None else presets
-        given.table("presets", presets)
-        for name, values in presets.items():
-            if name == "Reset":
-                raise ValueError("a preset may not be called 'Reset': that button is there already")
-            given.table(f"preset {name!r}", values)
-            if not values:
-                raise ValueError(f"preset {name!r} must set at least one control; it would do nothing")
-            try:
-                self._check(values)
-            except ValueError as error:
-                raise ValueError(f"preset {name!r}: {error}") from None
+        given.presets(presets, self._check)
         first = {name: control.value for name, control in controls.items()}
         buttons = [self._preset(name, values) for name, values in {"Reset": first, **presets}.items()]
         super().__init__(figure, [list(controls.values()), buttons])

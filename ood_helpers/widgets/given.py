@@ -22,6 +22,23 @@ def table(name, value):
         text(f"each name in {name}", key)
 
 
+def presets(value, check):
+    """name -> check(values) for the presets name -> values; errors name the preset that is empty, or that the check refuses."""
+    table("presets", value)
+    made = {}
+    for name, values in value.items():
+        if name == "Reset":
+            raise ValueError("a preset may not be called 'Reset': that button is there already")
+        table(f"preset {name!r}", values)
+        if not values:
+            raise ValueError(f"preset {name!r} must set at least one control; it would do nothing")
+        try:
+            made[name] = check(values)
+        except ValueError as error:
+            raise ValueError(f"preset {name!r}: {error}") from None
+    return made
+
+
 def function(name, value, of, *args, **kwargs):
     """TypeError that names the argument unless `value` can be called with these arguments, which are those `of` describes."""
     if not callable(value):

@@ -662,7 +662,7 @@ function draw({ model, el }, before = {}) {
   edges.addEventListener("change", () => { view.edges = edges.checked; view.soon(); });
   const patch = (colour) => (colour ? [element("i", { style: `background: ${colour}` })] : []);
   const key = element("div", { className: "row key" }, ...spec.key.map(([colour, name]) => element("span", {}, ...patch(colour), name)));
-  const starred = element("span", { textContent: "★ surest OOD point", hidden: true });
+  const starred = element("span", { textContent: "★ most confident OOD point", hidden: true });
   key.append(starred);
   const painting = spec.paint ? paintTools(model, view, button, put) : null;
   const extras = spec.networks.length ? [element("label", { title: "draw the borders between polytopes" }, edges, "polytopes")] : [];

@@ -33,15 +33,15 @@ from . import given
 from .controls import pairs_of
 from .page import show
 
-SIZE = 440  # pixels of the map's side, where the page is wide enough
-AT_ONCE = 2_000_000  # bytes of networks that are in the page from the start; others come when they are first wanted
-AHEAD = 12  # sentences that are made ahead around a position, while the kernel is idle
-COLOURS = ("bands", "classes", "shades")
-SMOOTH = {nn.Sigmoid: ("sigmoid", 0.7310585786300049), nn.Tanh: ("tanh", 0.7615941559557649)}  # and the leak that stands for it
-BEND = {"sigmoid": lambda z: 0.5 * (1 + np.tanh(z / 2)), "tanh": np.tanh}
-BINS = 20  # of a histogram
-HINT = "Point at the map. Click: a ray to infinity. Drag, wheel, arrow keys, + and −: move and zoom. Double click: back."
-LEAST = 0.12  # colour that "shades" give where all classes are equally likely
+_SIZE = 440  # pixels of the map's side, where the page is wide enough
+_AT_ONCE = 2_000_000  # bytes of networks that are in the page from the start; others come when they are first wanted
+_AHEAD = 12  # sentences that are made ahead around a position, while the kernel is idle
+_COLOURS = ("bands", "classes", "shades")
+_SMOOTH = {nn.Sigmoid: ("sigmoid", 0.7310585786300049), nn.Tanh: ("tanh", 0.7615941559557649)}  # and the leak that stands for it
+_BEND = {"sigmoid": lambda z: 0.5 * (1 + np.tanh(z / 2)), "tanh": np.tanh}
+_BINS = 20  # of a histogram
+_HINT = "Point at the map. Click: a ray to infinity. Drag, wheel, arrow keys, + and −: move and zoom. Double click: back."
+_LEAST = 0.12  # colour that "shades" give where all classes are equally likely
 
 
 class LivingMap(anywidget.AnyWidget):
@@ -97,12 +97,11 @@ class LivingMap(anywidget.AnyWidget):
         origin: Numbers | None = None,
         title: str = "A map of the network's answers",
     ) -> None:
-        if colours not in COLOURS:
-            raise ValueError(f"colours must be one of {', '.join(COLOURS)}; got {colours!r}")
+        if colours not in _COLOURS:
+            raise ValueError(f"colours must be one of {', '.join(_COLOURS)}; got {colours!r}")
         given.text("title", title)
         self.controls, presets = ({} if table is None else table for table in (controls, presets))
         given.table("controls", self.controls)
-        given.table("presets", presets)
         if origin is not None and axes is None:
             raise ValueError("origin needs axes, the two directions of the plane through it")
         _check_world(world, 2 if axes is None else np.atleast_2d(float64(axes, "axes")).shape[-1])
@@ -128,7 +127,7 @@ class LivingMap(anywidget.AnyWidget):
             "points": _points(points),
             "window": {"x": 0.0, "y": 0.0, "half": half},
             "axes": ["x₁", "x₂"] if axes is None else ["s₁", "s₂"],
-            "size": SIZE,
+            "size": _SIZE,
             "title": title,
             "hint": self._hint(),
             "speaks": sentence is not None,
@@ -172,7 +171,7 @@ class LivingMap(anywidget.AnyWidget):
         self._numbers = [_numbers(read) for read in self._read]
 
     def _hint(self):
-        return HINT
+        return _HINT
 
     @property
     def box(self):
@@ -260,22 +259,15 @@ class LivingMap(anywidget.AnyWidget):
         return place
 
     def _presets(self, presets, first, halves, half):
-        made = [{"name": "Reset", "position": first, "window": half, "title": "as at first"}] if self.names or presets else []
-        for name, values in presets.items():
-            if name == "Reset":
-                raise ValueError("a preset may not be called 'Reset': that button is there already")
-            given.table(f"preset {name!r}", values)
-            if not values:
-                raise ValueError(f"preset {name!r} must set at least one control; it would do nothing")
+        def spot(values):
             free = {} if self._zoomed is not None else {"window": values.get("window", half)}
-            try:
-                place = self._place({key: value for key, value in values.items() if key not in free}, first)
-                size = _half(free["window"] if free else halves[place[self._zoomed]])
-            except ValueError as error:
-                raise ValueError(f"preset {name!r}: {error}") from None
+            place = self._place({key: value for key, value in values.items() if key not in free}, first)
             title = ", ".join(f"{key} = {value}" for key, value in values.items())
-            made.append({"name": name, "position": place, "window": size, "title": title})
-        return made
+            return {"position": place, "window": _half(free["window"] if free else halves[place[self._zoomed]]), "title": title}
+
+        spots = given.presets(presets, spot)
+        reset = {"Reset": {"position": first, "window": half, "title": "as at first"}} if self.names or presets else {}
+        return [{"name": name, **spot} for name, spot in (reset | spots).items()]
 
     # ---- what travels: networks ----
 
@@ -287,7 +279,7 @@ class LivingMap(anywidget.AnyWidget):
             if i in sent:
                 continue
             size += 4 * len(self._numbers[i])
-            if sent and size > AT_ONCE:
+            if sent and size > _AT_ONCE:
                 break
             sent.append(i)
         return dict.fromkeys(range(len(self._read))) | self._offsets(sorted(sent))
@@ -341,11 +333,11 @@ class LivingMap(anywidget.AnyWidget):
         elif self._loop:
             if self._ahead:
                 self._ahead.cancel()
-            self._ahead = self._loop.call_later(1.0, self._go_ahead, place, AHEAD)
+            self._ahead = self._loop.call_later(1.0, self._go_ahead, place, _AHEAD)
 
     def _go_ahead(self, place, more):
         around = sorted(self._positions(), key=lambda other: sum(abs(a - b) for a, b in zip(place, other, strict=True)))
-        left = [other for other in around[: 4 * AHEAD] if _key(other) not in self._notes]
+        left = [other for other in around[: 4 * _AHEAD] if _key(other) not in self._notes]
         if left and more:
             if idle := _idle():
                 self._tell(left[0])
@@ -455,9 +447,9 @@ def _sweep(networks, names, options, zoomed):
 
 def _plane(network, axes, origin):
     """The numbers of a network, as float64: of two inputs, or of the plane that axes and origin say."""
-    if isinstance(network, nn.Sequential) and any(type(layer) in SMOOTH for layer in network):
+    if isinstance(network, nn.Sequential) and any(type(layer) in _SMOOTH for layer in network):
         # polytopes has no such layers: read the network with a leaky ReLU of an odd slope in the place of each
-        kinks = (nn.LeakyReLU(SMOOTH[type(layer)][1]) if type(layer) in SMOOTH else layer for layer in network)
+        kinks = (nn.LeakyReLU(_SMOOTH[type(layer)][1]) if type(layer) in _SMOOTH else layer for layer in network)
         network = nn.Sequential(*kinks)
     if not isinstance(network, nn.Module):
         raise ValueError(f"networks must be of torch.nn, each an nn.Sequential, say; got {network!r}")
@@ -470,7 +462,7 @@ def _plane(network, axes, origin):
         axes = polytopes.network.plane_of(axes, read)
         origin = np.zeros(read.in_dim) if origin is None else polytopes.network.vector(origin, "origin", read)
         read = read.restricted(origin, axes)
-    names = {leak: name for name, leak in SMOOTH.values()}
+    names = {leak: name for name, leak in _SMOOTH.values()}
     return polytopes.network.Network(read.weights, read.biases, [names.get(leak, leak) for leak in read.leaks])
 
 
@@ -485,12 +477,12 @@ def _answers(read, x):
     x = x.astype(read.weights[0].dtype)
     for weight, bias, leak in zip(read.weights, read.biases, [*read.leaks, 1.0], strict=True):
         z = x @ weight.T + bias
-        x = BEND[leak](z) if leak in BEND else np.where(z > 0, z, leak * z)
+        x = _BEND[leak](z) if leak in _BEND else np.where(z > 0, z, leak * z)
     return x
 
 
 def _is_smooth(read):
-    return any(leak in BEND for leak in read.leaks)
+    return any(leak in _BEND for leak in read.leaks)
 
 
 def _numbers(read):
@@ -528,7 +520,7 @@ def _smooth_ring(read):
 def _look(read, rejects, colours, classes):
     """Colours, and what they mean; reject is the last of `pale` and `full`."""
     outputs = max([classes, *(r.n_classes - reject for r, reject in zip(read, rejects, strict=True))])
-    cycle = [class_look(k)[0] for k in range(outputs)]
+    cycle = [_class_look(k)[0] for k in range(outputs)]
     names, reject = [f"class {k}" for k in range(outputs)] + ["reject"] * any(rejects), matplotlib.colors.to_hex(plotting.REJECT)
     full = cycle + [reject] * any(rejects)
     pale = [matplotlib.colors.to_hex(0.4 + 0.6 * np.array(matplotlib.colors.to_rgb(color))) for color in cycle]
@@ -539,14 +531,14 @@ def _look(read, rejects, colours, classes):
     else:
         key = [*zip(pale if colours == "classes" else full, names, strict=True), ("black", "tie (frame)")]
     look = {"kind": colours, "bands": plotting.BAND_COLORS, "limits": plotting.BANDS[1:3], "pale": pale, "full": full}
-    markers = [class_look(k)[0] for k in range(10)]
+    markers = [_class_look(k)[0] for k in range(10)]
     return {
-        "look": look | {"rejected": reject, "least": LEAST, "accent": plotting.ACCENT, "markers": markers},
+        "look": look | {"rejected": reject, "least": _LEAST, "accent": plotting.ACCENT, "markers": markers},
         "key": key,
     }
 
 
-def class_look(k):
+def _class_look(k):
     """Colour and marker of class k; ten classes differ in colour, four in marker."""
     colours = [color for color, _ in plotting.CLASSES] + plotting.MORE_CLASSES
     return colours[k % len(colours)], plotting.CLASSES[k % len(plotting.CLASSES)][1]
@@ -616,7 +608,7 @@ def _star(point):
 
 
 def _bars(confidences):
-    """Shares of the points in each of BINS bins; the first histogram is filled, the others are lines."""
+    """Shares of the points in each of _BINS bins; the first histogram is filled, the others are lines."""
     values = {name: float64(c, f"bars[{name!r}]") for name, c in confidences.items()}
     for name, c in values.items():
         if c.ndim != 1 or not len(c) or not ((c >= 0) & (c <= 1)).all():
@@ -624,7 +616,7 @@ def _bars(confidences):
     low = 0.5 if min(c.min() for c in values.values()) >= 0.5 else 0.0
     series = []
     for i, (name, c) in enumerate(values.items()):
-        counts, _ = np.histogram(c, np.linspace(low, 1, BINS + 1))
+        counts, _ = np.histogram(c, np.linspace(low, 1, _BINS + 1))
         series.append([name, plotting.INSIDE if i == 0 else "black", (counts / len(c)).round(4).tolist()])
     return {"low": low, "series": series}
 
@@ -635,13 +627,13 @@ def _data_url(figure):
 
 
 # what may stand beside a sentence: its name in the notebook -> its name on the page, and how it gets there
-EXTRAS = {"star": ("star", _star), "bars": ("bars", _bars), "points": ("points", _points), "figure": ("picture", _data_url)}
+_EXTRAS = {"star": ("star", _star), "bars": ("bars", _bars), "points": ("points", _points), "figure": ("picture", _data_url)}
 
 
 def _extra(name, value):
-    if name not in EXTRAS:
-        raise ValueError(f"beside the text a sentence may return {', '.join(EXTRAS)}; it returned {name!r}")
-    page_name, prepare = EXTRAS[name]
+    if name not in _EXTRAS:
+        raise ValueError(f"beside the text a sentence may return {', '.join(_EXTRAS)}; it returned {name!r}")
+    page_name, prepare = _EXTRAS[name]
     return page_name, prepare(value)
 
 
@@ -666,7 +658,7 @@ def _png(living, drawn, note):
         ax.plot(*np.array(path).T, color=spec["look"]["full"][k], lw=2.5)
     marked = np.array([*spec["points"], *note.get("points", []), *living.painted]).reshape(-1, 3)
     for k in np.unique(marked[:, 2]).astype(int):
-        color, marker = class_look(k) if k >= 0 else plotting.OOD
+        color, marker = _class_look(k) if k >= 0 else plotting.OOD
         ax.scatter(*marked[marked[:, 2] == k, :2].T, s=9, c=color, marker=marker)
     star = note.get("star")
     if star and max(map(abs, star)) <= half:
@@ -674,11 +666,13 @@ def _png(living, drawn, note):
     names = itertools.takewhile(lambda entry: "frame" not in entry[1], spec["key"])  # the picture has no frame
     handles = [Patch(fc=color, ec="0.4", label=name) for color, name in names]
     if star:
-        handles.append(Line2D([], [], ls="", marker="*", ms=14, color=plotting.ACCENT, mec="white", label="surest OOD point"))
+        handles.append(
+            Line2D([], [], ls="", marker="*", ms=14, color=plotting.ACCENT, mec="white", label="most confident OOD point")
+        )
     ax.legend(handles=handles, ncols=min(len(handles), 4), **plotting.BELOW | {"handlelength": 1.0})
     if beside:
         axes[1].set(xlim=(beside["low"], 1), xlabel="confidence", ylabel="share of the points", title="test points")
-        edges = np.linspace(beside["low"], 1, BINS + 1)
+        edges = np.linspace(beside["low"], 1, _BINS + 1)
         for i, (name, color, shares) in enumerate(beside["series"]):
             axes[1].stairs(shares, edges, fill=i == 0, color=color, alpha=0.7 if i == 0 else 1, lw=2.5, label=name)
         axes[1].legend(**plotting.BELOW, ncols=2)
@@ -704,7 +698,7 @@ def _side_by_side(parts):
     return buffer.getvalue()
 
 
-def _colours(read, reject, look, half, side=SIZE):
+def _colours(read, reject, look, half, side=_SIZE):
     """RGB [side, side, 3] at the window's pixel centres: a coarse grid, then, grid by finer grid, where neighbours differ."""
     centres = 2 * half / side * (np.arange(side) + 0.5) - half
 

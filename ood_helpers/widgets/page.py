@@ -7,11 +7,11 @@ import ipywidgets
 from IPython import get_ipython
 from IPython.display import display
 
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+_WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 # JupyterLab shows one form of an output, and falls back to no other when its widget is dead. So each form is an output of its
 # own (a "child" of the cell's output area). Where the widget has come to life, picture and words above it are hidden; where it
 # has not, its own output ("model not found") is.
-STYLE = """<style>
+_STYLE = """<style>
 .jp-OutputArea-child:has(.ood-static):has(+ .jp-OutputArea-child .ood-live),
 .jp-OutputArea-child:has(+ .jp-OutputArea-child .ood-pictured):has(+ .jp-OutputArea-child + .jp-OutputArea-child .ood-live),
 .jp-OutputArea-child:has(.ood-static)
@@ -34,8 +34,8 @@ def show(item, words, png=None):
         picture = {"image/png": base64.b64encode(png).decode(), "text/plain": words}
         display(picture, metadata={"image/png": {"alt": words}}, raw=True)
     kind = "ood-static ood-pictured" if png else "ood-static"
-    display({"text/markdown": f'<div class="{kind}">\n\n{words}\n\n</div>\n\n{STYLE}'}, raw=True)
-    display({WIDGET_VIEW: item.box._repr_mimebundle_()[WIDGET_VIEW], "text/plain": ""}, raw=True)
+    display({"text/markdown": f'<div class="{kind}">\n\n{words}\n\n</div>\n\n{_STYLE}'}, raw=True)
+    display({_WIDGET_VIEW: item.box._repr_mimebundle_()[_WIDGET_VIEW], "text/plain": ""}, raw=True)
 
 
 def earlier(kind):

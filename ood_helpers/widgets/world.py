@@ -18,11 +18,11 @@ from .controls import choice, slider
 from .live import Live
 from .painting import Painting
 
-KINDS = ["plain", "confident", "reject", "closed"]
-WIDTHS, BETAS = [4, 8, 16, 32, 64, 100], [0.0, 0.1, 0.3, 1.0, 3.0, 10.0]
-CLASSES = 4
-FORMAT = "a painted world, version 1"
-BOX = 50.0  # half the side of the box that the sentence is about
+_KINDS = ["plain", "confident", "reject", "closed"]
+_WIDTHS, _BETAS = [4, 8, 16, 32, 64, 100], [0.0, 0.1, 0.3, 1.0, 3.0, 10.0]
+_CLASSES = 4
+_FORMAT = "a painted world, version 1"
+_BOX = 50.0  # half the side of the box that the sentence is about
 
 
 def _arcs(world):
@@ -32,7 +32,7 @@ def _arcs(world):
     return torch.cat(x), [k for k, part in enumerate(x) for _ in part]
 
 
-PRESETS = {  # a point stands for a Gaussian cloud around it: two points are the paper's world
+_PRESETS = {  # a point stands for a Gaussian cloud around it: two points are the paper's world
     "two Gaussians": (data.TwoGaussians().means, [0, 1]),
     "four Gaussians": (data.FourGaussians().means, [0, 1, 2, 3]),
     "two moons": _arcs(worlds.TwoMoons()),
@@ -40,7 +40,7 @@ PRESETS = {  # a point stands for a Gaussian cloud around it: two points are the
 }
 
 
-class Incomplete(ValueError):
+class _Incomplete(ValueError):
     """There is not yet enough painted to train on."""
 
 
@@ -85,15 +85,15 @@ class World(Live):
             points, std, file = before.painting.painted, before.painting.std, before.file.value
             kind, width, beta = (control.value for control in before.controls.values())
         self.controls = {
-            "kind": choice("classifier", KINDS, kind, "what is trained, and with which loss"),
-            "width": slider("hidden width", WIDTHS, width, "neurons in each of the two hidden layers"),
-            "beta": slider("β", BETAS, beta, "weight of the doubt on OOD points: confident and closed"),
+            "kind": choice("classifier", _KINDS, kind, "what is trained, and with which loss"),
+            "width": slider("hidden width", _WIDTHS, width, "neurons in each of the two hidden layers"),
+            "beta": slider("β", _BETAS, beta, "weight of the doubt on OOD points: confident and closed"),
         }
         self.file = ipywidgets.Text(file, description="file", tooltip="where Save writes and Load reads")
-        self.painting = Painting(CLASSES, std=std, window=30.0, colours="shades", title="A plane to paint a world on")
+        self.painting = Painting(_CLASSES, std=std, window=30.0, colours="shades", title="A plane to paint a world on")
         self.painting.painted = points
         self.network = self._drawn = self._made_for = self._steps = None
-        self._seed, self._box = -1, plotting.grid(BOX, 61)
+        self._seed, self._box = -1, plotting.grid(_BOX, 61)
         self._use_beta()
         super().__init__(self.painting, self._anew, self._said, stop=max(first, self.STEPS), first=first)
         self.first = 0  # a network that is begun anew is seen from its start
@@ -104,7 +104,7 @@ class World(Live):
 
     def _arranged(self, buttons, painting, text):
         """The painting, and beside it, or below where the page is narrow, all else."""
-        presets = [_button(name, "begin with these points; undo brings yours back", self.preset) for name in PRESETS]
+        presets = [_button(name, "begin with these points; undo brings yours back", self.preset) for name in _PRESETS]
         files = [_button("Save", "write the points to the file", self._save), _button("Load", "read them", self._load)]
         wrap, self.file.layout.width = ipywidgets.Layout(flex_flow="row wrap"), "14em"
         for part in (*buttons.children, *self.controls.values()):
@@ -123,19 +123,19 @@ class World(Live):
         classes = sorted(set(points[:, 2].astype(int)) - {-1})
         if not classes:
             only = "There are OOD points only" if len(points) else "Nothing is painted yet"
-            raise Incomplete(f"{only}: place points of class 0 and of class 1.")
+            raise _Incomplete(f"{only}: place points of class 0 and of class 1.")
         if missing := set(range(classes[-1])) - set(classes):
-            raise Incomplete(
+            raise _Incomplete(
                 f"Class {min(missing)} has no point yet, but class {classes[-1]} has: place one, or use lower classes."
             )
         if len(classes) == 1 and self.controls["kind"].value != "reject":
-            raise Incomplete("One class leaves nothing to tell apart: place points of class 1 as well, or choose reject.")
+            raise _Incomplete("One class leaves nothing to tell apart: place points of class 1 as well, or choose reject.")
         x, y = torch.tensor(points[:, :2]).float(), torch.tensor(points[:, 2]).long()
         return worlds.Painted(x[y >= 0], y[y >= 0], x[y < 0], std=self.painting.std)
 
     def preset(self, name):
         """Begin with the points of a preset."""
-        self._take(_listed(*PRESETS[name]))
+        self._take(_listed(*_PRESETS[name]))
 
     def _take(self, points):
         with self._lock:
@@ -209,7 +209,7 @@ class World(Live):
         return iter(self._one_step, object())
 
     def _one_step(self):
-        """The loss before a step, and the step. Incomplete if there is nothing to train on; the network then stays."""
+        """The loss before a step, and the step. _Incomplete if there is nothing to train on; the network then stays."""
         world = self._ready()
         if self._steps is None:
             how = {"penalty": horizon.radius_loss, "penalty_weight": 0.1} if self._made_for[0] == "closed" else {}
@@ -242,7 +242,7 @@ class World(Live):
         """`draw` of `Live`: the map's network is the present one; what it does, in words."""
         try:
             world = self._ready()
-        except Incomplete as missing:
+        except _Incomplete as missing:
             self._forget_network()
             return f"{missing} {self.painting.words()}"
         kind, width, beta = (control.value for control in self.controls.values())
@@ -269,7 +269,7 @@ class World(Live):
         self._made_for = None
 
     def _failed(self, error, what):
-        if isinstance(error, Incomplete):
+        if isinstance(error, _Incomplete):
             self._show(self._said(self.steps))
         else:
             super()._failed(error, what)
@@ -288,7 +288,7 @@ def _button(name, tooltip, act):
 def _network(kind, width, world, generator):
     if kind == "closed":
         points, _ = world.sample(1000, generator=copy.copy(generator))
-        return models.closed_mlp(2, width, world.n_classes, points=points, generator=generator)
+        return models.closed_mlp(2, width, world.n_classes, points=points, spread=True, generator=generator)
     return models.mlp(width=width, n_classes=world.n_classes + (kind == "reject"), generator=generator)
 
 
@@ -329,13 +329,13 @@ def _listed(x, y):
 
 def _begin(points, std):
     """(points [[x, y, class], …], std) of what `World` is given to begin with."""
-    if isinstance(points, str) and points in PRESETS:
-        return _listed(*PRESETS[points]), std
+    if isinstance(points, str) and points in _PRESETS:
+        return _listed(*_PRESETS[points]), std
     if isinstance(points, str | Path):
         return read(_path(points))
     x, y = (float64(part, name) for part, name in zip(points, ("points' x", "points' y"), strict=True))
     listed = [[*map(float, row), k] for row, k in zip(x.tolist(), y.tolist(), strict=True)]
-    return _checked({"format": FORMAT, "std": std, "points": listed}, "points")
+    return _checked({"format": _FORMAT, "std": std, "points": listed}, "points")
 
 
 def _path(name):
@@ -349,7 +349,7 @@ def _path(name):
 def write(path: Path, points: Sequence, std: float) -> None:
     """Write points [[x, y, class or -1], …] to a file, a point a line."""
     lines = ",\n".join(f"  {json.dumps(point)}" for point in points)
-    head = f'{{\n "format": {json.dumps(FORMAT)},\n "note": "points are [x, y, class], class -1 is OOD",\n "std": {std}'
+    head = f'{{\n "format": {json.dumps(_FORMAT)},\n "note": "points are [x, y, class], class -1 is OOD",\n "std": {std}'
     files.write_whole(path, f'{head},\n "points": [\n{lines}\n ]\n}}\n'.encode())
 
 
@@ -366,8 +366,8 @@ def read(path: Path) -> tuple[list, float]:
 
 def _checked(found, name):
     """The points and std of what a file holds; ValueError that names the point that is wrong."""
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise ValueError(f'{name} holds no painted world: it must say "format": "{FORMAT}".')
+    if not isinstance(found, dict) or found.get("format") != _FORMAT:
+        raise ValueError(f'{name} holds no painted world: it must say "format": "{_FORMAT}".')
     std, points = found.get("std"), found.get("points")
     if not _number(std) or not 0.01 <= std <= 1000:
         raise ValueError(f"{name}: std must be a number from 0.01 to 1000; it is {std!r}.")
@@ -376,9 +376,9 @@ def _checked(found, name):
     for n, point in enumerate(points, 1):
         if not (isinstance(point, list) and len(point) == 3 and all(map(_number, point))):
             raise ValueError(f"{name}: point {n} must be [x, y, class], three numbers; it is {point!r:.80}.")
-        if max(abs(point[0]), abs(point[1])) > 1e6 or point[2] not in range(-1, CLASSES):
+        if max(abs(point[0]), abs(point[1])) > 1e6 or point[2] not in range(-1, _CLASSES):
             raise ValueError(
-                f"{name}: point {n} must lie within ±1e6, its class be 0 to {CLASSES - 1}, or -1 for OOD; it is {point}."
+                f"{name}: point {n} must lie within ±1e6, its class be 0 to {_CLASSES - 1}, or -1 for OOD; it is {point}."
             )
     return [[float(x), float(y), int(k)] for x, y, k in points], float(std)
 
