@@ -555,7 +555,7 @@ const STYLE = `
 .ood-map .side { flex: 1 1 240px; max-width: 360px; min-width: 0; align-self: flex-start; } .ood-map .side img { max-width: 100%; }
 .ood-map i { display: inline-block; width: 13px; height: 13px; border: 1px solid #777; margin-right: 5px; vertical-align: -1px; }
 .ood-map .here { height: 2.8em; overflow: auto; font-size: 94%; font-variant-numeric: tabular-nums; max-width: 60em; }
-.ood-map .said { font-size: 110%; min-height: 5.6em; margin: 4px 0; }`;
+.ood-map .said { font-size: 110%; min-height: 5.6em; margin: 4px 0; } @media (max-width: 600px) { .ood-map .here { height: 5.6em; } }`;
 
 const element = (tag, properties = {}, ...children) => {
   const made = Object.assign(document.createElement(tag), properties);
