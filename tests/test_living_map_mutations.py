@@ -39,7 +39,7 @@ SCRIPT = """(networks) => {
 MUTATIONS = {
     # the network
     "layers in another order": ("columns[i * m + j] = weight[j * n + i]", "columns[i * m + j] = weight[i * m + j]"),
-    "no leak at a point": ("else if (z[j] < 0) z[j] *= leak;", "else if (z[j] < 0) z[j] = 0;"),
+    "no leak at a point": ("bend(sum) : sum < 0 ? sum * leak : sum;", "bend(sum) : sum < 0 ? 0 : sum;"),
     "differences to the first": ("v - values[(m - 1) * size + (i % size)]", "v - values[i % size]"),
     # the first layer along a row
     "slope of the wrong input": ("this.slope[0][j] = weight[2 * j] * dx;", "this.slope[0][j] = weight[2 * j + 1] * dx;"),
@@ -47,32 +47,45 @@ MUTATIONS = {
     "offset without bias": ("weight[2 * j + 1] * y + bias[j];", "weight[2 * j + 1] * y;"),
     "half a pixel off": ("rows.row(x - half + step / 2, step", "rows.row(x - half, step"),
     "rows upside down": ("y + (height / 2 - r - 0.5) * step", "y - (height / 2 - r - 0.5) * step"),
+    # the second layer at a row's left end
+    "a left end without y": ("offset[1][k] = up[k] * y + at0[k];", "offset[1][k] = at0[k];"),
+    "a left end without slope": ("slope[1][k] = along[k];", "slope[1][k] = 0;"),
+    "a left end without bias": ("at0: Float64Array.from(rest)", "at0: new Float64Array(m)"),
+    "a left end without the first layer's bias": ("c = more * (weight[2 * j] * x0 + bias[j])", "c = more * weight[2 * j] * x0"),
+    "a left end of the first row": ("if (more === 0) continue;", "if (gain[j] !== 0) continue;"),
+    "a left end that forgets": ("      gain[j] += more;\n", ""),
+    "a left end without leaks": ("(offset[0][j] > 0 ? 1 : leak) - gain[j]", "(offset[0][j] > 0 ? 1 : 0) - gain[j]"),
     # pieces
-    "a next layer without bias": ("offset2.set(bias);", "offset2.fill(0);"),
-    "slopes of the piece before": ("slope2.fill(0);", ""),
-    "active neurons only": ("const gain = active ? 1 : leak;\n", "const gain = active ? 1 : 0;\n"),
-    "kinks that are not met": ("      if (active !== later) {", "      if (false) {"),
+    "a next layer without bias": ("this.offset[l + 1].set(bias);", "this.offset[l + 1].fill(0);"),
+    "slopes of the piece before": ("this.slope[l + 1].fill(0);", ""),
+    "active neurons only": ("gains[count++] = active ? 1 : leak;", "gains[count++] = active ? 1 : 0;"),
+    "kinks that are not met": ("      if (active !== later) ", "      if (false) "),
     "no steps back to the first pixel": ("while (t > from + 1 && (a * (t - 1) + c > 0) === later) t--;", "t = to - 1;"),
-    "one kink a pixel": ("for (let j = first[t]; j >= 0; j = next[j]) {\n        const gain = on[j] ?",
-                         "for (let j = first[t]; j >= 0; j = -1) {\n        const gain = on[j] ?"),
+    "one kink a pixel": ("for (let j = first[t]; j >= 0; j = next[j]) {", "for (let j = first[t]; j >= 0; j = -1) {"),
+    "one last kink a pixel": ("for (let j = first[end]; j >= 0; j = next[j])", "for (let j = first[end]; j >= 0; j = -1)"),
     "a kink the wrong way": ("on[j] ? leak - 1 : 1 - leak", "on[j] ? 1 - leak : leak - 1"),
     "pieces that overlap": ("      begin = t;\n", ""),
     "the last piece left out": ("    this.piece(l + 1, begin, to, code, logits, pattern);\n  }", "  }"),
-    "a column of another neuron": ("columns, j * m, m, gain * slope[j]", "columns, 0, m, gain * slope[j]"),
-    "an update of the slope only": ("offset[k] += w * c;", ""),
-    "the last layer without slope": ("logits[i++] = slope[k] * t + offset[k];", "logits[i++] = offset[k];"),
-    # a last layer with one output
-    "a last piece without bias": ("rest = this.network.layers[l + 1].bias[0]", "rest = 0"),
-    "states of the row before": ("if (from === 0 || active !== on[j]) this", "if (active !== on[j]) this"),
-    "states that stay": ("if (from === 0 || active !== on[j]) this", "if (from === 0) this"),
-    "last kinks that are not met": ("if (from < last && (a * last + c > 0 ? 1 : 0) !== active) {", "if (false) {"),
-    "last kinks of slope only": ("          rest += gain * offset[j];\n", ""),
-    "last kinks a leak too much": ("const gain = -out[j] + this.switch", "const gain = this.switch"),
-    "no leak in the last piece": ("(active ? 1 : this.network.layers[l].leak)", "(active ? 1 : 0)"),
+    "a column of another neuron": ("at = i * m, to = j * m", "at = 0, to = j * m"),
+    "the second of two neurons left out": ("slope2[k] += v * a + w * c;", "slope2[k] += v * a;"),
+    "an odd one twice": ("h = q + 1 < count ? gains[q + 1] : 0", "h = gains[q]"),
+    "an update of the slope only": ("offset2[k] += v * b + w * d;", ""),
+    "nothing hidden, without slope": ("logits[i++] = slope[k] * t + offset[k];", "logits[i++] = offset[k];"),
+    # the last hidden layer
+    "outputs without slope": ("logits[at] = sum * u + rest;", "logits[at] = rest;"),
+    "a first output without bias": ("rest = this.network.layers[l + 1].bias[0]", "rest = 0"),
+    "other outputs without bias": ("let sum = 0, rest = bias[k];", "let sum = 0, rest = 0;"),
+    "other outputs like the first": ("for (let k = 1, at = n; k < m; k++) {", "for (let k = 1, at = n; k < 0; k++) {"),
+    "states at a piece's begin unseen": ("if (state * (a * from + c) <= 0 || state", "if (state"),
+    "states at a piece's end unseen": ("c) <= 0 || state * (a * last + c) <= 0) {", "c) <= 0) {"),
+    "last kinks that are not met": ("if (a * last + c > 0 !== active) {", "if (false) {"),
+    "last kinks of slope only": (" rests[k] += more * this.offset[l][j];", ""),
+    "last kinks a leak too much": ("const more = gain * weight[at] - this.out[at];", "const more = gain * weight[at];"),
+    "no leak in the last piece": ("gain = active ? 1 : this.network.layers[l].leak;", "gain = active ? 1 : 0;"),
     # codes
     "codes without the first state": ("if (active) code ^= keys[j];", ""),
     "codes without kinks": ("        code ^= keys[j];\n      }", "      }"),
-    "codes of the last layer missing": ("pattern[t] = code ^ this.code", "pattern[t] = code"),
+    "codes of the last layer missing": ("pattern.fill(code ^ this.code, t, end)", "pattern.fill(code, t, end)"),
     "one key for all": ("() => (key = Math.imul(key ^ (key >>> 15), 0x2c1b3c6d) + 0x85ebca6b | 0)", "() => 1"),
     # far away
     "far away the bias counts": ("slope[j] += w * a[i];", "slope[j] += w * a[i] + bias[j];"),
@@ -83,9 +96,10 @@ MUTATIONS = {
 
 
 def networks():
-    """Networks that between them use every step: two and three outputs, depth 1 to 3, leaks, ties."""
+    """Networks that between them use every step: two and three outputs, depth 0 to 3, leaks, ties."""
     rng = np.random.default_rng(0)
     for sizes, leak in [
+        ([2, 3], 0.0),
         ([2, 9, 2], 0.0),
         ([2, 9, 8, 2], 0.2),
         ([2, 8, 7, 6, 3], 0.1),

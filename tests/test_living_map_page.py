@@ -262,6 +262,18 @@ def test_wheel_keys_and_drag_move_the_window(page, shown):
     drawn(page)
 
 
+def test_a_window_reached_by_hand_is_drawn_like_a_first_one(page, shown):
+    """What the painter keeps from row to row belongs to one window."""
+    shown(a_map(networks(width=30)))
+    for move in ("v.pan(7, 0)", "v.zoom(0.3)", "v.pan(0, 5)", "v.zoom(4)", "v.move({x: -3, y: 20, half: 30})"):
+        view(page, move)
+        drawn(page)
+        kept = view(page, "Array.from(v.pixels)")
+        view(page, "(v.rows = null, v.draw())")
+        drawn(page)
+        assert np.not_equal(kept, view(page, "Array.from(v.pixels)")).sum() <= 3  # a pixel on a border, by its last digit
+
+
 def test_pointing_tells_the_network_s_answer_and_a_click_its_limit(page, shown):
     living = a_map()
     root = shown(living)

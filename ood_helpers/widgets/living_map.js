@@ -3,8 +3,8 @@
 // A row of pixels is a straight line x = (x0 + dx·t, y). Along it every pre-activation of the first layer is slope·t + offset. A
 // neuron changes sign at most once, so the row falls into pieces; from one piece to the next the second layer's slopes and offsets
 // change by a multiple of one column of its weights. The same happens inside each piece with the second layer, and so on: at the
-// last layer each piece is a straight line, read at its pixels' centres. Nothing is sampled, nothing is approximated. This is quick
-// enough at any width in use (20 ms at width 100), so no polygons are kept and filled, which would pay on narrow networks only.
+// last layer each piece is a straight line, read at its pixels' centres. Nothing is sampled, nothing is approximated. 440 rows take
+// 5 ms at width 32, 18 at 100, 230 at 500; cutting the plane into cells, each with the neurons that bend in it, took 7, 20 and 205.
 //
 // The file has four parts: 1 the network, 2 colours, 3 the view (zoom, pan, point, rays), 4 the widget around it (controls, text).
 
@@ -29,15 +29,15 @@ function unpack(sizes, leaks, numbers) {
   return { layers, sizes, outputs: sizes[sizes.length - 1], smooth: leaks.some((leak) => leak in SMOOTH) };
 }
 
-/** The logits at one point [x, y]. */
-function forward(network, point) {
+/** The logits at one point [x, y]; `rooms`, an array per layer, is written over. */
+function forward({ layers }, point, rooms = layers.map(({ m }) => new Float64Array(m))) {
   let h = point;
-  for (const { n, m, weight, bias, leak } of network.layers) {
-    const z = Float64Array.from(bias);
-    for (let j = 0; j < m; j++) {
-      for (let i = 0; i < n; i++) z[j] += weight[j * n + i] * h[i];
-      if (leak in SMOOTH) z[j] = SMOOTH[leak](z[j]);
-      else if (z[j] < 0) z[j] *= leak;
+  for (const [l, { n, m, weight, bias, leak }] of layers.entries()) {
+    const z = rooms[l], bend = SMOOTH[leak];
+    for (let j = 0, at = 0; j < m; j++) {
+      let sum = bias[j];
+      for (let i = 0; i < n; i++) sum += weight[at++] * h[i];
+      z[j] = bend ? bend(sum) : sum < 0 ? sum * leak : sum;
     }
     h = z;
   }
@@ -92,142 +92,158 @@ class Rows {
   constructor(network, width) {
     this.network = network;
     this.width = width;
-    const hidden = network.sizes.slice(1);
-    this.slope = hidden.map((n) => new Float64Array(n));
-    this.offset = hidden.map((n) => new Float64Array(n));
+    const hidden = network.sizes.slice(1), [outputs, before = 0] = hidden.slice().reverse(), numbers = (n) => new Float64Array(n);
+    [this.slope, this.offset, this.on, this.gains] = [0, 1, 2, 3].map(() => hidden.map(numbers));
     this.first = hidden.map(() => new Int32Array(width).fill(-1)); // the first neuron that changes at a pixel …
-    this.next = hidden.map((n) => new Int32Array(n)); // … and the one after it
-    this.on = hidden.map((n) => new Uint8Array(n));
-    this.out = new Float64Array(Math.max(...network.sizes));
+    [this.next, this.which] = [0, 1].map(() => hidden.map((n) => new Int32Array(n))); // … and the one after it; those to add
+    this.out = numbers(outputs * before); // the last layer's weights, `leak` times that from a neuron that is off
     this.code = 0; // of the last hidden layer's neurons that are on
     let key = 0x9e3779b9; // a random number per neuron: the xor of the active ones names a polytope
     this.keys = hidden.map((n) => Int32Array.from({ length: n }, () => (key = Math.imul(key ^ (key >>> 15), 0x2c1b3c6d) + 0x85ebca6b | 0)));
   }
 
   row(x0, dx, y, logits, pattern) {
-    if (this.network.smooth) return this.sampled(x0, dx, y, logits);
-    const { m, weight, bias } = this.network.layers[0];
+    const { layers, smooth, outputs } = this.network, { m, weight, bias } = layers[0];
+    const sampled = (t) => logits.set(forward(this.network, [x0 + dx * t, y], this.slope), t * outputs);
+    if (smooth) { for (let t = 0; t < this.width; t++) sampled(t); return; } // it has no pieces
     for (let j = 0; j < m; j++) {
       this.slope[0][j] = weight[2 * j] * dx;
       this.offset[0][j] = weight[2 * j] * x0 + weight[2 * j + 1] * y + bias[j];
     }
+    if (layers.length > 2) this.enter(x0, dx, y);
     this.piece(0, 0, this.width, 0, logits, pattern);
   }
 
-  /** The same by a forward pass for each pixel: smooth neurons have no pieces. */
-  sampled(x0, dx, y, logits) {
-    const { layers, outputs } = this.network;
-    for (let t = 0; t < this.width; t++) {
-      let h = [x0 + dx * t, y];
-      layers.forEach(({ n, m, weight, bias, leak }, l) => {
-        const z = this.slope[l], bend = SMOOTH[leak];
-        for (let j = 0, at = 0; j < m; j++) {
-          let sum = bias[j];
-          for (let i = 0; i < n; i++) sum += weight[at++] * h[i];
-          z[j] = bend ? bend(sum) : sum < 0 ? sum * leak : sum;
-        }
-        h = z;
-      });
-      logits.set(h, t * outputs);
+  /** The second layer at the row's left end, kept from row to row: only neurons whose kink lies between the two ends change. */
+  enter(x0, dx, y) {
+    const [{ weight, bias, leak }, { n, m, columns, bias: rest }] = this.network.layers, { slope, offset } = this;
+    if (this.left?.x0 !== x0 || this.left.dx !== dx) {
+      const [gain, along, up] = [n, m, m].map((size) => new Float64Array(size));
+      this.left = { x0, dx, gain, along, up, at0: Float64Array.from(rest) };
     }
+    const { gain, along, up, at0 } = this.left;
+    for (let j = 0; j < n; j++) {
+      const more = (offset[0][j] > 0 ? 1 : leak) - gain[j];
+      if (more === 0) continue;
+      const a = more * slope[0][j], b = more * weight[2 * j + 1], c = more * (weight[2 * j] * x0 + bias[j]);
+      for (let k = 0, w; k < m; k++) { w = columns[j * m + k]; along[k] += w * a; up[k] += w * b; at0[k] += w * c; }
+      gain[j] += more;
+    }
+    for (let k = 0; k < m; k++) { slope[1][k] = along[k]; offset[1][k] = up[k] * y + at0[k]; }
   }
 
   /** Pixels from … to − 1, on which layer l's pre-activations are slope·t + offset. */
   piece(l, from, to, code, logits, pattern) {
-    const layers = this.network.layers, last = l === layers.length - 1;
-    const slope = this.slope[l], offset = this.offset[l], n = layers[l].m;
-    if (last) {
+    const layers = this.network.layers, slope = this.slope[l], offset = this.offset[l], n = layers[l].m;
+    if (l === layers.length - 1) { // nothing hidden
       for (let t = from, i = from * n; t < to; t++) for (let k = 0; k < n; k++) logits[i++] = slope[k] * t + offset[k];
-      if (pattern) pattern.fill(code, from, to);
       return;
     }
-    if (l === layers.length - 2 && layers[l + 1].m === 1) return this.lastPiece(l, from, to, code, logits, pattern);
-    const { columns, bias, m } = layers[l + 1], leak = layers[l].leak;
-    const slope2 = this.slope[l + 1], offset2 = this.offset[l + 1];
-    const first = this.first[l], next = this.next[l], on = this.on[l], keys = this.keys[l];
-    slope2.fill(0);
-    offset2.set(bias);
+    if (l === layers.length - 2) return this.lastPiece(l, from, to, code, logits, pattern);
+    const { bias } = layers[l + 1], leak = layers[l].leak, on = this.on[l], keys = this.keys[l];
+    const first = this.first[l], next = this.next[l], which = this.which[l], gains = this.gains[l];
+    let count = 0;
     for (let j = 0; j < n; j++) {
       const a = slope[j], c = offset[j], active = a * from + c > 0, later = a * (to - 1) + c > 0;
       on[j] = active ? 1 : 0;
       if (active) code ^= keys[j];
-      const gain = active ? 1 : leak;
-      if (gain !== 0) add(slope2, offset2, columns, j * m, m, gain * a, gain * c);
-      if (active !== later) {
-        const t = turn(a, c, from, to, later);
-        next[j] = first[t];
-        first[t] = j;
-      }
+      if (active || leak !== 0) { which[count] = j; gains[count++] = active ? 1 : leak; }
+      if (active !== later) this.turn(l, j, from, to, later);
     }
+    if (l) { this.slope[l + 1].fill(0); this.offset[l + 1].set(bias); this.add(l, count); } // else `enter` has done it
     let begin = from;
     for (let t = from + 1; t < to; t++) {
       if (first[t] < 0) continue;
       this.piece(l + 1, begin, t, code, logits, pattern);
+      count = 0;
       for (let j = first[t]; j >= 0; j = next[j]) {
-        const gain = on[j] ? leak - 1 : 1 - leak;
-        add(slope2, offset2, columns, j * m, m, gain * slope[j], gain * offset[j]);
+        which[count] = j; gains[count++] = on[j] ? leak - 1 : 1 - leak;
         code ^= keys[j];
       }
+      this.add(l, count);
       first[t] = -1;
       begin = t;
     }
     this.piece(l + 1, begin, to, code, logits, pattern);
   }
 
+  /** Add to the next layer what `count` neurons, those in `which`, give it, times their `gains`: two at a time is quicker. */
+  add(l, count) {
+    const { columns, m } = this.network.layers[l + 1], which = this.which[l], gains = this.gains[l];
+    const slope = this.slope[l], offset = this.offset[l], slope2 = this.slope[l + 1], offset2 = this.offset[l + 1];
+    for (let q = 0; q < count; q += 2) {
+      const i = which[q], j = q + 1 < count ? which[q + 1] : i, g = gains[q], h = q + 1 < count ? gains[q + 1] : 0;
+      const a = g * slope[i], b = g * offset[i], c = h * slope[j], d = h * offset[j];
+      for (let k = 0, at = i * m, to = j * m; k < m; k++) {
+        const v = columns[at++], w = columns[to++];
+        slope2[k] += v * a + w * c; offset2[k] += v * b + w * d;
+      }
+    }
+  }
+
   /**
-   * The same where the next layer is the last and has a single output. Most of the time goes here. From one piece to the next few
-   * neurons change, so each one's state is kept, and its weight towards the output, or `leak` times that while it is off.
+   * The same where the next layer is the last. From one piece to the next few neurons change, so each one's state is kept: 1 on,
+   * −1 off, 0 not known yet. What the last layer gives is a sum per output, which changes with each of them.
    */
   lastPiece(l, from, to, code, logits, pattern) {
-    const n = this.network.layers[l].m, last = to - 1, { out } = this;
-    const slope = this.slope[l], offset = this.offset[l], first = this.first[l], next = this.next[l], on = this.on[l];
+    const { layers } = this.network, n = layers[l].m, { m, bias } = layers[l + 1], { out } = this;
+    const slope = this.slope[l], offset = this.offset[l], sums = this.slope[l + 1], rests = this.offset[l + 1];
+    const first = this.first[l], next = this.next[l], on = this.on[l], changes = this.meet(l, from, to);
+    for (let k = 1, at = n; k < m; k++) {
+      let sum = 0, rest = bias[k];
+      for (let j = 0; j < n; j++, at++) { sum += out[at] * slope[j]; rest += out[at] * offset[j]; }
+      sums[k] = sum; rests[k] = rest;
+    }
+    for (let t = from, end; t < to; t = end) {
+      for (end = changes ? t + 1 : to; end < to && first[end] < 0;) end++;
+      for (let k = 0; k < m; k++) {
+        const sum = sums[k], rest = rests[k];
+        for (let u = t, at = t * m + k; u < end; u++, at += m) logits[at] = sum * u + rest;
+      }
+      if (pattern) pattern.fill(code ^ this.code, t, end);
+      if (end === to) break;
+      for (let j = first[end]; j >= 0; j = next[j]) this.switch(l, j, on[j] < 0, sums, rests);
+      first[end] = -1;
+    }
+  }
+
+  /** Where the neurons before the last layer change, in `first` and `next`, and what they give to its first output. */
+  meet(l, from, to) {
+    const slope = this.slope[l], offset = this.offset[l], on = this.on[l], { out } = this, last = to - 1, n = slope.length;
     let sum = 0, rest = this.network.layers[l + 1].bias[0], changes = false;
     for (let j = 0; j < n; j++) {
-      const a = slope[j], c = offset[j], active = a * from + c > 0 ? 1 : 0;
-      if (from === 0 || active !== on[j]) this.switch(l, j, active);
-      if (from < last && (a * last + c > 0 ? 1 : 0) !== active) {
-        const t = turn(a, c, from, to, !active);
-        next[j] = first[t];
-        first[t] = j;
-        changes = true;
+      const a = slope[j], c = offset[j], state = on[j];
+      if (state * (a * from + c) <= 0 || state * (a * last + c) <= 0) { // perhaps another state, here or before the end
+        const active = a * from + c > 0;
+        this.switch(l, j, active);
+        if (a * last + c > 0 !== active) { this.turn(l, j, from, to, !active); changes = true; }
       }
-      sum += out[j] * a;
-      rest += out[j] * c;
+      sum += out[j] * a; rest += out[j] * c;
     }
-    for (let t = from; t < to; t++) {
-      if (changes && first[t] >= 0) {
-        for (let j = first[t]; j >= 0; j = next[j]) {
-          const gain = -out[j] + this.switch(l, j, 1 - on[j]);
-          sum += gain * slope[j];
-          rest += gain * offset[j];
-        }
-        first[t] = -1;
-      }
-      logits[t] = sum * t + rest;
-      if (pattern) pattern[t] = code ^ this.code;
-    }
+    [this.slope[l + 1][0], this.offset[l + 1][0]] = [sum, rest];
+    return changes;
   }
 
-  switch(l, j, active) {
-    if (active !== this.on[l][j]) this.code ^= this.keys[l][j];
-    this.on[l][j] = active;
-    return (this.out[j] = (active ? 1 : this.network.layers[l].leak) * this.network.layers[l + 1].columns[j]);
+  /** Neuron j changes at one pixel from from + 1 to to − 1: the first at which its new sign, `later`, holds. */
+  turn(l, j, from, to, later) {
+    const a = this.slope[l][j], c = this.offset[l][j], first = this.first[l];
+    let t = Math.min(Math.max(Math.ceil(-c / a), from + 1), to - 1);
+    while (t > from + 1 && (a * (t - 1) + c > 0) === later) t--;
+    while (t < to - 1 && (a * t + c > 0) !== later) t++;
+    this.next[l][j] = first[t];
+    first[t] = j;
   }
-}
 
-/** A neuron changes at one pixel from from + 1 to to − 1: the first at which its new sign, `later`, holds. */
-function turn(a, c, from, to, later) {
-  let t = Math.min(Math.max(Math.ceil(-c / a), from + 1), to - 1);
-  while (t > from + 1 && (a * (t - 1) + c > 0) === later) t--;
-  while (t < to - 1 && (a * t + c > 0) !== later) t++;
-  return t;
-}
-
-function add(slope, offset, columns, at, m, a, c) {
-  for (let k = 0; k < m; k++) {
-    const w = columns[at + k];
-    slope[k] += w * a;
-    offset[k] += w * c;
+  /** Neuron j before the last layer is on from now on, or off; the outputs' sums change with it. */
+  switch(l, j, active, sums, rests) {
+    const { n, m, weight } = this.network.layers[l + 1], gain = active ? 1 : this.network.layers[l].leak;
+    if (active !== this.on[l][j] > 0) this.code ^= this.keys[l][j];
+    this.on[l][j] = active ? 1 : -1;
+    for (let k = 0, at = j; k < m; k++, at += n) {
+      const more = gain * weight[at] - this.out[at];
+      this.out[at] += more;
+      if (sums) { sums[k] += more * this.slope[l][j]; rests[k] += more * this.offset[l][j]; }
+    }
   }
 }
 
@@ -297,10 +313,8 @@ class View {
     Object.assign(this, { scale, cssWidth, side: Math.round(side * scale) });
     const [w, h] = [side + around, side + MARGIN.top + MARGIN.bottom + 2 * RING];
     Object.assign(this.canvas.style, { width: `${w}px`, height: `${h}px` });
-    this.canvas.width = Math.round(w * scale);
-    this.canvas.height = Math.round(h * scale);
-    this.left = Math.round((MARGIN.left + RING) * scale);
-    this.top = Math.round((MARGIN.top + RING) * scale);
+    Object.assign(this.canvas, { width: Math.round(w * scale), height: Math.round(h * scale) });
+    [this.left, this.top] = [MARGIN.left, MARGIN.top].map((margin) => Math.round((margin + RING) * scale));
     this.image = new ImageData(this.side, this.side);
     this.pixels = new Uint32Array(this.image.data.buffer);
     this.rows = null;
@@ -309,9 +323,7 @@ class View {
 
   show(network, ring, reject) {
     if (this.network !== network) { // the picture of the other one is not finished
-      this.rows = null;
-      this.drawn = differences(network);
-      this.job++;
+      Object.assign(this, { rows: null, drawn: differences(network), fresh: true, job: this.job + 1 });
     }
     Object.assign(this, { network, ring, reject });
     this.soon();
@@ -350,7 +362,8 @@ class View {
       if (codes) this.drawEdges(codes);
       this.finish(job);
     };
-    slice(12);
+    slice(this.fresh ? 6 : 12); // the first sight of another network comes as soon as can be
+    this.fresh = false;
   }
 
   finish(job) {
@@ -395,10 +408,7 @@ class View {
     Object.assign(c, { strokeStyle: this.ink, lineWidth: scale });
     c.strokeRect(left - scale / 2, top - scale / 2, side + scale, side + scale);
     this.drawAxes();
-    c.save();
-    c.beginPath();
-    c.rect(left, top, side, side);
-    c.clip();
+    c.save(); c.beginPath(); c.rect(left, top, side, side); c.clip();
     for (const p of [...(this.spec.points ?? []), ...(this.note.points ?? []), ...this.painted]) this.marker(p);
     (this.spec.discs ?? []).forEach(([x, y, r], k) => {
       const [px, py] = this.toCanvas([x, y]), radius = (r / (2 * this.window.half)) * side;
@@ -432,18 +442,14 @@ class View {
   /** The frame: a direction, seen from the map's middle, in the colour of the class that wins it, far away. */
   drawRing(thick) {
     const c = this.context, { left, top, side } = this, middle = [left + side / 2, top + side / 2], { start, who } = this.ring;
-    c.save();
-    c.beginPath();
+    c.save(); c.beginPath();
     c.rect(left - thick, top - thick, side + 2 * thick, side + 2 * thick);
     c.rect(left, top, side, side);
     c.clip("evenodd");
     start.forEach((angle, i) => {
       const end = i + 1 < start.length ? start[i + 1] : start[0] + 2 * Math.PI;
       c.fillStyle = who[i] < 0 ? "black" : this.colour(who[i]);
-      c.beginPath();
-      c.moveTo(...middle);
-      c.arc(...middle, 2 * side, -angle, -(end + 2e-3), true);
-      c.fill();
+      c.beginPath(); c.moveTo(...middle); c.arc(...middle, 2 * side, -angle, -(end + 2e-3), true); c.fill();
     });
     c.restore();
   }
@@ -480,9 +486,7 @@ class View {
     }
     Object.assign(c, { textAlign: "center", textBaseline: "bottom" });
     c.fillText(this.spec.axes[0], left + side / 2, this.canvas.height);
-    c.save();
-    c.translate(16 * scale, top + side / 2);
-    c.rotate(-Math.PI / 2);
+    c.save(); c.translate(16 * scale, top + side / 2); c.rotate(-Math.PI / 2);
     c.fillText(this.spec.axes[1], 0, 0);
     c.restore();
   }
@@ -508,9 +512,8 @@ class View {
       const r = i % 2 ? 0.42 * size : size, angle = (Math.PI * i) / 5;
       c.lineTo(x + r * Math.sin(angle), y - r * Math.cos(angle));
     }
-    c.closePath();
     Object.assign(c, { fillStyle: this.spec.look.accent, strokeStyle: "white", lineWidth: 1.5 * this.scale });
-    c.fill(); c.stroke();
+    c.closePath(); c.fill(); c.stroke();
   }
 
   // -- hands --
@@ -552,7 +555,7 @@ const STYLE = `
 .ood-map .side { flex: 1 1 240px; max-width: 360px; min-width: 0; align-self: flex-start; } .ood-map .side img { max-width: 100%; }
 .ood-map i { display: inline-block; width: 13px; height: 13px; border: 1px solid #777; margin-right: 5px; vertical-align: -1px; }
 .ood-map .here { height: 2.8em; overflow: auto; font-size: 94%; font-variant-numeric: tabular-nums; max-width: 60em; }
-.ood-map .said { font-size: 110%; min-height: 5.6em; margin: 4px 0; }`;
+.ood-map .said { font-size: 110%; min-height: 5.6em; margin: 4px 0; } @media (max-width: 600px) { .ood-map .here { height: 5.6em; } }`;
 
 const element = (tag, properties = {}, ...children) => {
   const made = Object.assign(document.createElement(tag), properties);
@@ -804,8 +807,7 @@ function draw({ model, el }, before = {}) {
     "change:position": update,
     "change:notes": () => { Object.assign(notes, model.get("notes")); update(); },
     "change:weights": () => {
-      numbers = numbersOf(model.get("weights"));
-      [networks, rings] = [{}, { ...model.get("rings") }];
+      [numbers, networks, rings] = [numbersOf(model.get("weights")), {}, { ...model.get("rings") }];
       update();
     },
     "change:painted": () => { painting?.changed(); view.painted = model.get("painted"); againSoon(); },
@@ -891,8 +893,7 @@ function still(state) {
     set: (name, value) => { state[name] = value; hear(`change:${name}`); },
     on: (event, f) => (listeners[event] ??= []).push(f),
     off: (event, f) => { listeners[event] = listeners[event].filter((g) => g !== f); },
-    save_changes: () => {},
-    send: () => {},
+    save_changes: () => {}, send: () => {},
   };
 }
 
