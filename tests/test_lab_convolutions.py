@@ -126,7 +126,7 @@ def test_a_larger_image_is_measured_by_the_same_kinds(monkeypatch):
 
     monkeypatch.setitem(convolutions._WORLDS, "mnist", Large)
     random, kinds = torch.Generator().manual_seed(0), convolutions._kinds(Large())
-    assert list(kinds) == list(convolutions._KINDS)
+    assert list(kinds) == list(convolutions.KINDS)
     for kind, draw in kinds.items():
         x = draw(20, generator=random)
         assert x.shape == (20, 784) and x.dtype == torch.float32 and x.min() >= 0 and x.max() <= 1 and x.std() > 0.1, kind

@@ -35,7 +35,7 @@ LOSSES = {
 }
 METHODS = [kind for kind in LOSSES if kind != "closed on features"]  # those with stored runs
 _WORLDS = {"digits": images.Digits, "mnist": images.Mnist}
-_KINDS = (*images.KINDS, "ring")
+KINDS = (*images.KINDS, "ring")
 _WALKS, _WHOLE_WALKS = 20, {"digits": 20, "mnist": 1}  # to the face of the box · beyond it, to the last kink
 _CLIMBERS = {"digits": 100, "mnist": 25}
 _CUBES, _HALVES, _N_CUBES = ("uniform", "letters"), (0.01, 0.1), 20
@@ -61,7 +61,7 @@ class ConvolutionalSetting:
 
     columns = (
         "seed", "diverged", "loss", "accuracy", "class_accuracy", "confidence_in",
-        *(f"auroc_{kind}" for kind in _KINDS), *(f"sure_{kind}" for kind in _KINDS),
+        *(f"auroc_{kind}" for kind in KINDS), *(f"sure_{kind}" for kind in KINDS),
         "face", "kinks_inside", "sure_face", "kinks", "last_kink", "directions_class", "directions_tied",
         *(f"climb_{start}" for start in closed.CLIMBS),
         *(f"cubes_{kind}_{half:g}" for kind in _CUBES for half in _HALVES), *closed.CERTIFICATE,
