@@ -1,11 +1,13 @@
 """A progress bar for whoever waits, which leaves nothing behind in a notebook."""
 
+from collections.abc import Iterable
+
 from IPython import get_ipython
 from IPython.display import display
 from tqdm import tqdm
 
 
-def progress(steps, total, what):
+def progress(steps: Iterable, total: int, what: str) -> tqdm:
     """Pass on what `steps` yields; from the second second on a bar shows how many of `total` are done. `what` names them.
 
     In a notebook each bar is an output of its own, so that one inside another need not move up a line to find its place.

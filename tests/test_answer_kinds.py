@@ -1,5 +1,6 @@
 """Right answers in every container and number type that a student may use, and answers that nothing can be done with."""
 
+import inspect
 import statistics
 from decimal import Decimal
 from fractions import Fraction
@@ -97,7 +98,7 @@ def checkers():
     """Every check of an exercise: the public functions of the modules that take one answer."""
     for module in (getattr(checks, name) for name in MODULES):
         for name, check in vars(module).items():
-            if not name.startswith("_") and getattr(check, "__module__", "") == module.__name__ and callable(check):
+            if not name.startswith("_") and getattr(check, "__module__", "") == module.__name__ and inspect.isfunction(check):
                 if check.__code__.co_varnames[: check.__code__.co_argcount] == ("answer",):
                     yield pytest.param(check, id=f"{module.__name__.split('.')[-1]}.{name}")
 

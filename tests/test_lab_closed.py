@@ -177,7 +177,7 @@ def test_without_the_images_of_mnist_its_settings_and_rows_are_there_but_it_cann
 def test_mnist_is_run_like_the_digits_where_it_is_there(mnist, monkeypatch, how):
     pixels = np.random.default_rng(0).integers(100, 156, size=(5000, 784))  # grey ones: whatever leaves them stays in the box
     mnist(types.SimpleNamespace(mnist_data=lambda: (pixels, np.arange(5000) % 10)))
-    for name, value in (("CLIMBERS", 3), ("CLIMB_STEPS", 2), ("POINTS", 50)):
+    for name, value in (("_CLIMBERS", 3), ("_CLIMB_STEPS", 2), ("POINTS", 50)):
         monkeypatch.setattr(closed, name, value)
     monkeypatch.setattr(images, "_KEPT", 100)
     setting = ClosedMnistSetting("mnist", **SHORT, **how)

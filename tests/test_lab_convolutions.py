@@ -65,14 +65,16 @@ def test_a_head_on_the_features_alone_is_not_closed_where_the_features_stand_sti
 
 def test_trained_networks_come_from_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("OOD_CACHE", str(tmp_path))
-    (one,) = convolutions.trained("closed", steps=2)
+    (one,) = convolutions.trained(ConvolutionalSetting("closed", steps=2))
     monkeypatch.setattr(torch.optim, "Adam", lambda *_, **__: pytest.fail("trained again"))
-    (again,) = convolutions.trained("closed", steps=2)
+    (again,) = convolutions.trained(ConvolutionalSetting("closed", steps=2))
     x = DIGITS.x_test[:5]
     assert torch.equal(one(x), again(x)) and not again.training
-    for changes in ({"steps": 1}, {"seeds": (1,)}, {"kind": "plain"}, {"lr": 1e-3}):
+    for changes in ({"steps": 1}, {"method": "plain"}, {"lr": 1e-3}):
         with pytest.raises(pytest.fail.Exception, match="trained again"):
-            convolutions.trained(**{"kind": "closed", "steps": 2} | changes)
+            convolutions.trained(ConvolutionalSetting(**{"method": "closed", "steps": 2} | changes))
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        convolutions.trained(ConvolutionalSetting("closed", steps=2), seeds=(1,))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ def test_a_run_measures_the_networks_that_trained_gives_the_same_each_time(kind,
     setting = ConvolutionalSetting(kind, steps=30)
     one, other = convolutions.run(setting, [3, 1]), convolutions.run(setting, [1])
     assert str(other) == str(one[1:]) and list(other[0]) == list(setting.columns) and [row["seed"] for row in one] == [3, 1]
-    (network,) = convolutions.trained(kind, [1], steps=30)
+    (network,) = convolutions.trained(setting, [1])
     right = (network(DIGITS.x_test).argmax(1) == DIGITS.y_test).double().mean().item()
     assert other[0]["accuracy"] == right > 0.05
     assert (other[0]["certified"] == 1 == other[0]["constant_away"]) == (kind == "closed")

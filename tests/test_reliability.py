@@ -69,13 +69,18 @@ def an_experiment():
 
 
 class Interrupt:
-    """Ctrl-C at the entry of the `at`-th function of the package that is called: one of the places where Python looks for it."""
+    """Ctrl-C at the entry of the `at`-th function of the package that is called: one of the places where Python looks for it.
+
+    Not of a generator expression: it is entered once more when it is thrown away, and there Python drops any exception.
+    """
 
     def __init__(self, at):
         self.at, self.calls = at, 0
 
     def __call__(self, frame, event, arg):
-        if event == "call" and Path(frame.f_code.co_filename).is_relative_to(Path(ood_helpers.__file__).parent):
+        code = frame.f_code
+        of_package = Path(code.co_filename).is_relative_to(Path(ood_helpers.__file__).parent)
+        if event == "call" and of_package and code.co_name != "<genexpr>":
             self.calls += 1
             if self.calls == self.at:
                 raise KeyboardInterrupt

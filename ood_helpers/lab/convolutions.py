@@ -38,7 +38,7 @@ _WORLDS = {"digits": images.Digits, "mnist": images.Mnist}
 KINDS = (*images.KINDS, "ring")
 _WALKS, _WHOLE_WALKS = 20, {"digits": 20, "mnist": 1}  # to the face of the box · beyond it, to the last kink
 _CLIMBERS = {"digits": 100, "mnist": 25}
-_CUBES, _HALVES, _N_CUBES = ("uniform", "letters"), (0.01, 0.1), 20
+CUBES, HALVES, _N_CUBES = ("uniform", "letters"), (0.01, 0.1), 20
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ConvolutionalSetting:
         *(f"auroc_{kind}" for kind in KINDS), *(f"sure_{kind}" for kind in KINDS),
         "face", "kinks_inside", "sure_face", "kinks", "last_kink", "directions_class", "directions_tied",
         *(f"climb_{start}" for start in closed.CLIMBS),
-        *(f"cubes_{kind}_{half:g}" for kind in _CUBES for half in _HALVES), *closed.CERTIFICATE,
+        *(f"cubes_{kind}_{half:g}" for kind in CUBES for half in HALVES), *closed.CERTIFICATE,
     )  # fmt: skip
 
     def __post_init__(self):
@@ -143,12 +143,8 @@ def _train(networks, world, loss, seed, steps, lr, batch=64):
     return History(record, [])
 
 
-def trained(kind: str, seeds: Sequence[int] = (0,), **changes) -> list[nn.Module]:
-    """One trained network for each seed, in eval mode, from the cache if it was made before.
-
-    kind and changes are the fields of `ConvolutionalSetting`. They are the networks that `run` measures for the same seeds.
-    """
-    setting = ConvolutionalSetting(kind, **changes)
+def trained(setting: ConvolutionalSetting, seeds: Sequence[int] = (0,)) -> list[nn.Module]:
+    """One trained network for each seed, in eval mode, from the cache if it was made before: those that `run` measures."""
     made = [setting.network(seed) for seed in seeds]
     how = {"seed": [DATA_SEEDS + seed for seed in seeds], "steps": setting.steps, "lr": setting.lr}
     cache.cached_by(_train, made, world=setting.world, loss=setting.loss, **how)
@@ -271,9 +267,9 @@ def _walks(setting, network, unit):
 
 def _cubes(setting, network, draws):
     found = {}
-    for kind in _CUBES:
+    for kind in CUBES:
         x = draws[kind][:_N_CUBES].double()
-        for half in _HALVES:
+        for half in HALVES:
             share = math.nan
             if setting.shape == "digits":
                 bound = polytopes.confidence_bound(network, (x - half).clamp(0, 1), (x + half).clamp(0, 1), classes=10)
