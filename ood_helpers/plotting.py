@@ -41,7 +41,6 @@ INSIDE, INSIDE_PALE = "#8C564B", "#CDA294"  # in-distribution points of any clas
 SERIES = [("#882255", "o"), ("#44AA99", "s"), ("#999933", "^")]
 # the bands of the paper's Figures 3b and 4b: the more confident, the darker
 BANDS, BAND_COLORS = [0.5, 0.6, 0.9, 1.0], ["#fff3c4", "#c2a5cf", "#40004b"]
-BAND_NAMES = ["0.5–0.6 unsure", "0.6–0.9", "0.9–1 sure"]
 
 # legends stand below the axes, where they cover nothing
 BELOW: dict[str, Any] = {
@@ -180,10 +179,14 @@ def _image(ax, values, half_width, cmap, norm):
     return ax.imshow(np.asarray(values), origin="lower", extent=extent, cmap=cmap, norm=norm, interpolation="nearest", zorder=0)
 
 
+def band_names(n_classes: int = 2) -> list[str]:
+    """The three confidence bands in words: the least confidence among n_classes is 1 / n_classes."""
+    return [f"{1 / max(n_classes, 2):.2g}–0.6 unsure", "0.6–0.9", "0.9–1 sure"]
+
+
 def band_legend(ax: Axes, reject: bool = False, n_classes: int = 2) -> None:
     """A legend of the three confidence bands, the first from 1 / n_classes on, and of what is rejected."""
-    names = [f"{1 / n_classes:.2g}–0.6 unsure", *BAND_NAMES[1:]]
-    looks = [*zip(BAND_COLORS, names, strict=True), *[(REJECT, "rejected")] * reject]
+    looks = [*zip(BAND_COLORS, band_names(n_classes), strict=True), *[(REJECT, "rejected")] * reject]
     handles = [Patch(fc=color, ec="0.4", label=name) for color, name in looks]
     ax.legend(handles=handles, ncols=2 if reject else 3, **BELOW | {"handlelength": 1.0})
 

@@ -43,11 +43,11 @@ def test_what_is_rejected_is_drawn_as_rejected_and_not_as_unsure():
     drawn = image.to_rgba(image.get_array())[0, 1, :3]
     assert drawn.tolist() == list(matplotlib.colors.to_rgb(plotting.REJECT))
     looks = {text.get_text(): patch.get_facecolor()[:3] for text, patch in _entries(ax)}
-    assert looks["rejected"] == tuple(drawn) and looks.keys() == {*plotting.BAND_NAMES, "rejected"}
+    assert looks["rejected"] == tuple(drawn) and looks.keys() == {*plotting.band_names(), "rejected"}
     plotting.band_legend(ax)
-    assert [text.get_text() for text, _ in _entries(ax)] == plotting.BAND_NAMES
+    assert [text.get_text() for text, _ in _entries(ax)] == plotting.band_names()
     plotting.band_legend(ax, n_classes=10)  # where no class is preferred each has a tenth
-    assert [text.get_text() for text, _ in _entries(ax)] == ["0.1–0.6 unsure", *plotting.BAND_NAMES[1:]]
+    assert [text.get_text() for text, _ in _entries(ax)] == ["0.1–0.6 unsure", *plotting.band_names()[1:]]
 
 
 def _entries(ax):

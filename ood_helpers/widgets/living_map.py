@@ -526,7 +526,7 @@ def _look(read, rejects, colours, classes):
     pale = [matplotlib.colors.to_hex(0.4 + 0.6 * np.array(matplotlib.colors.to_rgb(color))) for color in cycle]
     pale += [matplotlib.colors.to_hex(plotting.REJECT_PALE)] * any(rejects)
     if colours == "bands":
-        key = [*zip(plotting.BAND_COLORS, plotting.BAND_NAMES, strict=True), *[(reject, "rejected")] * any(rejects)]
+        key = [*zip(plotting.BAND_COLORS, plotting.band_names(outputs), strict=True), *[(reject, "rejected")] * any(rejects)]
         key += [("", "frame, far away:"), *zip(full, names, strict=True), ("black", "tie")]
     else:
         key = [*zip(pale if colours == "classes" else full, names, strict=True), ("black", "tie (frame)")]
