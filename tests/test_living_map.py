@@ -108,23 +108,6 @@ def test_a_world_of_other_inputs_is_not_outlined():
     assert len(widgets.LivingMap(models.mlp(width=4), world=worlds.Rings()).spec["outlines"]) == 4
 
 
-class Residual(nn.Module):
-    """A network whose steps are no chain."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second, self.last = nn.Linear(2, 6), nn.Linear(6, 6), nn.Linear(6, 2)
-
-    def forward(self, x):
-        h = self.first(x).relu()
-        return self.last(h + self.second(h).relu())
-
-
-def test_a_network_that_is_no_chain_is_refused():
-    with pytest.raises(ValueError, match="follow one another"):
-        widgets.LivingMap(Residual())
-
-
 def test_a_smooth_layer_is_found_wherever_it_stands():
     norm = nn.BatchNorm1d(5)
     norm.running_mean += 0.5

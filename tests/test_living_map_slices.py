@@ -14,7 +14,7 @@ from test_living_map_page import drawn, numbers, page, picture, shown, view  # n
 from torch import nn
 
 from ood_helpers import polytopes, widgets
-from ood_helpers.widgets import slices
+from ood_helpers.widgets import living_map, slices
 
 SIDE = 64
 HOME = {"x": 0.0, "y": 0.0, "half": 1.0}
@@ -42,8 +42,10 @@ def a_cnn(seed=0, classes=3):
 
 
 def a_slice(nets=None, controls=None, **settings):
-    plane = {"axes": np.random.default_rng(1).normal(size=(2, 1, 6, 6)), "origin": np.zeros((1, 6, 6)), "window": 1.0}
-    return widgets.LivingMap(nets or a_cnn(), controls, **plane | {"patience": 60} | settings)
+    plane = {"axes": np.random.default_rng(1).normal(0, 0.3, (2, 1, 6, 6)), "origin": np.zeros((1, 6, 6)), "window": 1.0}
+    living = widgets.LivingMap(nets or a_cnn(), controls, **plane | {"patience": 60} | settings)
+    living._loop = None  # it answers at once
+    return living
 
 
 def exact(living, window=HOME, i=0):
@@ -148,7 +150,7 @@ def test_the_page_s_questions_are_answered():
 def test_a_sweep_may_have_chains_and_graphs(page, shown):  # noqa: F811
     chain = nn.Sequential(nn.Flatten(), nn.Linear(36, 5), nn.ReLU(), nn.Linear(5, 3))
     controls = {"kind": widgets.choice("kind", ["chain", "graph"], "chain", "which network")}
-    living = a_slice({"chain": chain, "graph": a_cnn()}, controls)
+    living = a_slice({"chain": chain, "graph": a_cnn()}, controls, colours="shades")
     assert [shape["slice"] for shape in living.spec["networks"]] == [False, True]
     root = shown(living)
     before = picture(page)
@@ -220,13 +222,15 @@ def test_a_network_in_train_mode_and_one_that_is_not_affine_are_refused():
         a_slice(nn.Sequential(nn.Conv2d(1, 2, 3), nn.GELU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 2)))
 
 
-def test_weights_that_were_trained_are_seen():
+def test_weights_that_were_trained_are_seen_and_an_answer_that_came_too_late_is_not():
     living = a_slice()
-    before = exact(living)
+    before, late, old = exact(living), living._seen(0, HOME), living._slices
+    assert "tile" in next(late)[0]
     messages = told(living)
     with torch.no_grad():
         living.network[-1].weight.mul_(3)
     living.refresh()
+    living._show_next(late, old)
     assert messages == [({"anew": True}, None)] and exact(living)[1][2] != before[1][2]
 
 
@@ -245,8 +249,9 @@ def in_page(tiles, outputs):
 
 def fields(page, tiles, outputs, window, field="logits", side=SIDE):  # noqa: F811
     """Differences of the logits, or the code, of every pixel of a window, as the page finds them."""
-    script = f"Array.from(oodMap.fields(oodMap.differences({in_page(tiles, outputs)}), {json.dumps(window)}, {side}, {side}).{field})"
-    return np.array(page.evaluate(f"() => {script}")).reshape(side, side, -1)
+    square = f"{json.dumps(window)}, {side}, {side}"
+    script = f"() => Array.from(oodMap.fields(oodMap.differences({in_page(tiles, outputs)}), {square}).{field})"
+    return np.array(page.evaluate(script)).reshape(side, side, -1)
 
 
 def centres(window, side=SIDE):
@@ -262,11 +267,13 @@ WINDOWS = [HOME, {"x": 0.31, "y": -0.27, "half": 0.2}, {"x": 0.123, "y": 0.456, 
 def test_every_pixel_of_a_slice_is_the_network_s_answer(page, coarse):  # noqa: F811
     """Also where kinks coincide, as those of coarse weights do; a pixel's centre may lie on them."""
     cut = 0
-    for seed in range(12):
+    for seed in range(14):
         model, plane = a_graph(seed, coarse=coarse)
         if coarse:
             plane = {"axes": np.rint(4 * plane["axes"]) / 4, "origin": np.rint(plane["origin"])}
         living = widgets.LivingMap(model, **plane, window=1.0, patience=20)
+        if not living._slices:  # by chance a chain
+            continue
         tile = exact(living)
         cut += "double" in tile[0]
         for window in WINDOWS:
@@ -324,15 +331,16 @@ def test_what_is_not_computed_is_hatched_and_the_map_says_what_is(page, shown): 
     root, state = shown(living), page.locator(".state")
     count = len(arrays(*exact(living))[1]) - 1
     page.wait_for_function("document.querySelector('.state').textContent.includes('exactly')")
-    assert state.inner_text() == f"{count} polytopes, exactly, in the square of half side 1 around (0, 0)."
+    assert state.inner_text() == f"{count:,} polytopes, exactly, in the square of half side 1 around (0, 0)."
     root.get_by_role("button", name="Far").click()
     drawn(page)
     page.wait_for_function("document.querySelector('.state').textContent.includes('running kernel')")
     side = view(page, "v.side")
     made = numbers(page, "v.pixels", np.uint32).reshape(side, side)
-    near = np.abs((np.arange(side) + 0.5) / side * 16 - 8) < 1
-    inside = near[:, None] & near
-    assert set(np.unique(made[~inside])) == {0xFFFFFFFF, 0xFFBBBBBB} and 0xFFBBBBBB not in made[inside]
+    away = np.abs((np.arange(side) + 0.5) / side * 16 - 8)
+    away = np.maximum(away[:, None], away)
+    hatched = {0xFFFFFFFF, 0xFFBBBBBB}
+    assert set(np.unique(made[away > 1 + 1e-9])) == hatched and 0xFFBBBBBB not in made[away < 1 - 1e-9]
     root.locator("canvas").click(position={"x": 150, "y": 150})
     assert "at infinity: that needs a running kernel" in root.locator(".here").inner_text()
     root.get_by_text("Reset").click()
@@ -349,9 +357,7 @@ def test_a_slice_has_its_colours_and_edges(page, shown):  # noqa: F811
     root = shown(living)
     side = view(page, "v.side")
     z = on_the_plane(a_cnn(2, classes=4).double(), centres(HOME, side), living._axes, living._origin)
-    from ood_helpers.widgets.living_map import _shade
-
-    expected = _shade(z, 1, living.spec["look"]).reshape(side, side, 3)
+    expected = living_map._shade(z, 1, living.spec["look"]).reshape(side, side, 3)
     made = numbers(page, "v.pixels", np.uint8).reshape(side, side, 4)[..., :3] / 255
     assert (np.abs(made - expected).max(axis=2) < 1 / 255).mean() > 0.9995
     plain = numbers(page, "v.pixels", np.uint32).reshape(side, side)

@@ -355,9 +355,9 @@ class LivingMap(anywidget.AnyWidget):
         if (i := content.get("network")) is not None:
             self.send({"sent": i, "ring": self._ring(i)}, [self._numbers[i].astype(self._type).tobytes()])
         if look := content.get("look"):
-            self._soon(self._show_next, self._seen(**look))
+            self._soon(self._show_next, self._seen(**look), self._slices)
         if ray := content.get("ray"):
-            self._soon(self._show_next, self._cast(**ray))
+            self._soon(self._show_next, self._cast(**ray), self._slices)
         if (place := content.get("note")) is not None:
             self._wanted.append(tuple(map(int, filter(None, place.split(",")))))  # () where there is no control
             self._soon(self._answer)
@@ -379,11 +379,11 @@ class LivingMap(anywidget.AnyWidget):
         """What is told of the ray through a point of a slice."""
         yield {"of": of, "ray": point, "far": self._slices[of].far(point)}, []
 
-    def _show_next(self, messages):
-        """Tell one; the next when the kernel has done what came in between."""
-        if message := next(messages, None):
+    def _show_next(self, messages, slices):
+        """Tell one; the next when the kernel has done what came in between. With other weights the page asks anew."""
+        if slices is self._slices and (message := next(messages, None)):
             self.send(*message)
-            self._soon(self._show_next, messages)
+            self._soon(self._show_next, messages, slices)
 
     def _answer(self):
         """Tell the sentence that was asked for last, then the others, then, one at a time, those around it."""
@@ -516,7 +516,11 @@ def _plane(network, axes, origin):
         network = nn.Sequential(*kinks)
     if not isinstance(network, nn.Module):
         raise ValueError(f"networks must be of torch.nn, each an nn.Sequential, say; got {network!r}")
-    read = polytopes.read(network, polytopes.network.shape_of(axes, 1))
+    try:
+        read = polytopes.read(network, polytopes.network.shape_of(axes, 1))
+    except ValueError as error:
+        hint = "a map needs axes [2, …]" if axes is None else f"axes are {list(np.shape(axes))}"
+        raise ValueError(f"{error} (if it is the input's shape: {hint}, two directions in the shape of one input)") from error
     if axes is None and read.in_dim != 2:
         raise ValueError(f"a map needs networks with 2 inputs, or axes [2, d] and origin [d]; this one has {read.in_dim} inputs")
     if axes is not None:
