@@ -847,19 +847,17 @@ function draw({ model, el }, before = {}) {
   const again = () => { view.decorate(); describe(); };
   const againSoon = () => { view.again ??= requestAnimationFrame(() => { view.again = null; again(); }); };
 
-  // what the kernel finds of a slice in this window is asked for, one question at a time
+  // what the kernel finds of a slice in this window is asked for; it forgets the question before
   const slice = (i) => (networks[i] ??= new Slice(spec.networks[i].outputs));
   const take = (i, tile, buffers) => slice(i).add(tileOf(tile, spec.networks[i].outputs, buffers.map(ownBytes)));
   for (const { of, tile, buffers } of model.get("tiles") ?? []) take(of, tile, buffers);
-  let current, looking = false, soon = null;
+  let current, wanted = "", soon = null;
   const look = () => {
-    const wanted = spec.networks[current]?.slice, found = wanted && networks[current]?.whole(view.window);
-    if (wanted && !found && !looking) {
-      looking = true;
-      tell(() => model.send({ look: { of: current, window: view.window } }));
-    }
-    state.textContent = !wanted ? "" : found?.says ?? (alone ? "This window is not computed: that needs a running kernel." : "…");
-    if (wanted) root.setAttribute("aria-busy", String(!found && !alone));
+    const sliced = spec.networks[current]?.slice, found = sliced && networks[current]?.whole(view.window);
+    const question = { look: { of: current, window: view.window } }, words = JSON.stringify(question);
+    if (sliced && !found && wanted !== words) { wanted = words; tell(() => model.send(question)); }
+    state.textContent = !sliced ? "" : found?.says ?? (alone ? "This window is not computed: that needs a running kernel." : "…");
+    if (sliced) root.setAttribute("aria-busy", String(!found && !alone));
   };
   const lookSoon = (delay) => { clearTimeout(soon); soon = setTimeout(look, delay); };
 
@@ -997,7 +995,7 @@ function draw({ model, el }, before = {}) {
       if (tile) take(of, tile, buffers);
       if (ring && of !== undefined) rings[of] = ring;
       if (far) slice(of).far[ray] = far;
-      if (tile?.last || anew) looking = false;
+      if (tile?.last || anew) wanted = "";
       if (sent !== undefined) {
         networks[sent] = unpack(spec.networks[sent].sizes, spec.networks[sent].leaks, numbersOf(buffers[0]));
         rings[sent] = ring;

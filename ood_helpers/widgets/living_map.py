@@ -69,17 +69,16 @@ class LivingMap(anywidget.AnyWidget):
     presets    name -> values of the controls, and perhaps "window": a half width; "Reset" is added
     axes, origin  for networks of d inputs: the plane origin + s₁·axes[0] + s₂·axes[1], axes [2, d], origin [d] (default: 0), or
                in the shape that one input has
-    patience   seconds that the kernel may spend on a window of a network that is no chain
+    patience   seconds in which the kernel must be able to find the polytopes of a window, for a network that is no chain
     title      what the map shows, for those who cannot see it
 
     The wheel (after a click, or with Ctrl) or + and − zoom, a drag or the arrow keys move, a double click or Home goes back.
     Pointing shows the class, confidence and logits at a place; a click (or Enter) draws the ray to infinity through it, and says
     who wins there. The frame is the ring of directions, each in the colour of its k*, black where classes tie.
 
-    A network that is no chain of matrices is drawn by the kernel, one window after another. In the time that `patience` gives it
-    finds all polytopes of the window, if there are few enough, and the page then draws them exactly, moves and zooms within them;
-    else it evaluates the network at up to 440 × 440 points of the window. What is shown stands below the map. Places that are not
-    computed yet are hatched. The frame is exact at 720 directions.
+    Of a network that is no chain of matrices the kernel finds what is shown, window by window: all polytopes, if they are few
+    enough for `patience`, which the page then draws exactly and moves and zooms within; else the logits at 220 × 220 points, say
+    (55 to 440 a side). What it is stands below the map. What is not computed yet is hatched. The frame is exact at 720 directions.
     ValueError names what is wrong: a position without a network, networks of other than two inputs, NaN weights, a preset that
     does not exist. Networks with sigmoids or tanh have no polytopes: they are drawn pixel by pixel, and it says so.
     """
@@ -132,6 +131,7 @@ class LivingMap(anywidget.AnyWidget):
         self._say, self._axes, self._origin, self._colours, self._patience = sentence, axes, origin, colours, patience
         self._classes = getattr(world, "n_classes", None) if classes is None else whole("classes", classes, 1)
         self._notes, self._wanted, self._ahead, self._working = {}, [], None, threading.Lock()
+        self._looking = None
         fixed = {
             "controls": shapes,
             "presets": self._presets(presets, first, halves, half),
@@ -254,7 +254,7 @@ class LivingMap(anywidget.AnyWidget):
         """What is known of slices at these positions, each in its first window, for JSON."""
         for i, half in sorted({(self._number_of(place), self._half_of(place)) for place in places} - {None}):
             if i in self._slices:
-                *_, (tile, buffers) = self._slices[i].tiles({"x": 0.0, "y": 0.0, "half": half})
+                *_, (tile, buffers) = filter(None, self._slices[i].tiles({"x": 0.0, "y": 0.0, "half": half}))
                 yield {"of": i, "tile": tile, "buffers": [base64.b64encode(part).decode() for part in buffers]}
 
     def _half_of(self, place):
@@ -331,7 +331,7 @@ class LivingMap(anywidget.AnyWidget):
         return np.concatenate([[], *parts]).astype(self._type).tobytes(), rings
 
     def _ring(self, i):
-        return _merged(*self._slices[i].ring()) if i in self._slices else _ring(self._distinct[i], self._read[i], self._axes)
+        return _merged(*self._slices[i].ring) if i in self._slices else _ring(self._distinct[i], self._read[i], self._axes)
 
     def refresh(self, **extras):
         """Send the networks' present weights: after a training step, say. ValueError if they are no longer finite numbers.
@@ -346,6 +346,7 @@ class LivingMap(anywidget.AnyWidget):
             if extras:
                 self.notes = {_key(self.position): {"text": ""} | dict(map(_extra, extras, extras.values()))}
         if self._slices:
+            self._looking = None
             self.send({"anew": True})
 
     # ---- what travels: sentences ----
@@ -355,35 +356,37 @@ class LivingMap(anywidget.AnyWidget):
         if (i := content.get("network")) is not None:
             self.send({"sent": i, "ring": self._ring(i)}, [self._numbers[i].astype(self._type).tobytes()])
         if look := content.get("look"):
-            self._soon(self._show_next, self._seen(**look), self._slices)
+            self._looking = self._seen(**look)
+            self._later(self._show, self._looking) or self._show(self._looking)
         if ray := content.get("ray"):
-            self._soon(self._show_next, self._cast(**ray), self._slices)
+            far = self._slices[ray["of"]].far(ray["point"])
+            self.send({"of": ray["of"], "ray": ray["point"], "far": far})
         if (place := content.get("note")) is not None:
             self._wanted.append(tuple(map(int, filter(None, place.split(",")))))  # () where there is no control
-            self._soon(self._answer)
+            self._later(self._answer) or self._answer()
 
-    def _soon(self, act, *args):
+    def _later(self, act, *args):
+        """Have the kernel's loop do it once no cell runs; False where there is no loop, in a script."""
         if self._loop is None or self._loop.is_closed():
-            act(*args)
-        else:  # the page may be served in a thread of its own; the kernel's own loop is free when no cell runs
-            self._loop.call_soon_threadsafe(act, *args)
+            return False
+        self._loop.call_soon_threadsafe(act, *args)  # the page may be served in a thread of its own
+        return True
 
     def _seen(self, of, window):
-        """What is told of a window of a slice: messages and their buffers."""
-        for tile, buffers in self._slices[of].tiles(window):
-            yield {"of": of, "tile": tile}, buffers
-            if not tile["last"]:
-                yield {"of": of, "ring": self._ring(of)}, []
+        """What is told of a window of a slice: messages and their buffers, or None where there is more to come."""
+        yield {"of": of, "ring": self._ring(of)}, []
+        for found in self._slices[of].tiles(window):
+            yield found and ({"of": of, "tile": found[0]}, found[1])
 
-    def _cast(self, of, point):
-        """What is told of the ray through a point of a slice."""
-        yield {"of": of, "ray": point, "far": self._slices[of].far(point)}, []
-
-    def _show_next(self, messages, slices):
-        """Tell one; the next when the kernel has done what came in between. With other weights the page asks anew."""
-        if slices is self._slices and (message := next(messages, None)):
-            self.send(*message)
-            self._soon(self._show_next, messages, slices)
+    def _show(self, seen):
+        """Tell what is next, the rest once the kernel has done what came in between; nothing if the page now looks elsewhere."""
+        if seen is not self._looking:
+            return
+        for message in seen:
+            if message:
+                self.send(*message)
+            if self._later(self._show, seen):
+                break
 
     def _answer(self):
         """Tell the sentence that was asked for last, then the others, then, one at a time, those around it."""
