@@ -78,7 +78,7 @@ class LivingMap(anywidget.AnyWidget):
 
     Of a network that is no chain of matrices the kernel finds what is shown, window by window: all polytopes, if they are few
     enough for `patience`, which the page then draws exactly and moves and zooms within; else the logits at 220 × 220 points, say
-    (55 to 440 a side). What it is stands below the map. What is not computed yet is hatched. The frame is exact at 720 directions.
+    (55 to 440 a side). What it is stands below the map. Hatched is what is not computed yet. The frame is of 720 directions.
     ValueError names what is wrong: a position without a network, networks of other than two inputs, NaN weights, a preset that
     does not exist. Networks with sigmoids or tanh have no polytopes: they are drawn pixel by pixel, and it says so.
     """
