@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from random_graphs import RandomGraph
 from test_living_map import told
-from test_living_map_page import drawn, numbers, page, picture, shown, view  # noqa: F401  two of them are fixtures
+from test_living_map_page import SOURCE, drawn, numbers, page, picture, shown, view  # noqa: F401  two of them are fixtures
 from torch import nn
 
 from ood_helpers import polytopes, widgets
@@ -102,6 +102,12 @@ def test_too_many_polytopes_are_said_and_points_stand_in_their_place(monkeypatch
     np.testing.assert_allclose(np.frombuffer(logits, "<f4").reshape(-1, 3), expected, atol=1e-5)
 
 
+def test_slow_networks_are_evaluated_at_fewer_points():
+    known = a_slice(patience=2)._slices[0]
+    for known._pace, sides in [(1e-7, [110, 220, 440]), (1e-5, [110, 220]), (1e-3, [110]), (1e-1, [])]:
+        assert known._sides() == sides
+
+
 def test_a_window_that_rounding_leaves_undecided_is_evaluated_at_points(monkeypatch):
     def undecided(*args):
         raise ArithmeticError("rounding")
@@ -151,7 +157,7 @@ def test_a_sweep_may_have_chains_and_graphs(page, shown):  # noqa: F811
     chain = nn.Sequential(nn.Flatten(), nn.Linear(36, 5), nn.ReLU(), nn.Linear(5, 3))
     controls = {"kind": widgets.choice("kind", ["chain", "graph"], "chain", "which network")}
     living = a_slice({"chain": chain, "graph": a_cnn()}, controls)
-    assert [shape["slice"] for shape in living.spec["networks"]] == [False, True]
+    assert [(shape["slice"], shape["at"]) for shape in living.spec["networks"]] == [(False, 0), (True, None)]
     root = shown(living)
     before = picture(page)
     root.locator("select").select_option("graph")
@@ -410,3 +416,61 @@ def test_a_window_is_asked_for_once_and_what_comes_of_it_is_shown(page, shown): 
     page.wait_for_function("sent.length > 2")
     assert page.evaluate("sent.slice(1).map((s) => s.look.window.half)") == pytest.approx([1.25**3, 1.25**2])
     assert root.locator(".state").inner_text() == "…"
+
+
+# ---- each step of the painter of slices is watched: broken, it draws something else ----
+
+MUTATIONS = {
+    "edges from above": ("if (corners[a + 1] > y || corners[b + 1] <= y) continue;", "if (corners[a + 1] >= y) continue;"),
+    "edges that end above the row only": ("|| corners[b + 1] <= y) continue;", ") continue;"),
+    "corners in place of crossings": ("x = corners[a] + share * (corners[b] - corners[a]);", "x = corners[a];"),
+    "the first pixel left out": ("Math.ceil((left - x0) / dx)), to", "Math.ceil((left - x0) / dx) + 1), to"),
+    "a pixel too many": ("Math.ceil((right - x0) / dx));", "Math.ceil((right - x0) / dx) + 3);"),
+    "one edge forgotten": ("let i = first, j = last; i <= last;", "let i = first, j = last; i < last;"),
+    "polygons in one strip only": ("for (let s = from; s <= to; s++) members", "for (let s = from; s <= from; s++) members"),
+    "strips from the top": ("((y - this.y + this.half) / (2", "((this.y + this.half - y - 1e-3) / (2"),
+    "slopes of the pixel before": ("slope = a * dx,", "slope = a,"),
+    "offsets without y": ("offset = a * x0 + b * y + c;", "offset = a * x0 + c;"),
+    "logits in place of differences": ("maps[at + 3 * k + i] - maps[end + i])", "maps[at + 3 * k + i])"),
+    "one code for all": ("this.number * 1e6 + p, from", "this.number * 1e6, from"),
+    "pointing without y": ("maps[at + 3 * k + 1] * y + maps", "maps"),
+    "coarse above fine": ("sort((a, b) => b.unit - a.unit", "sort((a, b) => a.unit - b.unit"),
+    "rows of points upside down": ("row = Math.floor((this.y + this.half - y)", "row = Math.floor((y - this.y + this.half)"),
+    "points of the next column": ("const column = Math.floor((x", "const column = 1 + Math.floor((x"),
+    "points as they came": ("this.logits[i + k] - this.logits[i + last];", "this.logits[i + k];"),
+    "known is what was known": ("    this.known.fill(0);\n", ""),
+    "all is known": ("known[t] = 1;", "known.fill(1);"),
+}  # fmt: skip
+
+BROKEN = """(source) => {
+    const map = new Function(source.replace("export default {", "return { painterOf,"))();
+    const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer, made = new map.Slice(3);
+    for (const [tile, buffers] of window.tiles) made.add(map.tileOf(tile, 3, buffers.map(bytes)));
+    const rows = map.painterOf(map.differences(made), 48), known = [];
+    for (let r = -12; r < 13; r++) { rows.row(-1.1, 0.04, r / 9, new Float64Array(96), null); known.push(...rows.known); }
+    const {logits, pattern} = map.fields(map.differences(made), {x: 0.05, y: 0.1, half: 1}, 48, 48);
+    const codes = [...pattern].map((code, i) => code === pattern[i - 1]); // where they change
+    const at = [[0.1, 0.2], [-0.4, 0.3], [0.95, -0.9], [3, 3]].map((p) => map.forward(made, p));
+    return JSON.stringify([[...logits].map((v) => v.toFixed(6)), codes, known, at]);
+}"""
+
+
+@pytest.fixture(scope="module")
+def source_and_right(page):  # noqa: F811
+    """The source, and what it draws of an inner square of polytopes upon points."""
+    living = a_slice()
+    parts = [exact(living, {"x": 0.0, "y": 0.0, "half": 0.6})]
+    rows = np.random.default_rng(0).normal(size=(64, 3)).astype("f4")
+    parts.append((HOME | {"side": 8, "last": True}, [rows.tobytes()]))
+    tiles = [(tile, [base64.b64encode(part).decode() for part in buffers]) for tile, buffers in parts]
+    page.evaluate("tiles => { window.tiles = tiles; }", tiles)
+    return SOURCE, page.evaluate(BROKEN, SOURCE)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_broken_step_of_a_slice_is_seen(page, source_and_right, mutation):  # noqa: F811
+    source, right = source_and_right
+    piece, instead = MUTATIONS[mutation]
+    assert piece in source and page.evaluate(BROKEN, source) == right
+    assert page.evaluate(BROKEN, source.replace(piece, instead)) != right
