@@ -237,7 +237,11 @@ def test_weights_that_were_trained_are_seen_and_an_answer_that_came_too_late_is_
         living.network[-1].weight.mul_(3)
     living.refresh()
     living._show(late)
-    assert messages == [({"anew": True}, None)] and exact(living)[1][2] != before[1][2]
+    [(content, [logits])] = messages
+    assert content["anew"] and content["tile"]["side"] == 55 and exact(living)[1][2] != before[1][2]
+    s = centres(HOME, 55)[[0, 7, -1]]
+    expected = on_the_plane(living.network.double(), s, living._axes, living._origin)
+    np.testing.assert_allclose(np.frombuffer(logits, "<f4").reshape(-1, 3)[[0, 7, -1]], expected, atol=1e-5)
 
 
 # ---- in the page ----

@@ -131,7 +131,6 @@ class LivingMap(anywidget.AnyWidget):
         self._say, self._axes, self._origin, self._colours, self._patience = sentence, axes, origin, colours, patience
         self._classes = getattr(world, "n_classes", None) if classes is None else whole("classes", classes, 1)
         self._notes, self._wanted, self._ahead, self._working = {}, [], None, threading.Lock()
-        self._looking = None
         fixed = {
             "controls": shapes,
             "presets": self._presets(presets, first, halves, half),
@@ -185,7 +184,7 @@ class LivingMap(anywidget.AnyWidget):
         self._read = [_plane(network, self._axes, self._origin) for network in self._distinct]
         self._numbers = [_numbers(read) for read in self._read]
         graphs = [i for i, read in enumerate(self._read) if isinstance(read, Graph)]
-        self._slices = {i: Slice(self._read[i], self._patience) for i in graphs}
+        self._slices, self._looking = {i: Slice(self._read[i], self._patience) for i in graphs}, None
 
     def _hint(self):
         return _HINT
@@ -265,6 +264,7 @@ class LivingMap(anywidget.AnyWidget):
         """Free what the page holds of it; a cell that is run again closes what it showed before."""
         if getattr(self, "_ahead", None):  # a map that was refused has none
             self._ahead.cancel()
+        self._looking = None
         super().close()
 
     def _repr_mimebundle_(self, **kwargs):
@@ -345,8 +345,10 @@ class LivingMap(anywidget.AnyWidget):
             )
             if extras:
                 self.notes = {_key(self.position): {"text": ""} | dict(map(_extra, extras, extras.values()))}
-        if self._slices:
-            self._looking = None
+        if (i := self._number_of(self.position)) in self._slices:  # a first sight; for more the page asks once it has time
+            tile, buffers = next(filter(None, self._slices[i].tiles(self.window)))
+            self.send({"anew": True, "of": i, "tile": tile}, buffers)
+        elif self._slices:
             self.send({"anew": True})
 
     # ---- what travels: sentences ----
