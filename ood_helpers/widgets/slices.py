@@ -139,7 +139,7 @@ def _at_once(steps):
 def _of_points(window, logits, why=None):
     """A tile of logits [side, side, K]; the last one of its window says why there are no polytopes."""
     side = len(logits)
-    says = f"Evaluated at {side} × {side} points: {why}."
+    says = f"Evaluated at {side} × {side} points: {why}." if why else "…"
     return window | {"side": side, "last": why is not None, "says": says}, [logits.tobytes()]
 
 
