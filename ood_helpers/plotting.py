@@ -21,7 +21,7 @@ from matplotlib.figure import Figure as _Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -113,6 +113,31 @@ def strips(ax: Axes, groups: Mapping[str, ArrayLike], labels: Sequence[str], tit
     ax.legend(ncols=len(groups), **BELOW | {"bbox_to_anchor": (0.5, -0.24)})
 
 
+def curves(ax: Axes, x: ArrayLike, groups: Mapping[str, ArrayLike], looks: Sequence = SERIES, **settings: Any) -> None:
+    """Draw curves over x [n] with a legend below them; `settings` are those of `Axes.set`, such as xlabel and title.
+
+    groups  name -> values [n], or a bundle [n, m] of m thinner curves; each group in its colour and with its marker of `looks`
+    """
+    for (name, values), (color, marker) in zip(groups.items(), looks, strict=False):
+        values = np.asarray(values)
+        thin = {"lw": 1.2, "ms": 3} if values.ndim == 2 else {}
+        lines = ax.plot(x, values, color=color, marker=marker, markevery=1 + len(values) // 10, **thin)
+        lines[0].set_label(name)
+    ax.set(**settings)
+    ax.xaxis.set_minor_formatter(NullFormatter())  # on a logarithmic scale they would run into each other
+    if len(groups) > 1:
+        ax.legend(ncols=len(groups), **BELOW | {"bbox_to_anchor": (0.5, -0.24 if ax.get_xlabel() else -0.16)})
+
+
+def set_curves(ax: Axes, x: ArrayLike, values: ArrayLike) -> None:
+    """Show other values [n, m], over another x [n], in the m `curves` of `ax`; the axes follow."""
+    for line, column in zip(ax.lines, np.asarray(values).T, strict=True):
+        line.set_data(x, column)
+        line.set_markevery(1 + len(column) // 10)
+    ax.relim()
+    ax.autoscale()
+
+
 def spread(values: Iterable, form: str = ".2f") -> str:
     """The smallest and the largest of some values, in words, or one number if they look the same; `form` as in an f-string."""
     least, most = f"{min(values):{form}}", f"{max(values):{form}}"
@@ -143,6 +168,22 @@ def points(ax: Axes, x: Tensor, y: Tensor, size: float = 14) -> None:
 def ood_points(ax: Axes, x: Tensor, size: float = 14) -> None:
     """OOD points x [n, 2] as black crosses."""
     ax.scatter(*x.T, s=size, c=OOD[0], marker=OOD[1], linewidths=0.9)
+
+
+def scene(ax: Axes, half_width: float, x: Tensor, y: Tensor, ood: Tensor | None = None, title: str = "", size: float = 8) -> None:
+    """A square window with points x [n, 2] of classes y [n], OOD points [m, 2] below them, and a legend."""
+    plane_axes(ax, half_width, title)
+    if ood is not None:
+        ood_points(ax, ood, size)
+    points(ax, x, y, size)
+    class_legend(ax, int(y.max()) + 1, ood=ood is not None)
+
+
+def band_scene(ax: Axes, half_width: float, x: Tensor, confidence: Tensor, title: str = "") -> None:
+    """A square window with points x [n, 2] in the colour of their confidence band, and a legend."""
+    plane_axes(ax, half_width, title)
+    band_points(ax, x, confidence)
+    band_legend(ax)
 
 
 def class_discs(ax: Axes, world: Gaussians, radius: float = 3.0) -> None:

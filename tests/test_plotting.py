@@ -178,3 +178,40 @@ def test_strips_show_every_value_and_the_mean_of_each_column():
 def test_a_spread_is_said_from_the_smallest_to_the_largest():
     assert plotting.spread([0.5, 0.25, 1], ".0%") == "25% … 100%" and plotting.spread([2, 1]) == "1.00 … 2.00"
     assert plotting.spread([0.999, 1.0]) == "1.00", "ends that look the same are one"
+
+
+def test_curves_are_drawn_one_or_a_bundle_for_each_name_and_follow_other_values():
+    _, ax = plotting.figure()
+    plotting.curves(ax, [1, 10, 100], {"a": [1, 2, 3], "b": [[4, 5], [6, 7], [8, 9]]}, xscale="log", xlabel="x", title="t")
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[1, 2, 3], [4, 6, 8], [5, 7, 9]]
+    assert [(line.get_color(), line.get_marker()) for line in ax.lines] == [plotting.SERIES[i] for i in (0, 1, 1)]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+    assert (ax.get_xscale(), ax.get_xlabel(), ax.get_title()) == ("log", "x", "t")
+    plotting.set_curves(ax, [0, 5], np.array([[1, 2, 3], [40, 50, 60]]))
+    assert [line.get_xydata().tolist() for line in ax.lines] == [[[0, 1], [5, 40]], [[0, 2], [5, 50]], [[0, 3], [5, 60]]]
+    assert ax.get_ylim()[1] >= 60, "the axes follow"
+    with pytest.raises(ValueError):
+        plotting.set_curves(ax, [0, 5], np.zeros([2, 2]))
+
+
+def test_one_curve_needs_no_legend():
+    _, ax = plotting.figure()
+    plotting.curves(ax, [0, 1], {"a": [1, 2]})
+    assert ax.get_legend() is None
+
+
+def test_a_scene_shows_classes_and_ood_points_and_names_them():
+    _, ax = plotting.figure()
+    plotting.scene(ax, 5, torch.eye(2), torch.tensor([0, 1]), torch.ones(3, 2), "t")
+    assert [len(c.get_offsets()) for c in ax.collections] == [3, 1, 1] and ax.get_xlim() == (-5, 5) and ax.get_title() == "t"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["class 0", "class 1", "OOD"]
+    _, ax = plotting.figure()
+    plotting.scene(ax, 5, torch.eye(2), torch.tensor([0, 1]))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["class 0", "class 1"]
+
+
+def test_a_band_scene_shows_every_point_and_names_the_bands():
+    _, ax = plotting.figure()
+    plotting.band_scene(ax, 5, torch.zeros(3, 2), torch.tensor([0.5, 0.7, 0.95]), "t")
+    assert [len(c.get_offsets()) for c in ax.collections] == [1, 1, 1]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == plotting.band_names()
