@@ -121,7 +121,7 @@ def curves(ax: Axes, x: ArrayLike, groups: Mapping[str, ArrayLike], looks: Seque
     for (name, values), (color, marker) in zip(groups.items(), looks, strict=False):
         values = np.asarray(values)
         thin = {"lw": 1.2, "ms": 3} if values.ndim == 2 else {}
-        lines = ax.plot(x, values, color=color, marker=marker, markevery=1 + len(values) // 10, **thin)
+        lines = ax.plot(x, values, color=color, marker=marker, markevery=1 + len(values) // 16, **thin)
         lines[0].set_label(name)
     ax.set(**settings)
     ax.xaxis.set_minor_formatter(NullFormatter())  # on a logarithmic scale they would run into each other
@@ -133,7 +133,7 @@ def set_curves(ax: Axes, x: ArrayLike, values: ArrayLike) -> None:
     """Show other values [n, m], over another x [n], in the m `curves` of `ax`; the axes follow."""
     for line, column in zip(ax.lines, np.asarray(values).T, strict=True):
         line.set_data(x, column)
-        line.set_markevery(1 + len(column) // 10)
+        line.set_markevery(1 + len(column) // 16)
     ax.relim()
     ax.autoscale()
 
@@ -171,11 +171,11 @@ def ood_points(ax: Axes, x: Tensor, size: float = 14) -> None:
 
 
 def scene(ax: Axes, half_width: float, x: Tensor, y: Tensor, ood: Tensor | None = None, title: str = "", size: float = 8) -> None:
-    """A square window with points x [n, 2] of classes y [n], OOD points [m, 2] below them, and a legend."""
+    """A square window with points x [n, 2] of classes y [n], OOD points [m, 2] over them, and a legend."""
     plane_axes(ax, half_width, title)
+    points(ax, x, y, size)
     if ood is not None:
         ood_points(ax, ood, size)
-    points(ax, x, y, size)
     class_legend(ax, int(y.max()) + 1, ood=ood is not None)
 
 

@@ -203,7 +203,7 @@ def test_one_curve_needs_no_legend():
 def test_a_scene_shows_classes_and_ood_points_and_names_them():
     _, ax = plotting.figure()
     plotting.scene(ax, 5, torch.eye(2), torch.tensor([0, 1]), torch.ones(3, 2), "t")
-    assert [len(c.get_offsets()) for c in ax.collections] == [3, 1, 1] and ax.get_xlim() == (-5, 5) and ax.get_title() == "t"
+    assert [len(c.get_offsets()) for c in ax.collections] == [1, 1, 3] and ax.get_xlim() == (-5, 5) and ax.get_title() == "t"
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["class 0", "class 1", "OOD"]
     _, ax = plotting.figure()
     plotting.scene(ax, 5, torch.eye(2), torch.tensor([0, 1]))
