@@ -267,3 +267,54 @@ def set_polytopes(artist: PolyCollection, polytopes: "Plane", colors: Any) -> No
     artist.set_verts(np.split(polytopes.corners, polytopes.starts[1:-1]))
     artist.set_facecolor(colors)
     artist.set_linewidth(min(0.3, 300 / len(polytopes)))  # thousands of edges would paint the map white
+
+
+def seeds(panels: Mapping[str, Mapping[str, Sequence]], labels: Sequence[str], *, rule: int = 0, **shape: Any) -> Figure:
+    """A figure of one panel for each title: rows `labels`, a mark for every value, such as one per seed, black for their mean.
+
+    panels  title -> name -> for each row its values; up to three names, each in its colour and with its marker
+    rule    a line below so many rows · shape: width, height and rows of panels, as those of `figure`
+    """
+    fig, axes = figure(len(panels) // shape.get("rows", 1), **shape)
+    for ax, (title, groups) in zip(np.ravel(axes), panels.items(), strict=True):
+        for i, ((name, rows), (color, marker)) in enumerate(zip(groups.items(), SERIES, strict=False)):
+            for row, values in enumerate(rows):
+                at = row + (i - (len(groups) - 1) / 2) * 0.28
+                ax.plot(values, [at] * len(values), marker, ms=4, color=color, alpha=0.5, label="" if row else name)
+                ax.plot(np.mean(values), at, "|", color="black", ms=9, mew=2)
+        if max(ax.dataLim.x1, 1) == 1:  # shares
+            ax.set_xlim(-0.05, 1.05)
+        if rule:
+            ax.axhline(rule - 0.5, color="0.5", lw=1)
+        ax.set(ylim=(len(labels) - 0.5, -0.5), title=title)
+        ax.set_yticks(range(len(labels)), labels)
+        ax.label_outer()
+    if len(groups) > 1:
+        fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return fig
+
+
+def image_rows(rows: Mapping[str, ArrayLike], height: float, side: int = 8) -> Figure:
+    """A figure of images, name -> pixels [n, side · side] in [0, 1], each name's side by side; 1 is black."""
+    framed = [np.pad(np.asarray(x).reshape(-1, side, side), ((0, 0), (0, 1), (0, 1))) for x in rows.values()]
+    fig, ax = figure(width=7.6, height=height)
+    ax.imshow(np.concatenate([np.concatenate(x, axis=1) for x in framed]), cmap="gray_r", vmin=0, vmax=1)
+    ax.set(xticks=[], yticks=(side + 1) * np.arange(len(rows)) + side / 2 - 0.5, yticklabels=list(rows))
+    ax.spines[:].set_visible(False)
+    return fig
+
+
+def rank_map(ax: Axes, shares: ArrayLike, half_width: float) -> AxesImage:
+    """An image of shares [n, n]: that of the in-distribution points which score lower; returns it for `set_data`.
+
+    What a detector does that keeps 95 % of them: below 0.05 a place is rejected.
+    """
+    cmap = ListedColormap([REJECT_PALE, INSIDE_PALE, INSIDE])
+    return _image(ax, shares, half_width, cmap, BoundaryNorm([0, 0.05, 0.5, 1], 3, extend="neither"))
+
+
+def rank_legend(ax: Axes, **where: Any) -> None:
+    """A legend of the three bands of a `rank_map`."""
+    looks = {"below 5 %: rejected": REJECT_PALE, "5–50 %: accepted": INSIDE_PALE, "above 50 %": INSIDE}
+    handles = [Patch(fc=color, ec="0.4", label=name) for name, color in looks.items()]
+    ax.legend(handles=handles, **where or BELOW)

@@ -215,3 +215,39 @@ def test_a_band_scene_shows_every_point_and_names_the_bands():
     plotting.band_scene(ax, 5, torch.zeros(3, 2), torch.tensor([0.5, 0.7, 0.95]), "t")
     assert [len(c.get_offsets()) for c in ax.collections] == [1, 1, 1]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == plotting.band_names()
+
+
+def test_seeds_show_every_value_and_the_mean_of_each_row():
+    panels = {"a": {"one": [[0, 1], [0.5]], "other": [[0.2], [0.4, 0.8]]}, "b": {"one": [[2, 4], [3]]}}
+    fig = plotting.seeds(panels, ["up", "down"], rule=1, width=6)
+    left, right = fig.axes
+    marks = [list(line.get_xdata()) for line in left.lines]
+    assert marks == [[0, 1], [0.5], [0.5], [0.5], [0.2], [0.2], [0.4, 0.8], pytest.approx([0.6]), [0, 1]]
+    above = [line.get_ydata()[0] for line in left.lines]
+    assert above[0] < above[4] < above[-1] == 0.5 < above[2] < above[6], "rows from above, names side by side, the rule between"
+    assert left.get_xlim() == (-0.05, 1.05) and right.get_xlim()[1] >= 4 and left.yaxis_inverted()
+    assert [text.get_text() for text in left.get_yticklabels()] == ["up", "down"] and right.get_title() == "b"
+    assert not fig.legends, "one name needs no legend"
+    two = plotting.seeds({"a": panels["a"]}, ["up", "down"])
+    assert [text.get_text() for text in two.legends[0].get_texts()] == ["one", "other"]
+
+
+def test_rows_of_images_stand_one_below_the_other():
+    images = {"first": np.zeros((3, 64)), "second": np.ones((2, 64))}
+    images["first"][1, 9] = 1  # the second pixel of the second line
+    with pytest.raises(ValueError):
+        plotting.image_rows(images, 2)  # three images beside two
+    images["second"] = np.ones((3, 64))
+    (ax,) = plotting.image_rows(images, 2).axes
+    drawn = np.asarray(ax.images[0].get_array())
+    assert drawn.shape == (18, 27) and drawn[:9].sum() == drawn[1, 10] == 1 and drawn[9:17, :8].all()
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["first", "second"]
+
+
+def test_a_map_of_ranks_says_what_is_rejected():
+    _, ax = plotting.figure()
+    image = plotting.rank_map(ax, [[0.0, 0.049], [0.05, 1.0]], 1)
+    plotting.rank_legend(ax)
+    looks = [patch.get_facecolor() for _, patch in _entries(ax)]
+    assert image.to_rgba(image.get_array()).reshape(4, 4).tolist() == [list(looks[i]) for i in (0, 0, 1, 2)]
+    assert [text.get_text() for text, _ in _entries(ax)] == ["below 5 %: rejected", "5–50 %: accepted", "above 50 %"]

@@ -111,7 +111,7 @@ class World(Live):
             part.layout.width, part.layout.max_width = "auto" if part in buttons.children else "20em", "100%"
         boxes = [ipywidgets.HBox(row, layout=wrap) for row in (presets, [*self.controls.values()], [self.file, *files])]
         side = ipywidgets.VBox([*boxes[:2], buttons, text, boxes[2]], layout={"flex": "1 1 20em", "min_width": "0"})
-        painting.layout.flex, painting.layout.min_width = "0 1 540px", "min(100%, 340px)"
+        painting.layout.flex, painting.layout.min_width, painting.layout.max_width = "1 1 340px", "min(100%, 340px)", "540px"
         return ipywidgets.HBox([painting, side], layout=wrap)
 
     # ---- what is painted ----
