@@ -176,13 +176,13 @@ def scene(ax: Axes, half_width: float, x: Tensor, y: Tensor, ood: Tensor | None 
     points(ax, x, y, size)
     if ood is not None:
         ood_points(ax, ood, size)
-    class_legend(ax, int(y.max()) + 1, ood=ood is not None)
+    _class_legend(ax, int(y.max()) + 1, ood=ood is not None)
 
 
 def band_scene(ax: Axes, half_width: float, x: Tensor, confidence: Tensor, title: str = "") -> None:
     """A square window with points x [n, 2] in the colour of their confidence band, and a legend."""
     plane_axes(ax, half_width, title)
-    band_points(ax, x, confidence)
+    _band_points(ax, x, confidence)
     band_legend(ax)
 
 
@@ -232,7 +232,7 @@ def band_legend(ax: Axes, reject: bool = False, n_classes: int = 2) -> None:
     ax.legend(handles=handles, ncols=2 if reject else 3, **BELOW | {"handlelength": 1.0})
 
 
-def class_legend(ax: Axes, n_classes: int, ood: bool = False) -> None:
+def _class_legend(ax: Axes, n_classes: int, ood: bool = False) -> None:
     """A legend of points: the classes' markers, and OOD."""
     handles = [Line2D([], [], ls="", marker=m, color=c, label=f"class {k}") for k, (c, m) in enumerate(CLASSES[:n_classes])]
     if ood:
@@ -247,7 +247,7 @@ def window(ax: Axes, image: AxesImage, values: ArrayLike, half_width: float) -> 
     ax.set(xlim=(-half_width, half_width), ylim=(-half_width, half_width))
 
 
-def band_points(ax: Axes, x: Tensor, confidence: Tensor, size: float = 9) -> None:
+def _band_points(ax: Axes, x: Tensor, confidence: Tensor, size: float = 9) -> None:
     """Points x [n, 2] in the colour of their confidence band, each band with its own marker."""
     for (low, high), color, marker in zip(pairwise(BANDS), BAND_COLORS, "vso", strict=True):
         inside = (confidence > low) & (confidence <= high) if low > BANDS[0] else confidence <= high

@@ -96,7 +96,7 @@ def test_two_meanings_never_share_a_colour_whatever_one_sees(figure, vision):
 def test_points_of_a_band_are_all_drawn_once():
     _fig, ax = plotting.figure()
     confidence = torch.linspace(0.5, 1, 101)
-    plotting.band_points(ax, torch.zeros(101, 2), confidence)
+    plotting.band_scene(ax, 5, torch.zeros(101, 2), confidence)
     assert [len(c.get_offsets()) for c in ax.collections] == [21, 60, 20]
 
 
