@@ -157,14 +157,14 @@ def run(setting: ConvolutionalSetting, seeds: Sequence[int]) -> list[dict]:
     accuracy, class_accuracy, confidence_in   on the test digits, as in `experiment.measure`
     auroc_…, sure_…   against 2,000 images of each kind and OOD images like those of the training (_ring): AUROC, and the share
                       with a confidence above 0.9
-    face          way from a test digit to the face of the box in a random direction, in reaches: the median of 20
+    face          way from a test digit to the face of the box in a random direction, in units of d99: the median of 20
     kinks_inside  kinks on these ways: the mean
     sure_face     share of these walks that are above a confidence of 0.9 where they meet the face
     kinks, last_kink   of the whole rays (of 20 walks, with 784 pixels of one): the mean number of their kinks · the median
                        distance of the last one, the face at 1
     directions_class, directions_tied   of 4,000 random directions the share whose k* is a digit, alone or in a tie · a tie
     climb_…       of 100 searches (25 with 784 pixels) from such images, and from test digits, the share that ends above a
-                  confidence of 0.9, at least 1.5 times `reach` from every training digit: `closed.climb`
+                  confidence of 0.9, at least 1.5 d99 from every training digit: `closed.climb`
     cubes_…       of 20 cubes of this half side around such images the share that is proved to hold no image with a confidence
                   above 0.9; NaN with 784 pixels, where a proof takes seconds
     certified, radius, data_radius, constant_away, answer_away   as in `closed.run`, the ball's radius that of the head's ball
@@ -257,7 +257,7 @@ def _walks(setting, network, unit):
     inside = [len(polytopes.line(network, a.numpy(), b.numpy())) - 1 for a, b in zip(x, (x + u).clamp(0, 1), strict=True)]
     whole = [polytopes.ray(network, x[i].numpy(), u[i].numpy()) for i in range(_WHOLE_WALKS[setting.shape])]
     return {
-        "face": float(u.norm(dim=1).median()) / setting.world.reach,
+        "face": float(u.norm(dim=1).median()) / setting.world.d99,
         "kinks_inside": float(np.mean(inside)),
         "sure_face": _sure(network((x + u).clamp(0, 1).float())),
         "kinks": float(np.mean([len(ray) - 1 for ray in whole])),
