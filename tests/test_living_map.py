@@ -17,7 +17,7 @@ from small_maps import a_box, a_map, networks
 from torch import nn
 
 from ood_helpers import data, losses, models, plotting, polytopes, training, widgets, worlds
-from ood_helpers.widgets import living_map
+from ood_helpers.widgets import living_map, page
 
 
 def test_only_weights_travel():
@@ -305,7 +305,7 @@ def test_a_training_is_seen_through_a_map():
     first = living.weights
     live.step(3)
     assert len({before, first, living.weights}) == 3 and live.sentence == "5 steps"
-    assert living in live.box.children
+    assert living in page._parts(live.box)
 
 
 def test_points_move_with_a_training_that_is_seen_through_a_map():
