@@ -105,7 +105,8 @@ def shaken(model: nn.Module, size: float, generator: Generator | None = None) ->
 
 
 def _linear(inputs, outputs, init, generator):
-    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    layer = nn.Linear(inputs, outputs, device="meta")  # no numbers from the global generator
+    layer.weight, layer.bias = nn.Parameter(torch.empty(outputs, inputs)), nn.Parameter(torch.empty(outputs))
     bound = inputs**-0.5 if init == "torch" else (6 / (inputs + outputs)) ** 0.5
     nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
     if init == "torch":

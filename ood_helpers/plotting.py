@@ -290,7 +290,7 @@ def seeds(panels: Mapping[str, Mapping[str, Sequence]], labels: Sequence[str], *
         ax.set_yticks(range(len(labels)), labels)
         ax.label_outer()
     if len(groups) > 1:
-        fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+        fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, markerscale=2)
     return fig
 
 

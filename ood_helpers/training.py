@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ood_helpers.adam import Adam
 from ood_helpers.arrays import whole
 from ood_helpers.data import Sampler, World, check_points
 from ood_helpers.losses import Loss
@@ -140,8 +142,7 @@ def seeds_for(count: int, seed, each: str) -> list[int]:
 
 
 def _steps(stack, single, batches, loss, extra, steps, lr, cosine, last_good):
-    optimizer = torch.optim.Adam(stack.trained(), lr=lr, fused=True)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) if cosine else None
+    optimizer = Adam(stack.trained(), lr)
     size, threads = [] if single else [len(stack.models)], torch.get_num_threads()
     small = sum(weight.numel() for weight in stack.parameters()) < 200_000  # sharing so little work costs more than doing it
     for step in itertools.count() if steps is None else range(steps):
@@ -165,8 +166,8 @@ def _steps(stack, single, batches, loss, extra, steps, lr, cosine, last_good):
         finally:
             torch.set_num_threads(threads)
             torch.set_flush_denormal(False)
-        if scheduler:
-            scheduler.step()
+        if cosine:
+            optimizer.lr *= (1 + math.cos(math.pi * (step + 1) / steps)) / (1 + math.cos(math.pi * step / steps))
         yield losses.detach()
 
 
