@@ -121,7 +121,7 @@ def curves(ax: Axes, x: ArrayLike, groups: Mapping[str, ArrayLike], looks: Seque
     for (name, values), (color, marker) in zip(groups.items(), looks, strict=False):
         values = np.asarray(values)
         thin = {"lw": 1.2, "ms": 3} if values.ndim == 2 else {}
-        lines = ax.plot(x, values, color=color, marker=marker, markevery=1 + len(values) // 10, **thin)
+        lines = ax.plot(x, values, color=color, marker=marker, markevery=1 + len(values) // 16, **thin)
         lines[0].set_label(name)
     ax.set(**settings)
     ax.xaxis.set_minor_formatter(NullFormatter())  # on a logarithmic scale they would run into each other
@@ -133,7 +133,7 @@ def set_curves(ax: Axes, x: ArrayLike, values: ArrayLike) -> None:
     """Show other values [n, m], over another x [n], in the m `curves` of `ax`; the axes follow."""
     for line, column in zip(ax.lines, np.asarray(values).T, strict=True):
         line.set_data(x, column)
-        line.set_markevery(1 + len(column) // 10)
+        line.set_markevery(1 + len(column) // 16)
     ax.relim()
     ax.autoscale()
 
@@ -171,18 +171,18 @@ def ood_points(ax: Axes, x: Tensor, size: float = 14) -> None:
 
 
 def scene(ax: Axes, half_width: float, x: Tensor, y: Tensor, ood: Tensor | None = None, title: str = "", size: float = 8) -> None:
-    """A square window with points x [n, 2] of classes y [n], OOD points [m, 2] below them, and a legend."""
+    """A square window with points x [n, 2] of classes y [n], OOD points [m, 2] over them, and a legend."""
     plane_axes(ax, half_width, title)
+    points(ax, x, y, size)
     if ood is not None:
         ood_points(ax, ood, size)
-    points(ax, x, y, size)
-    class_legend(ax, int(y.max()) + 1, ood=ood is not None)
+    _class_legend(ax, int(y.max()) + 1, ood=ood is not None)
 
 
 def band_scene(ax: Axes, half_width: float, x: Tensor, confidence: Tensor, title: str = "") -> None:
     """A square window with points x [n, 2] in the colour of their confidence band, and a legend."""
     plane_axes(ax, half_width, title)
-    band_points(ax, x, confidence)
+    _band_points(ax, x, confidence)
     band_legend(ax)
 
 
@@ -232,7 +232,7 @@ def band_legend(ax: Axes, reject: bool = False, n_classes: int = 2) -> None:
     ax.legend(handles=handles, ncols=2 if reject else 3, **BELOW | {"handlelength": 1.0})
 
 
-def class_legend(ax: Axes, n_classes: int, ood: bool = False) -> None:
+def _class_legend(ax: Axes, n_classes: int, ood: bool = False) -> None:
     """A legend of points: the classes' markers, and OOD."""
     handles = [Line2D([], [], ls="", marker=m, color=c, label=f"class {k}") for k, (c, m) in enumerate(CLASSES[:n_classes])]
     if ood:
@@ -247,7 +247,7 @@ def window(ax: Axes, image: AxesImage, values: ArrayLike, half_width: float) -> 
     ax.set(xlim=(-half_width, half_width), ylim=(-half_width, half_width))
 
 
-def band_points(ax: Axes, x: Tensor, confidence: Tensor, size: float = 9) -> None:
+def _band_points(ax: Axes, x: Tensor, confidence: Tensor, size: float = 9) -> None:
     """Points x [n, 2] in the colour of their confidence band, each band with its own marker."""
     for (low, high), color, marker in zip(pairwise(BANDS), BAND_COLORS, "vso", strict=True):
         inside = (confidence > low) & (confidence <= high) if low > BANDS[0] else confidence <= high

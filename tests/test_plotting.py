@@ -96,7 +96,7 @@ def test_two_meanings_never_share_a_colour_whatever_one_sees(figure, vision):
 def test_points_of_a_band_are_all_drawn_once():
     _fig, ax = plotting.figure()
     confidence = torch.linspace(0.5, 1, 101)
-    plotting.band_points(ax, torch.zeros(101, 2), confidence)
+    plotting.band_scene(ax, 5, torch.zeros(101, 2), confidence)
     assert [len(c.get_offsets()) for c in ax.collections] == [21, 60, 20]
 
 
@@ -203,7 +203,7 @@ def test_one_curve_needs_no_legend():
 def test_a_scene_shows_classes_and_ood_points_and_names_them():
     _, ax = plotting.figure()
     plotting.scene(ax, 5, torch.eye(2), torch.tensor([0, 1]), torch.ones(3, 2), "t")
-    assert [len(c.get_offsets()) for c in ax.collections] == [3, 1, 1] and ax.get_xlim() == (-5, 5) and ax.get_title() == "t"
+    assert [len(c.get_offsets()) for c in ax.collections] == [1, 1, 3] and ax.get_xlim() == (-5, 5) and ax.get_title() == "t"
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["class 0", "class 1", "OOD"]
     _, ax = plotting.figure()
     plotting.scene(ax, 5, torch.eye(2), torch.tensor([0, 1]))

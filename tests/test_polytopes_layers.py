@@ -1,6 +1,8 @@
 """The networks that people have: which layers are read, row by row, and what is refused by which sentence."""
 
 import copy
+import math
+import operator
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ def shaken(model, seed=0):
     """Random numbers for all parameters and running statistics: nothing stays at the values that hide mistakes."""
     generator = torch.Generator().manual_seed(seed)
     for name, numbers in [*model.named_parameters(), *model.named_buffers()]:
-        if numbers.is_floating_point():
+        if numbers.is_floating_point() and numbers.dim():
             numbers.data = torch.randn(numbers.shape, generator=generator).to(numbers.dtype) / max(1, numbers[0].numel()) ** 0.5
             if name.endswith("running_var"):
                 numbers.data = numbers.data.abs() + 0.5
@@ -34,7 +36,8 @@ def wanted(model, x):
     """The model's own answers in float64, one by one as a forward may count on a batch of one."""
     with torch.no_grad():
         exact = copy.deepcopy(model).double().eval()
-        return np.concatenate([exact(one[None]).reshape(1, -1).numpy() for one in x])
+        found = [exact(one[None].clone()) for one in x]
+        return np.concatenate([(y["logits"] if isinstance(y, dict) else y).reshape(1, -1).numpy() for y in found])
 
 
 class Forward(nn.Module):
@@ -58,6 +61,57 @@ def halves(m, x):
     left, right = m.a(x).relu().chunk(2, dim=1)
     both = torch.stack([left, right.roll(1, dims=1)], 1).transpose(1, 2).flip(1)
     return m.b(both.reshape(x.size(0), -1)[:, 1:, None].squeeze(-1))
+
+
+def mended(m, x):
+    """Changes in place, also of numbers that have another name."""
+    h = m.a(x)
+    g = h
+    F.relu_(h)
+    h += 0.1
+    h.mul_(2).clamp_(max=3.0)
+    return m.b(g) + m.b(h)
+
+
+def written(m, x):
+    """Parts of a copy changed and written back."""
+    x = x.clone()
+    for i in range(x.shape[1]):
+        x[:, i] = (x[:, i] - 0.3) / (i + 1)
+    x[:, 1] *= 2
+    h = m.a(x)
+    h[h < 0] = 0
+    h[..., 0] = 0.5
+    return m.b(h)
+
+
+def by_shape(m, x):
+    """Python that asks for shapes, and nothing else."""
+    if x.dim() == 2:
+        x = x[None]
+    assert x.shape[-1] == 2 and len(x) == 1
+    n, *rest = x.shape
+    both = torch.cat([x.view(n, math.prod(rest)), x.new_ones(n, 1), torch.zeros(len(x), 1)], 1)
+    return sum(m.b(m.a(part.squeeze(1)[:, None].expand(-1, 4)).relu()) for part in both.split(1, dim=1))
+
+
+def by_hand(m, x):
+    """Bends as people write them."""
+    h = m.a(x)
+    leaky = torch.where(h > 0, h, 0.1 * h) + h.where(h >= 0, -0.3 * h)
+    clipped = torch.where(1 > h, h, torch.ones_like(h)) + h.masked_fill(h <= 0, 0.0)
+    rectified = h * (h > 0) + (h > 0).to(h.dtype) * h + h.mul(torch.lt(h, 0).float())
+    return m.b(leaky + clipped + rectified + torch.where(m.mask, h, h.flip(1)))
+
+
+class Options(Forward):
+    """Arguments with defaults, and one output in a dict."""
+
+    def forward(self, x, scale=2.0, mask=None, *more, features=False, **others):
+        h = self.a(x).relu()
+        if mask is not None or more or others:
+            h = h * mask
+        return h if features else {"logits": self.b(h) * scale}
 
 
 def image(*middle, out, shape=(2, 6, 6)):
@@ -205,6 +259,71 @@ LAYERS = {  # each row of docs/your_network.md: a model with the layer, and the 
         (4,),
     ),
     "shared layers": lambda: (Forward(lambda m, x: m.b(m.a(m.a(x).relu()).relu()), a=nn.Linear(4, 4), b=nn.Linear(4, 3)), (4,)),
+    "in place": lambda: (Forward(mended, a=nn.Linear(4, 5), b=nn.Linear(5, 3)), (4,)),
+    "in place, the same layer": lambda: (
+        Forward(
+            lambda m, x: (lambda h: m.b(m.act(h) - 0.3 * h))(m.a(x)), a=nn.Linear(4, 5), b=nn.Linear(5, 3), act=nn.ReLU(True)
+        ),
+        (4,),
+    ),
+    "a copy, changed in place": lambda: (
+        Forward(lambda m, x: (lambda h: m.b(h.clone().relu_() - 0.3 * h))(m.a(x)), a=nn.Linear(4, 5), b=nn.Linear(5, 3)),
+        (4,),
+    ),
+    "written into": lambda: (Forward(written, a=nn.Linear(4, 5), b=nn.Linear(5, 3)), (4,)),
+    "python of shapes": lambda: (Forward(by_shape, a=nn.Linear(4, 5), b=nn.Linear(5, 3)), (2, 2)),
+    "bends by hand": lambda: (
+        Forward(by_hand, a=nn.Linear(4, 5), b=nn.Linear(5, 3), mask=torch.tensor([True, False, True, True, False])),
+        (4,),
+    ),
+    "maximum by hand": lambda: (
+        Forward(
+            lambda m, x: (lambda h, g: m.b(torch.where(h > g, h, g) + torch.where(g < h, g, h) * 2))(m.a(x), m.c(x)),
+            **{"a": nn.Linear(4, 5), "b": nn.Linear(5, 3), "c": nn.Linear(4, 5)},
+        ),
+        (4,),
+    ),
+    "max, its values": lambda: (
+        Forward(
+            lambda m, x: m.b(
+                (m.a(x) - m.a(x).max(1, keepdim=True).values).relu() + F.max_pool1d(m.a(x), 1, return_indices=True)[0]
+            ),
+            **{"a": nn.Linear(4, 5), "b": nn.Linear(5, 3)},
+        ),
+        (4,),
+    ),
+    "single numbers, max": lambda: (
+        Forward(
+            lambda m, x: (m.c(m.a(x).relu()).squeeze().abs() + m.a(x).max() - m.a(x).mean().relu()).relu(),
+            **{"a": nn.Linear(4, 5), "c": nn.Linear(5, 1)},
+        ),
+        (4,),
+    ),
+    "one logit": lambda: (Forward(lambda m, x: m.c(m.a(x).relu()).squeeze(), a=nn.Linear(4, 5), c=nn.Linear(5, 1)), (4,)),
+    "options": lambda: (Options(None, a=nn.Linear(4, 5), b=nn.Linear(5, 3)), (4,)),
+    "layers made on the way": lambda: (Forward(lambda m, x: m.b(nn.ReLU()(m.a(x))), a=nn.Linear(4, 5), b=nn.Linear(5, 3)), (4,)),
+    "a temperature": lambda: (
+        Forward(
+            lambda m, x: m.b(m.a(x).relu()) / float(m.t) * m.t.exp() / torch.sqrt(torch.tensor(x.shape[-1])),
+            **{"a": nn.Linear(4, 5), "b": nn.Linear(5, 3), "t": torch.tensor(1.5)},
+        ),
+        (4,),
+    ),
+    "Unfold and Fold": lambda: image(nn.Unfold(2, stride=2), nn.ReLU(), nn.Fold((6, 6), 2, stride=2), out=72),
+    "unfold and fold": lambda: (
+        Forward(
+            lambda m, x: m.b(F.fold(F.unfold(x, 3, padding=1).relu(), (6, 6), 3, padding=1).flatten(1).unfold(1, 8, 8).sum(2)),
+            b=nn.Linear(9, 3),
+        ),
+        (2, 6, 6),
+    ),
+    "other products": lambda: (
+        Forward(
+            lambda m, x: torch.mv(m.b.weight, torch.tensordot(x, m.a.weight.T, 1)[0].relu()) + torch.outer(m.b.bias, x[0]).sum(1),
+            **{"a": nn.Linear(4, 5), "b": nn.Linear(5, 3)},
+        ),
+        (4,),
+    ),
     "DataParallel": lambda: (nn.DataParallel(vector(nn.Linear(5, 5), nn.ReLU())[0]), (4,)),
     "compiled": lambda: (torch.compile(vector(nn.Linear(5, 5), nn.ReLU())[0]), (4,)),
     "compiled layers": lambda: (
@@ -212,6 +331,9 @@ LAYERS = {  # each row of docs/your_network.md: a model with the layer, and the 
         (4,),
     ),
 }
+
+
+GRAPHS = ("Max", "max", "residual", "concat", "abs", "by hand", "of shapes", "products", "copy")  # the others are chains
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated")
@@ -223,7 +345,7 @@ def test_a_layer_is_read_as_it_runs(kind, dtype):
     network, x = read(model, shape), points(shape)
     plain = getattr(model, "_orig_mod", getattr(model, "module", model))
     np.testing.assert_allclose(network(x.reshape(len(x), -1)), wanted(plain, x), atol=1e-11)
-    assert isinstance(network, Network) != any(word in kind for word in ("Max", "max", "residual", "concat", "abs"))
+    assert isinstance(network, Network) != any(word in kind for word in GRAPHS)
 
 
 def test_models_are_left_as_they_were_and_training_on_changes_nothing():
@@ -328,6 +450,19 @@ def own(forward, **layers):
     return Forward(forward, a=nn.Linear(4, 4), **layers)
 
 
+def part_changed(m, x):
+    h = m.a(x)
+    h[:, :2].relu_()
+    return m.b(h)
+
+
+def whole_changed(m, x):
+    h = m.a(x)
+    v = h.view(4, 1)
+    h.relu_()
+    return v
+
+
 REFUSED = {
     "sigmoid": (vector(nn.Sigmoid())[0], r"layer 1 \(Sigmoid\): expected a ReLU or LeakyReLU"),
     "a function": (own(lambda m, x: torch.tanh(m.a(x))), r"step tanh \(tanh\): expected a ReLU"),
@@ -344,6 +479,27 @@ REFUSED = {
     "jumps": (vector(nn.Threshold(0.2, 0.0))[0], r"layer 1 \(Threshold\): jumps"),
     "float16": (vector(nn.Linear(5, 5), nn.ReLU())[0].half(), r"its (weight|bias) is of float16.*call model.float\(\)"),
     "half on the way": (own(lambda m, x: m.a(x).to(torch.float16).to(torch.float64)), r"step to \(to\): rounds to half"),
+    "half of them": (own(lambda m, x: m.a(x).half().double()), r"step half \(half\): rounds to half"),
+    "rounding options": (own(lambda m, x: torch.div(m.a(x), 2, rounding_mode="floor")), r"step div \(div\): is not affine"),
+    "a jump by hand": (own(lambda m, x: torch.where(m.a(x) > 0, m.a(x) * 0, m.a(x))), r"step where \(where\): compares numbers"),
+    "a jump at 0": (own(lambda m, x: (lambda h: torch.where(h > 0, h, 1 - h))(m.a(x))), r"step where \(where\): jumps"),
+    "a jump at 1": (own(lambda m, x: (lambda h: h * (h > 1))(m.a(x))), r"step mul \(mul\): jumps"),
+    "another condition": (own(lambda m, x: torch.where(m.a(x) > 0, x, x * 2)), r"step where \(where\): compares numbers"),
+    "comparisons": (own(lambda m, x: (m.a(x) > 0).sum(1, keepdim=True) * m.a(x)), r"step sum_1 \(sum\): compares numbers"),
+    "places": (own(lambda m, x: m.a(x) + m.a(x).max(1)[1]), r"step add \(add\): uses which number was the greatest"),
+    "unpooling": (
+        own(lambda m, x: m.u(*m.p(m.a(x)[None]))[0], p=nn.MaxPool1d(2, return_indices=True), u=nn.MaxUnpool1d(2)),
+        r"layer u \(MaxUnpool1d\): uses which number",
+    ),
+    "a view changed": (own(part_changed, b=nn.Linear(4, 3)), r"layer b \(Linear\): sees numbers of which step relu_"),
+    "a view of what changed": (own(whole_changed), r"output output: sees numbers of which step relu_"),
+    "a constant written into": (
+        own(lambda m, x: (lambda zero: (operator.setitem(zero, 0, m.a(x)[0]), zero)[1] + x)(torch.zeros(1, 4))),
+        "setitem",
+    ),
+    "dropout made on the way": (own(lambda m, x: nn.Dropout()(m.a(x))), r"step dropout \(dropout\): drops values at random"),
+    "bilinear": (own(lambda m, x: m.c(x, m.a(x)), c=nn.Bilinear(4, 4, 3)), r"layer c \(Bilinear\): expected"),
+    "a division by one": (own(lambda m, x: m.a(x) / x.sum(1, keepdim=True)), "divides by a value"),
     "rounding": (own(lambda m, x: torch.round(m.a(x))), r"step round_1 \(round\): expected"),
     "nan": (vector(nn.PReLU(init=float("nan")))[0], "finite"),
     "sizes": (nn.Sequential(nn.Linear(4, 4), nn.Linear(5, 3)), r"layer 1 \(Linear\): takes 5 inputs but"),
@@ -351,6 +507,43 @@ REFUSED = {
     "an input that does not count": (own(lambda m, x: m.a(torch.ones(1, 4))), "depends on its input"),
 }  # fmt: skip
 REFUSED["hook"][0][0].register_forward_hook(lambda module, x, y: 2 * y)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated")
+def test_scripted_modules_are_refused():
+    inner = torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)))
+    for model in (inner, nn.Sequential(inner, nn.ReLU()), torch.jit.trace(nn.Linear(4, 3), torch.zeros(1, 4))):
+        with pytest.raises(ValueError, match=r"scripted or traced by torch\.jit"):
+            read(model, (4,))
+
+
+@pytest.mark.parametrize("shape", ["abc", (0,), (4.5,), (4, None), [[4]], (1, -4, 4)])
+def test_shapes_must_be_whole_numbers(shape):
+    with pytest.raises(ValueError, match="each number of shape must be a whole number of at least 1"):
+        read(nn.Sequential(nn.Flatten(), nn.ReLU(), nn.ReLU()), shape)
+
+
+def test_casts_to_float32_count_as_casts_to_the_numbers_precision():
+    plain, x = vector(nn.ReLU())[0], points((4,), 20)
+    for cast in (lambda x: x.float(), lambda x: x.to(torch.float32), lambda x: x.to(dtype=torch.float32), lambda x: x.double()):
+        network = read(Forward(lambda m, x, cast=cast: m.net(cast(x)), net=plain))
+        assert (network(x) == read(plain)(x)).all()
+
+
+def test_exported_modules_are_read():
+    model = shaken(image(nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2), out=27)[0])
+    exported, x = torch.export.export(model, (torch.zeros(1, 2, 6, 6),)).module(), points((2, 6, 6), 20)
+    np.testing.assert_allclose(read(exported, (2, 6, 6))(x), wanted(model, x), atol=1e-11)
+
+
+def test_what_a_forward_raises_is_told():
+    def choosy(m, x):
+        if x.shape[-1] != 5:
+            raise TypeError("five inputs expected")
+        return m.a(x)
+
+    with pytest.raises(ValueError, match=r"must run on points \[1, 4\].*TypeError: five inputs expected"):
+        read(own(choosy))
 
 
 @pytest.mark.parametrize("kind", REFUSED)

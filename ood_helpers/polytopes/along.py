@@ -11,11 +11,10 @@ import numpy as np
 import torch
 
 from .fan import SUSPICIOUS, _same, cut, sweep
-from .graph import ROUNDING, Bend, Graph
+from .graph import OUT_OF_RANGE, ROUNDING, Bend, Graph
 from .steps import Affine
 
 _BATCH = 1 << 20  # numbers that the largest value of a group of sectors holds: 8 MB
-_OUT_OF_RANGE = "the network's numbers exceed the range of float64: scale weights, biases or points nearer to 1"
 
 
 def swept(network, edges, inputs, slack):
@@ -94,7 +93,7 @@ def _terms(step, sizes):
 def _check_range(maps):
     most, moving = (float(torch.maximum(part.amax(), -part.amin())) for part in (maps, maps[:, : min(2, maps.shape[1])]))
     if not (most < 1e290 and (moving == 0 or moving > 1e-150)):
-        raise ValueError(_OUT_OF_RANGE)
+        raise ValueError(OUT_OF_RANGE)
 
 
 class _Bent:
@@ -146,7 +145,7 @@ class _Chosen:
         start, stop = start[row, result].numpy(), stop[row, result].numpy()
         pair, place = _overtakings(start, stop)
         row, result = row.numpy(), result.numpy()
-        roots = edges[row[pair]] * (1 - place)[:, None] + edges[row[pair] + 1] * place[:, None]
+        roots = sum(edges[row[pair] + end] * part[:, None] for end, part in enumerate(_shares(place)))
         inside = ~(_same(roots, edges[row[pair]], slack) | _same(roots, edges[row[pair] + 1], slack))
         sector, place, roots = row[pair][inside], place[inside], roots[inside]
         count = len(edges) - 1
@@ -157,9 +156,9 @@ class _Chosen:
         self.old = np.append(np.arange(count), sector)[order][new]
         self.pairs = row, result, start, stop
         places = np.append(np.zeros(count), place)[order][new]
-        following = np.append(places[1:], 1.0)
-        following[np.append(np.diff(self.old) > 0, True)] = 1.0
-        self.middle = (places + following) / 2
+        following = np.append(places[1:], np.inf)
+        following[np.append(np.diff(self.old) > 0, True)] = np.inf
+        self.middle = np.add(_shares(places), _shares(following)) / 2
 
     def _candidates(self, values):
         return torch.where(self.step.index < 0, -torch.inf, values[:, self.step.index.clamp(min=0)])
@@ -173,9 +172,9 @@ class _Chosen:
         pair = (
             np.repeat(begin, end - begin) + np.arange(len(here)) - np.repeat(np.cumsum(end - begin) - (end - begin), end - begin)
         )
-        middle = self.middle[rows][here][:, None]
+        near, far = self.middle[:, rows][:, here, None]
         with np.errstate(invalid="ignore"):
-            inside = np.where(np.isinf(start[pair]), -np.inf, start[pair] * (1 - middle) + stop[pair] * middle)
+            inside = np.where(np.isinf(start[pair]), -np.inf, start[pair] * near + stop[pair] * far)
         best[here, result[pair]] = inside.argmax(1)
         index = torch.take_along_dim(self.step.index[None], torch.from_numpy(best)[:, :, None], dim=2)[:, :, 0]
         y = torch.take_along_dim(self.maps[torch.from_numpy(old)], index[:, None], dim=2)
@@ -190,24 +189,32 @@ def _best(value, other, last):
     return torch.where(best, last, -torch.inf).argmax(-1)
 
 
+def _shares(place):
+    """How much of a sector's start and of its end makes the point at a place from 0 to ∞: 1 / (1 + place) and the rest."""
+    with np.errstate(divide="ignore"):
+        return 1 / (1 + place), 1 / (1 + 1 / np.asarray(place))
+
+
 def _overtakings(start, stop):
-    """Where the greatest of J functions changes between 0 and 1, given their values [P, J] at both ends: pair [X], place [X]."""
+    """Where the greatest of J functions changes between two points, given their values [P, J] at both: pair [X], place [X].
+
+    The place is the distance from the first point over that to the second one, from 0 to ∞: exact near both.
+    """
     pairs = np.arange(len(start))
     found = [], []
-    with np.errstate(invalid="ignore", divide="ignore"):
-        rise = np.where(np.isinf(start), -np.inf, stop - start)
-        best = np.lexsort((rise, start), axis=1)[:, -1] if len(start) else pairs
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        best = np.lexsort((stop, start), axis=1)[:, -1] if len(start) else pairs
         while len(pairs):
-            ahead, speed = start[pairs, best][:, None], rise[pairs, best][:, None]
-            place = np.where(rise[pairs] > speed, (ahead - start[pairs]) / (rise[pairs] - speed), np.inf)
+            ahead, behind = start[pairs, best][:, None] - start[pairs], stop[pairs] - stop[pairs, best][:, None]
+            place = np.where(behind > 0, ahead / behind, np.inf)
             first = place.min(1)
-            meets = first < 1
-            quickest = np.where(place == first[:, None], rise[pairs], -np.inf).argmax(1)
+            meets = first < np.inf
+            quickest = np.where(place == first[:, None], stop[pairs], -np.inf).argmax(1)
             pairs, best = pairs[meets], quickest[meets]
             found[0].append(pairs)
             found[1].append(first[meets])
     pair, place = (np.concatenate(part) if part else np.zeros(0) for part in found)
-    return pair.astype(int), np.clip(place, 0, 1)
+    return pair.astype(int), np.maximum(place, 0)
 
 
 def _changes(edges, maps, given):

@@ -151,19 +151,20 @@ def cut(edges, maps, slack):
 
 
 def _roots(edges, values, signs, slack):
-    """Where values change their sign inside a sector: sector, neuron, position in it from 0 to 1, and root [F, 2].
+    """Where values change their sign inside a sector: sector, neuron, position in it from 0 to ∞, and root [F, 2].
 
+    The position is the distance from the start over that from the end, so that roots near the end keep their order, too.
     A root that coincides with an edge to rounding is moved onto it: `signs` becomes 0 there.
     """
     sector, neuron = _where(signs[:-1] * signs[1:] < 0)
     before, after = np.abs(values[sector, neuron]), np.abs(values[sector + 1, neuron])
-    position = before / (before + after)
-    roots = edges[sector] * (after / (before + after))[:, None] + edges[sector + 1] * position[:, None]
+    roots = edges[sector] * (after / (before + after))[:, None] + edges[sector + 1] * (before / (before + after))[:, None]
     for shift in (0, 1):
         at_edge = _same(roots, edges[sector + shift], slack)
         signs[sector[at_edge] + shift, neuron[at_edge]] = 0
     inside = signs[sector, neuron] * signs[sector + 1, neuron] < 0
-    return sector[inside], neuron[inside], position[inside], roots[inside]
+    with np.errstate(over="ignore"):
+        return sector[inside], neuron[inside], (before / after)[inside], roots[inside]
 
 
 def _starting_signs(signs, edges, maps):

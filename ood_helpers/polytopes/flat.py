@@ -10,7 +10,7 @@ import math
 import numpy as np
 import torch
 
-from .graph import BATCH, Graph
+from .graph import BATCH, OUT_OF_RANGE, Graph
 from .steps import Affine, Bend
 
 _DRAWS = 3  # random signs with which errors are carried on, in place of squares of weights
@@ -108,11 +108,15 @@ def survey(graph, x, misplaced=None, only=None):
     rounding     what the sums may have lost, as independent errors, estimated with random signs
     uncertainty  the same, and what `misplaced` [n], the error of the points themselves, makes of it
     only         a single layer, where the others are not asked for
+    Raises ValueError where any of them exceeds the range of float64.
     """
     chunk = max(1, BATCH // (8 * graph.widest))
     misplaced = np.zeros(len(x)) if misplaced is None else misplaced
     parts = [_surveyed(graph, x[k : k + chunk], misplaced[k : k + chunk], only) for k in range(0, max(1, len(x)), chunk)]
-    return [tuple(np.concatenate(part) for part in zip(*found, strict=True)) for found in zip(*parts, strict=True)]
+    layers = [tuple(np.concatenate(part) for part in zip(*found, strict=True)) for found in zip(*parts, strict=True)]
+    if not all(np.isfinite(part).all() for found in layers for part in found):
+        raise ValueError(OUT_OF_RANGE)
+    return layers
 
 
 def _surveyed(graph, x, misplaced, only):

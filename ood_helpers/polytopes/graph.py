@@ -7,6 +7,7 @@ its name.
 
 import itertools
 import math
+import operator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,10 +16,11 @@ from torch import fx, nn
 
 from ood_helpers.arrays import float64
 
-from .steps import Affine, Bend, Most, Refused, Steps, is_value, numbers, of_function, of_layer, values_in
+from .steps import Affine, Bend, Most, Refused, Steps, depends, is_value, numbers, of_function, of_layer, values_in
 
 BATCH = 1 << 22  # numbers that a step holds at a time: 32 MB
 ROUNDING = 1e-13  # a sum of floats this small against the sum of its terms' sizes is taken for rounding noise: it is 0
+OUT_OF_RANGE = "the network's numbers exceed the range of float64: scale weights, biases or points nearer to 1"
 _CHAIN = 1 << 23  # numbers that the matrices of a graph may hold in all: 64 MB
 SEE_THROUGH = (nn.DataParallel, nn.parallel.DistributedDataParallel)  # they compute what their `.module` does
 _SOFTMAX = ("softmax", "log_softmax", "Softmax", "LogSoftmax")
@@ -222,6 +224,14 @@ def _as_relus(step, n):
 # Tracing ------------------------------------------------------------------------------------------------------------------
 
 
+class Untraced(ValueError):
+    """A forward that torch.fx cannot follow."""
+
+
+class _Unread(Exception):
+    """A step that is not understood, with its name."""
+
+
 class _Tracer(fx.Tracer):
     """Layers of torch.nn stay whole; wrappers, compiled layers and Sequentials are looked into.
 
@@ -244,40 +254,140 @@ class _Tracer(fx.Tracer):
             return inner(*args, **kwargs)
         if isinstance(module, SEE_THROUGH):
             return module.module(*args, **kwargs)
+        if module not in self.submodule_paths:  # made in the forward itself
+            return forward(*args, **kwargs)
         return super().call_module(module, forward, args, kwargs)
+
+
+class _Reader(_Tracer):
+    """Every call is understood as soon as it is made. What does not depend on the input's numbers, such as its shape, stays
+    what it is: a forward may ask for it, count with it and decide by it.
+
+    known  what each node of the trace gives: a value of `steps`, or constants
+    stale  values that a step has changed in place since, and that step's own: {index: (index, name)}
+    """
+
+    def __init__(self, model, shape, in_training):
+        super().__init__()
+        self.model, self.in_training = model, in_training
+        self.layers = dict(model.named_modules(remove_duplicate=False))
+        self.steps, self.known, self.stale, self.busy = Steps(shape), {}, {}, False
+
+    def proxy(self, node):
+        return _Number(node, self)
+
+    def getattr(self, attr, attr_val, parameter_proxy_cache):
+        return attr_val
+
+    def call_module(self, module, forward, args, kwargs):
+        return forward(*args, **kwargs) if self.busy else super().call_module(module, forward, args, kwargs)
+
+    def create_node(self, *args, **kwargs):
+        node, outer = super().create_node(*args, **kwargs), self.busy
+        self.busy = True
+        try:
+            self.known[node] = self._read(node)
+        finally:
+            self.busy = outer
+        return node
+
+    def create_proxy(self, *args, **kwargs):
+        proxy = super().create_proxy(*args, **kwargs)
+        value = self.known[proxy.node]
+        if isinstance(value, list | tuple) and depends(value):
+            parts = [proxy[i] for i in range(len(value))]
+            return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+        return proxy if depends(value) else value
+
+    def _read(self, node):
+        args, kwargs = (fx.node.map_arg(part, lambda n: self.known[n]) for part in (node.args, node.kwargs))
+        self.steps.name = shown = _shown_name(node, self.layers)
+        try:
+            self._check_fresh(node, args, kwargs)
+            value = _value(self.steps, self.model, node, self.layers, args, kwargs, self.in_training, first=not self.known)
+        except Refused as refused:
+            raise _Unread(f"{shown}: {refused.args[0] or _what_is_known(node, self.layers)}") from refused
+        except ValueError as error:
+            raise _Unread(f"{shown}: {error}") from error
+        except (TypeError, LookupError, AttributeError, RuntimeError) as error:
+            raise _Unread(f"{shown}: is called with what it does not take; {type(error).__name__}: {error}") from error
+        if args and is_value(args[0]) and is_value(value) and value != args[0] and _in_place(node, self.layers, kwargs):
+            self._replaced(args[0], value, shown)
+        return value
+
+    def _replaced(self, old, new, shown):
+        """After a change in place: every node that gave the old value gives the new one; views of it are not followed."""
+        self.known |= {node: new for node, value in self.known.items() if is_value(value) and value == old}
+        self.stale |= {index: (new.index, shown) for index in self.steps.relatives(old.index) if index != old.index}
+        self.steps.views[new.index] = self.steps.views.get(old.index, old.index)
+
+    def _check_fresh(self, node, args, kwargs):
+        for value in values_in([args, kwargs]):
+            changed, shown = self.stale.get(value.index, (None, None))
+            if changed is None:
+                continue
+            if _name(node) == "setitem" and value is args[0] and is_value(args[2]) and args[2].index == changed:
+                del self.stale[value.index]  # x[i] += 1: the part of x is changed, and put back
+                continue
+            raise Refused(
+                f"sees numbers of which {shown} has changed a part, or the whole, in place; write y = y.relu() or the like there"
+            )
+
+
+class _Number(fx.Proxy):
+    """What stands for a value while the forward runs."""
+
+    def __getattr__(self, name):
+        if name in _FACTS:
+            return self.tracer.create_proxy("call_function", getattr, (self, name), {})
+        return super().__getattr__(name)
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __iter__(self):
+        return iter([self[i] for i in range(len(self))])
+
+    def __setitem__(self, index, value):
+        self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
+
+
+def _changing(function):
+    return lambda self, other: self.tracer.create_proxy("call_function", function, (self, other), {})
+
+
+for _function in (operator.iadd, operator.isub, operator.imul, operator.itruediv):
+    setattr(_Number, f"__{_function.__name__}__", _changing(_function))
 
 
 def traced(model, shape, in_training=()):
     """The `Graph` of a module in eval mode, for inputs of this shape. The module is not run.
 
     in_training  names of the modules that were in train mode when the reader gave the model
-    Raises ValueError that names the step which is not understood.
+    Raises ValueError that names the step which is not understood, and `Untraced` where torch.fx cannot follow.
     """
+    reader = _Reader(model, shape, in_training)
     try:
-        graph = _Tracer().trace(model)
+        graph = reader.trace(model)
+    except _Unread as error:
+        raise ValueError(str(error)) from error.__cause__
     except Exception as error:
-        raise ValueError(
+        raise Untraced(
             "model must do the same for every input, so that its forward can be traced by torch.fx. Choices that depend on the "
-            f"data, and loops over a tensor, are not understood ({type(error).__name__}: {str(error).split('. ')[0]})"
+            f"data are not understood ({type(error).__name__}: {str(error).split('. ')[0]})"
         ) from error
-    steps, known, layers, shown = Steps(shape), {}, dict(model.named_modules(remove_duplicate=False)), None
-    for node in graph.nodes:
-        args, kwargs = (fx.node.map_arg(part, lambda n: known[n]) for part in (node.args, node.kwargs))
-        steps.name = shown = _shown_name(node, layers)
-        try:
-            known[node] = _value(steps, model, node, layers, args, kwargs, in_training, first=not known)
-        except Refused as refused:
-            raise ValueError(f"{shown}: {refused.args[0] or _what_is_known(node, layers)}") from refused
-        except ValueError as error:
-            raise ValueError(f"{shown}: {error}") from error
-        if node.op == "output":
-            return _finished(steps, known[node])
-    raise ValueError("model must return its logits")
+    return _finished(reader.steps, next(reader.known[node] for node in graph.nodes if node.op == "output"))
 
 
 def cut_softmax(model):
     """The model as a traced module that ends before its softmax; ValueError where it does not end in one."""
-    root = fx.GraphModule(model, _Tracer().trace(model))
+    try:
+        root = fx.GraphModule(model, _Tracer().trace(model))
+    except Exception as error:
+        raise ValueError(
+            "model must have a forward that torch.fx can trace for any shape of input, to be cut before its softmax; "
+            f"write one that ends before it ({type(error).__name__}: {str(error).split('. ')[0]})"
+        ) from error
     layers = dict(root.named_modules())
     for node in root.graph.nodes:
         if node.op == "output":
@@ -298,11 +408,20 @@ def cut_softmax(model):
     return root
 
 
+def only(output):
+    """What a list, tuple or dict of one holds; anything else as it is."""
+    if isinstance(output, list | tuple | dict) and len(output) == 1:
+        return only(next(iter(output.values() if isinstance(output, dict) else output)))
+    return output
+
+
 def _finished(steps, output):
-    if isinstance(output, list | tuple) and len(output) == 1:
-        output = output[0]
+    output = only(output)
     if not is_value(output):
-        raise ValueError("model must return one tensor, its logits, that depends on its input")
+        raise ValueError(
+            "model must return one tensor, its logits, that depends on its input; where it returns several, write a small module "
+            "around it that returns that one"
+        )
     if math.prod(output.shape) != max(output.shape, default=1):
         raise ValueError(f"model must give one row of logits for one input, not an output of shape {list(output.shape)}")
     needed = {output.index}
@@ -352,7 +471,9 @@ def _value(steps, model, node, layers, args, kwargs, in_training, first):
     match node.op:
         case "placeholder":
             if first:
-                return steps.input
+                return (steps.input,) if node.target.startswith("*") else steps.input
+            if node.target.startswith("*"):
+                return {} if node.target.startswith("**") else ()
             if not args:
                 raise ValueError("model must have one input; fix the others, for example by a module that calls it with them")
             return args[0]
@@ -364,29 +485,46 @@ def _value(steps, model, node, layers, args, kwargs, in_training, first):
             layer = layers[node.target]
             if node.target in in_training and isinstance(layer, _TRAINED) and getattr(layer, "p", 1):
                 raise ValueError("is in train mode, in which it computes something else; call model.eval() first")
-            values = values_in([args, kwargs])
-            if not values:
-                return _constant(layer(*args, **kwargs))
-            if len(args) != 1 or kwargs or not is_value(args[0]):
-                raise Refused("must be called with one value")
-            return of_layer(steps, layer, args[0])
-    name = _name(node)
-    if not values_in([args, kwargs]):
+            return of_layer(steps, layer, args, kwargs) if depends([args, kwargs]) else _constant(layer(*args, **kwargs))
+    name = _name(node).split(".")[0]
+    if not depends([args, kwargs]):
         target = node.target if node.op == "call_function" else getattr(args[0], node.target)
         return target(*(args if node.op == "call_function" else args[1:]), **kwargs)
-    if name == "getattr" and is_value(args[0]):
+    if _name(node) == "batch_norm.default":  # of an exported module: its arguments are in another order
+        args = (args[0], *args[3:5], *args[1:3], *args[5:8])
+    if name == "getattr":
         name, args = args[1], args[:1]
-    if is_value(args[0]) and name in ("shape", "size", "dim", "ndim", "ndimension", "numel", "nelement", "dtype", "device"):
-        return _fact(args[0].shape, name, *args[1:], **kwargs)
-    if name in ("T", "mT"):
+    if args and is_value(args[0]):
+        x, *rest = args
+        if name in _FACTS or name in _ASKED:
+            return _fact(x.shape, name, *rest, **kwargs)
+        if name in _CONSTANTS and not depends([rest, kwargs]):
+            return getattr(torch if name.endswith("_like") else torch.zeros(x.shape, dtype=torch.float64), name)(
+                *([torch.zeros(x.shape, dtype=torch.float64)] if name.endswith("_like") else []), *rest, **kwargs
+            )
+    if name in ("T", "mT", "H", "t"):
         name, args = "transpose", (args[0], -2, -1)
     if name == "getitem" and not is_value(args[0]):
         return args[0][args[1]]
     if name in ("view_as", "reshape_as", "expand_as"):
         name, args = name.split("_")[0].replace("view", "reshape"), (args[0], args[1].shape)
-    if name.rstrip("_") in ("dropout", "batch_norm") and "" in in_training:
+    if _name(node).rstrip("_") in ("dropout", "batch_norm") and "" in in_training:
         raise ValueError("the model is in train mode, in which this computes something else; call model.eval() first")
     return of_function(steps, name, args, kwargs)
+
+
+def _in_place(node, layers, kwargs):
+    """Whether a step writes its result over its first argument."""
+    if node.op == "call_module":
+        return bool(getattr(layers[node.target], "inplace", False))
+    name = _name(node)
+    changes = (name.endswith("_") and not name.endswith("__")) or name in ("setitem", "iadd", "isub", "imul", "itruediv")
+    return changes or bool(kwargs.get("inplace"))
+
+
+_FACTS = ("shape", "ndim", "dtype", "device", "is_cuda", "requires_grad", "layout", "is_sparse", "is_quantized")  # attributes
+_ASKED = "size dim ndimension numel nelement is_floating_point is_complex get_device is_contiguous element_size __len__".split()
+_CONSTANTS = "zeros_like ones_like full_like new_zeros new_ones new_full new_tensor".split()  # they take no more than the shape
 
 
 def _fact(shape, name, *args, **kwargs):
@@ -400,7 +538,15 @@ def _fact(shape, name, *args, **kwargs):
             return torch.float64
         case "device":
             return torch.device("cpu")
-    return len(shape)
+        case "is_floating_point" | "is_contiguous":
+            return True
+        case "dim" | "ndim" | "ndimension":
+            return len(shape)
+    return (
+        getattr(torch.zeros(shape, dtype=torch.float64, device="meta"), name, False)
+        if name in _FACTS
+        else getattr(torch.zeros(shape, dtype=torch.float64), name)()
+    )
 
 
 def _attribute(model, path):

@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 
-from ood_helpers.arrays import Numbers, dense, float64
+from ood_helpers.arrays import Numbers, dense, float64, whole
 from ood_helpers.closed import Closed
 
-from .graph import ROUNDING, SEE_THROUGH, Graph, cut_softmax, traced
+from .graph import ROUNDING, SEE_THROUGH, Graph, Untraced, cut_softmax, only, traced
 
 # sizes of the points at which a network is run: between them kinks come and go, whatever the scale of its inputs
 _SCALES = (0, 2**-6, 1, 1, 2**4, 2**8, 2**12, 2**20)
@@ -118,6 +118,8 @@ def read(model: Model, shape: Sequence[int] | None = None) -> Network | Graph:
             raise ValueError(
                 f"model must hold numbers, but its {name} holds none yet: give it weights, or run it once if it is lazy"
             )
+    if any(isinstance(module, torch.jit.ScriptModule) for module in runs.modules()):
+        raise ValueError("model must not be scripted or traced by torch.jit: give the module that it was made from")
     in_training = {name for name, module in runs.named_modules(remove_duplicate=False) if module.training}
     if not _is_alternating(sequential):
         return _traced(runs, shape, in_training)
@@ -172,22 +174,20 @@ def _traced(runs, shape, in_training):
     own = getattr(root, "input_shape", None)
     if shape is None or (own is not None and math.prod(own) == math.prod(shape)):
         shape = _shape_of(root)
-    shape = tuple(map(int, shape))
-    with _as_it_runs(runs):
+    shape = tuple(whole("each number of shape", n, 1) for n in ((shape,) if np.ndim(shape) == 0 else shape))
+    with _as_it_runs(runs), _In64():
         _in_float64(runs)
         steps = np.random.default_rng(0).integers(-8, 9, size=(len(_SCALES), *shape)) / 8
         x = torch.from_numpy(steps * np.array(_SCALES).reshape(-1, *[1] * len(shape)))
         try:  # one by one: a forward may count on a batch of one
-            logits, trouble = [float64(runs(one[None].clone()), "the logits model(x)").reshape(1, -1) for one in x], None
+            logits, trouble = [float64(only(runs(one[None].clone())), "the logits model(x)").reshape(1, -1) for one in x], None
         except Exception as error:
             logits, trouble = None, error
         try:
-            graph = traced(root, shape, in_training)
-        except ValueError:
-            inner = getattr(root, "module", None)  # a wrapper whose forward cannot be traced
-            if not isinstance(inner, nn.Module):
+            graph = _graph_of(root, shape, in_training)
+        except Untraced:
+            if trouble is None:
                 raise
-            graph = traced(inner, shape, {name.removeprefix("module.") for name in in_training})
         if trouble is not None:
             raise ValueError(
                 f"model must run on points {[1, *shape]} of float64; it raised {type(trouble).__name__}: {trouble}. Give points "
@@ -196,6 +196,28 @@ def _traced(runs, shape, in_training):
         _compare_steps(logits, x, graph)
     matrices = graph.matrices()
     return Network(*matrices, shape=shape) if matrices else graph
+
+
+def _graph_of(model, shape, in_training):
+    """`traced`, of what is in a wrapper where its own forward cannot be traced."""
+    try:
+        return traced(model, shape, in_training)
+    except ValueError:
+        inner = getattr(model, "module", None)
+        if not isinstance(inner, nn.Module):
+            raise
+    return traced(inner, shape, {name.removeprefix("module.") for name in in_training})
+
+
+class _In64(torch.overrides.TorchFunctionMode):
+    """Casts to float32 are casts to float64: a forward that begins with x.float() is one of the numbers as they are."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        def in64(part):
+            return torch.float64 if part is torch.float32 else part
+
+        function = torch.Tensor.double if function is torch.Tensor.float else function
+        return function(*map(in64, args), **{name: in64(part) for name, part in (kwargs or {}).items()})
 
 
 def _shape_of(model):
@@ -420,7 +442,7 @@ def _compare(logits, x, linears, network, plain):
 def _difference(got, expected, i, k):
     return (
         f"model must compute what its layers say, but logit {k} of model(x) is {got:.6g} and that of its layers "
-        f"{expected:.6g}, at a point of size {_SCALES[i]:g}. A hook, a wrapper or a forward of its own changes it: "
+        f"{expected:.6g}, at a point of size {_SCALES[i]:g}. A hook, a wrapper, random numbers or its forward change it: "
         "remove that, or write its effect into the weights and biases"
     )
 

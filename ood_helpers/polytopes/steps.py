@@ -9,6 +9,7 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -85,6 +86,29 @@ class _Value:
     shape: tuple
 
 
+@dataclass(frozen=True, eq=False)
+class _Mask:
+    """Where a value is above another one or a constant, or below: the result of a comparison."""
+
+    above: bool
+    value: _Value
+    other: object
+
+
+@dataclass(frozen=True)
+class _Withheld:
+    """What a step gives beside its values, and nothing here can be done with; `why` is said where it is used."""
+
+    why: str
+
+
+class _Found(NamedTuple):
+    """What torch gives for the greatest of several numbers."""
+
+    values: _Value
+    indices: _Withheld
+
+
 class Refused(ValueError):
     """A step that is not understood. Raised with what is wrong, without the name of the step, which its caller adds."""
 
@@ -96,23 +120,32 @@ class Steps:
         self.found = [None]
         self.input = _Value(0, (1, *shape))
         self.name = ""
+        self.views = {}  # {index: index} of values that share their numbers with an earlier one
+        self.scaled = {}  # {index: (index of the value, gain, shift)} of those that are gain * value + shift, number by number
+
+    def relatives(self, index):
+        """The values that share numbers with this one, itself among them."""
+        root = self.views.get(index, index)
+        return [i for i in range(len(self.found)) if self.views.get(i, i) == root]
 
     def _add(self, kind, sources, shape, *rest):
-        step = kind(self.name, tuple(value.index for value in sources), tuple(shape), *rest)
-        self.found.append(step)
-        return _Value(len(self.found) - 1, step.shape)
+        """A single number, of shape (), is kept as one of shape (1,)."""
+        self.found.append(kind(self.name, tuple(value.index for value in sources), tuple(shape) or (1,), *rest))
+        return _Value(len(self.found) - 1, tuple(shape))
 
     def affine(self, sources, linear, sized=None, constant=None, reach=None):
         """A value linear(*sources) + constant; the functions take values with N in front. sized None: it is linear itself."""
         zeros = [torch.zeros(1, *value.shape, dtype=torch.float64) for value in sources]
         shape = linear(*zeros).shape[1:]
         if constant is not None:
-            constant = torch.broadcast_to(constant, shape).clone()
+            constant = torch.broadcast_to(constant, shape).clone().reshape(shape or (1,))
             if not torch.isfinite(constant).all():
                 raise Refused("holds NaN or infinity; its numbers must be finite")
         if reach is None:
             reach = sum(math.prod(value.shape) for value in sources) + math.prod(shape)
-        return self._add(Affine, sources, shape, linear, sized or linear, constant, reach)
+        linear, sized = (_of_shapes(f, [value.shape for value in sources], shape) for f in (linear, sized or linear))
+        _check_linear(linear, sized, [value.shape or (1,) for value in sources])
+        return self._add(Affine, sources, shape, linear, sized, constant, reach)
 
     def bend(self, z, at, gains, shifts):
         for values in (*at, *gains, *shifts):
@@ -124,11 +157,55 @@ class Steps:
         return self._add(Most, [x], shape, index, sign)
 
 
+def _of_shapes(function, sources, shape):
+    """The function with values of shape [N, 1] in place of those of shape [N]."""
+    if shape and all(sources):
+        return function
+
+    def reshaped(*xs):
+        y = function(*(x.reshape(len(x), *of) for x, of in zip(xs, sources, strict=True)))
+        return y.reshape(len(y), *(shape or (1,)))
+
+    return reshaped
+
+
+def _check_linear(linear, sized, shapes):
+    """Refused unless the functions are linear, and the second one bounds the first, at random numbers: options may round."""
+    generator = torch.Generator().manual_seed(0)
+    xs = [torch.randn(2, *shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    one, other = linear(*xs)
+    size = sized(*(x.abs().sum(0, keepdim=True) for x in xs))[0]
+    both, back = linear(*(x[:1] + x[1:] for x in xs))[0], linear(*(-x[:1] for x in xs))[0]
+    room = 1e-9 * size + 1e-300
+    if not (((both - one - other).abs() <= room).all() and ((back + one).abs() <= room).all()):
+        raise Refused("is not affine, as it is called here")
+    if not (torch.maximum(one.abs(), other.abs()) <= size + room).all():
+        raise Refused("is called in a way that is not understood")
+
+
 # Pieces of operations -----------------------------------------------------------------------------------------------------
 
 
 def is_value(argument):
     return isinstance(argument, _Value)
+
+
+def depends(argument):
+    """Whether something in nested lists, tuples and dicts depends on the network's input."""
+    if isinstance(argument, dict):
+        argument = list(argument.values())
+    if isinstance(argument, list | tuple):
+        return any(depends(part) for part in argument)
+    return isinstance(argument, _Value | _Mask | _Withheld)
+
+
+def _special(arguments, kind):
+    """The first mask, or what else of its kind, in nested lists, tuples and dicts; None without one."""
+    if isinstance(arguments, dict):
+        arguments = list(arguments.values())
+    if isinstance(arguments, list | tuple):
+        return next((found for part in arguments if (found := _special(part, kind))), None)
+    return arguments if isinstance(arguments, kind) else None
 
 
 def values_in(arguments):
@@ -179,13 +256,15 @@ def _moves(function, alike=True, joins=False):
     """
 
     def handle(steps, *args, **kwargs):
-        xs = _zeros(values_in([args, kwargs]))
+        zeros = list(_zeros(values_in([args, kwargs])))
+        xs = iter(zeros)
         outputs = function(*_filled(args, xs, _unchanged), **_filled(kwargs, xs, _unchanged))
         if isinstance(outputs, tuple | list):
-            return tuple(one(steps, lambda *a, i=i, **k: function(*a, **k)[i], args, kwargs) for i in range(len(outputs)))
-        return one(steps, function, args, kwargs)
+            parts = [lambda *a, i=i, **k: function(*a, **k)[i] for i in range(len(outputs))]
+            return tuple(one(steps, part, args, kwargs, zeros, y) for part, y in zip(parts, outputs, strict=True))
+        return one(steps, function, args, kwargs, zeros, outputs)
 
-    def one(steps, function, args, kwargs):
+    def one(steps, function, args, kwargs, zeros, output):
         values = values_in([args, kwargs])
         constant = _caller(function, args, kwargs, _unchanged)(*_zeros(values, 1))[0]
         linear = _caller(function, args, kwargs, torch.zeros_like if joins else _unchanged)
@@ -193,7 +272,11 @@ def _moves(function, alike=True, joins=False):
         if alike and len(values) == 1:  # so many results hold the same number
             sizes, back = torch.func.vjp(linear, next(_zeros(values, 1)))
             copies = int(back(torch.ones_like(sizes))[0].max()) + 1
-        return steps.affine(values, linear, constant=constant if constant.any() else None, reach=copies)
+        value = steps.affine(values, linear, constant=constant if constant.any() else None, reach=copies)
+        for x, zero in zip(values, zeros, strict=True):
+            if output.untyped_storage().data_ptr() == zero.untyped_storage().data_ptr():
+                steps.views[value.index] = steps.views.get(x.index, x.index)
+        return value
 
     return handle
 
@@ -210,9 +293,18 @@ def _sums(function, sized):
         values = values_in(args)
         constant = _caller(function, args, kwargs, _unchanged)(*_zeros(values, 1))[0]
         linear, sizes = (_caller(f, args, kwargs, torch.zeros_like) for f in (function, sized))
-        return steps.affine(values, linear, sizes, constant if constant.any() else None, reach=4)
+        value = steps.affine(values, linear, sizes, constant if constant.any() else None, reach=4)
+        return _number_by_number(steps, value, values, linear, constant)
 
     return handle
+
+
+def _number_by_number(steps, value, sources, linear, shift):
+    """The value, of which is kept that it is gain * source + shift."""
+    if len(sources) == 1 and sources[0].shape == value.shape:
+        gain = linear(torch.ones(1, *value.shape, dtype=torch.float64))[0]
+        steps.scaled[value.index] = sources[0].index, gain, shift
+    return value
 
 
 def _factors(function, value_first=False):
@@ -220,16 +312,18 @@ def _factors(function, value_first=False):
 
     def handle(steps, *args, **kwargs):
         args = [_number(argument) if function is not torch.einsum else argument for argument in args]
+        args = [part.double() if isinstance(part, torch.Tensor) and part.dtype == torch.bool else part for part in args]
         values = values_in([args, kwargs])
+        if value_first and len(values) > is_value(args[0]):
+            raise Refused("divides by a value that depends on the input, which is not piecewise affine")
         if len(values) > 1:
             raise Refused("multiplies two values that both depend on the input, which is not piecewise affine")
-        if value_first and not is_value(args[0]):
-            raise Refused("divides by a value that depends on the input, which is not piecewise affine")
         for constant in (*args, *kwargs.values()):
             if isinstance(constant, torch.Tensor) and not torch.isfinite(constant).all():
                 raise Refused("holds NaN or infinity; its numbers must be finite")
         linear, sizes = (_caller(function, args, kwargs, change) for change in (_unchanged, torch.abs))
-        return steps.affine(values, linear, sizes)
+        value = steps.affine(values, linear, sizes)
+        return _number_by_number(steps, value, values, linear, 0.0) if function in (torch.mul, torch.div) else value
 
     return handle
 
@@ -368,6 +462,9 @@ def _side_by_side(x, other):
     return torch.stack(torch.broadcast_tensors(x, other), dim=-1)
 
 
+_WHERE = "uses which number was the greatest, or the least: that jumps, so it is not continuous"
+
+
 def _extreme(sign, with_index):
     """amax, amin; and max, min along one axis (which give where, too), of two values, or of all numbers."""
 
@@ -382,14 +479,15 @@ def _extreme(sign, with_index):
         if not keepdim:
             shape = [n for i, n in enumerate(order.shape) if i not in axes]
         found = steps.most(x, index, tuple(shape), sign)
-        return (found, None) if with_index and dim is not None else found
+        return _Found(found, _Withheld(_WHERE)) if with_index and dim is not None else found
 
     return handle
 
 
 def _max_pool(steps, x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False, *, dims):
     if return_indices:
-        raise Refused("return_indices is not understood")
+        pooled = _max_pool(steps, x, kernel_size, stride, padding, dilation, ceil_mode, dims=dims)
+        return pooled, _Withheld(_WHERE)
     kernel, step, pad, dilation = (
         (option,) * dims if isinstance(option, int) else tuple(option) * (dims if len(option) == 1 else 1)
         for option in (kernel_size, stride or kernel_size, padding, dilation)
@@ -405,7 +503,7 @@ def _max_pool(steps, x, kernel_size, stride=None, padding=0, dilation=1, ceil_mo
 
 def _adaptive_max_pool(steps, x, output_size, return_indices=False, *, dims):
     if return_indices:
-        raise Refused("return_indices is not understood")
+        return _adaptive_max_pool(steps, x, output_size, dims=dims), _Withheld(_WHERE)
     sizes = x.shape[-dims:]
     out = (output_size,) * dims if isinstance(output_size, int | None) else output_size
     windows = []
@@ -447,13 +545,94 @@ def _same(steps, x, *args, **kwargs):
     """Copies, and casts: all is float64 here."""
     if torch.float16 in (*args, *kwargs.values()) or torch.bfloat16 in (*args, *kwargs.values()):
         raise Refused("rounds to half precision, which is not piecewise affine; leave the cast out")
-    if any(isinstance(a, torch.dtype) and not a.is_floating_point for a in (*args, *kwargs.values())):
+    if any(isinstance(a, torch.dtype) and not (a.is_floating_point or a.is_complex) for a in (*args, *kwargs.values())):
         raise Refused("rounds to whole numbers, which is not piecewise affine")
     return x
 
 
+def _copied(steps, x, *args, **kwargs):
+    return steps.affine([x], torch.clone, reach=1)
+
+
+def _halved(steps, x, *args, **kwargs):
+    raise Refused("rounds to half precision, which is not piecewise affine; leave the cast out")
+
+
+# Comparisons --------------------------------------------------------------------------------------------------------------
+
+
+def _compared(above):
+    def handle(steps, x, other):
+        return _Mask(above, x, other) if is_value(x) else _Mask(not above, other, x)
+
+    return handle
+
+
+def _where(steps, mask, x, other):
+    """torch.where: of constants where a constant says so; of a bend's two sides; or the greater of two values."""
+    if not isinstance(mask, _Mask):
+        return _moves(lambda x, other: torch.where(mask, x, other), joins=True)(steps, _number(x), _number(other))
+    z, at = mask.value, mask.other
+    if is_value(at):
+        if {x, other} != {z, at}:
+            raise Refused(_COMPARED)
+        return _maximum(1 if mask.above == (x == z) else -1)(steps, z, at)
+    sides = [_in_terms_of(steps, part, z) for part in ((other, x) if mask.above else (x, other))]
+    at = torch.as_tensor(at, dtype=torch.float64)
+    parts = [at, *(torch.as_tensor(part, dtype=torch.float64) for side in sides if side for part in side)]
+    if None in sides or torch.broadcast_shapes(z.shape, *(part.shape for part in parts)) != z.shape:
+        raise Refused(_COMPARED)
+    at, low_gain, low_shift, high_gain, high_shift = (
+        float(part.flatten()[0]) if (part == part.flatten()[0]).all() else part for part in parts
+    )
+    if not torch.as_tensor(low_gain * at + low_shift == high_gain * at + high_shift).all():
+        raise Refused("jumps where the compared number changes sides: such a function is not continuous")
+    return steps.bend(z, [at], [low_gain, high_gain], [low_shift, high_shift])
+
+
+_COMPARED = (
+    "compares numbers that depend on the input; of such steps torch.where(x > c, a, b) with multiples of x and constants for a "
+    "and b, torch.where(x > y, x, y) and x * (x > 0) are understood"
+)
+
+
+def _in_terms_of(steps, part, x):
+    """(gain, shift) of a part that is gain * x + shift, number by number; None where it is not."""
+    if not is_value(part):
+        return 0.0, part
+    gain, shift, index = 1.0, 0.0, part.index
+    while index != x.index:
+        if index not in steps.scaled:
+            return None
+        index, factor, moved = steps.scaled[index]
+        gain, shift = gain * factor, gain * moved + shift
+    return gain, shift
+
+
+def _set(steps, x, index, value):
+    """x with x[index] = value."""
+    if not is_value(x):
+        raise Refused("writes numbers that depend on the input into a constant tensor; put them together by torch.cat or stack")
+    if isinstance(index, _Mask):
+        return _where(steps, index, value, x)
+
+    def put(x, value):
+        y = x.clone()
+        y[index] = value
+        return y
+
+    return _moves(put, joins=True)(steps, x, _number(value))
+
+
 def _product(function):
-    return lambda steps, *args, **kwargs: _factors(function)(steps, *args, **kwargs)
+    def handle(steps, *args, **kwargs):
+        mask = _special(args, _Mask)
+        if mask and function is torch.mul:
+            others = [part for part in args if part is not mask]
+            return _where(steps, mask, *others, 0.0)
+        return _factors(function)(steps, *args, **kwargs)
+
+    return handle
 
 
 def _addmm(steps, bias, x, weight, beta=1, alpha=1):
@@ -478,7 +657,8 @@ _FUNCTIONS: dict[str, Callable] = {
         name: _moves(getattr(torch.Tensor, name))
         for name in (
             "flatten unflatten permute transpose squeeze unsqueeze expand repeat flip roll narrow select movedim swapaxes chunk "
-            "split unbind index_select tile moveaxis broadcast_to repeat_interleave swapdims unfold"
+            "split unbind index_select tile moveaxis broadcast_to repeat_interleave swapdims ravel positive diagonal tril triu "
+            "gather take_along_dim tensor_split hsplit vsplit rot90"
         ).split()
     },
     **{name: _moves(getattr(torch.Tensor, name), alike=False) for name in "sum mean cumsum".split()},
@@ -493,7 +673,16 @@ _FUNCTIONS: dict[str, Callable] = {
     "reshape": _reshaped,
     "getitem": _moves(operator.getitem),
     "cat": _moves(torch.cat, joins=True),
-    "stack": _moves(torch.stack, joins=True),
+    **{name: _moves(getattr(torch, name), joins=True) for name in "stack hstack vstack dstack column_stack row_stack".split()},
+    "unfold": lambda steps, x, *args, **kwargs: _moves(
+        F.unfold if len(x.shape) == 4 and "dimension" not in kwargs and len(args) != 3 else torch.Tensor.unfold
+    )(steps, x, *args, **kwargs),
+    "fold": _moves(F.fold, alike=False),
+    "where": lambda steps, *args: _where(steps, *(args if not is_value(args[0]) else (args[1], args[0], args[2]))),
+    "masked_fill": lambda steps, x, mask, value: _where(steps, mask, value, x),
+    "setitem": _set,
+    **{name: _compared(True) for name in "gt ge greater greater_equal".split()},
+    **{name: _compared(False) for name in "lt le less less_equal".split()},
     "pixel_shuffle": _moves(F.pixel_shuffle),
     "pixel_unshuffle": _moves(F.pixel_unshuffle),
     "interpolate": _interpolate,
@@ -506,6 +695,9 @@ _FUNCTIONS: dict[str, Callable] = {
     "div": _factors(torch.div, value_first=True),
     "matmul": _product(torch.matmul),
     "mm": _product(torch.matmul),
+    "mv": _product(torch.matmul),
+    "tensordot": _product(torch.tensordot),
+    "outer": _product(torch.outer),
     "bmm": _product(torch.matmul),
     "einsum": _product(torch.einsum),
     "addmm": _addmm,
@@ -530,7 +722,13 @@ _FUNCTIONS: dict[str, Callable] = {
     "amin": _extreme(-1, False),
     "max": _extreme(1, True),
     "min": _extreme(-1, True),
-    **{name: _same for name in "contiguous clone detach float double to type cpu alias identity requires_grad".split()},
+    **{
+        name: _same
+        for name in "contiguous detach float double to type type_as cpu alias identity requires_grad data real conj".split()
+    },
+    "clone": _copied,
+    "half": _halved,
+    "bfloat16": _halved,
     **{name: _dropout for name in "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout".split()},
 }
 for _dims in (1, 2, 3):
@@ -539,7 +737,10 @@ for _dims in (1, 2, 3):
 _ALIASES = {
     "truediv": "div", "divide": "div", "multiply": "mul", "subtract": "sub", "negative": "neg", "concat": "cat",
     "concatenate": "cat", "clip": "clamp", "absolute": "abs", "view_as": "reshape_as", "iadd": "add", "isub": "sub",
-    "imul": "mul", "itruediv": "div", "imatmul": "matmul", "true_divide": "div", "hard_tanh": "hardtanh",
+    "imul": "mul", "itruediv": "div", "fmax": "maximum", "fmin": "minimum", "_threshold": "threshold", "_to_copy": "clone",
+    **{f"max_pool{dims}d_with_indices": f"max_pool{dims}d" for dims in (1, 2, 3)},
+    **{f"adaptive_max_pool{dims}d_with_indices": f"adaptive_max_pool{dims}d" for dims in (1, 2, 3)},
+    "imatmul": "matmul", "true_divide": "div", "hard_tanh": "hardtanh",
 }  # fmt: skip
 
 
@@ -574,32 +775,49 @@ _LAYERS = [  # (classes of torch.nn, function of (steps, layer, x))
         steps, x, layer.size, layer.scale_factor, layer.mode, layer.align_corners)),
     (
         (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle,
-         nn.modules.padding._ReflectionPadNd, nn.modules.padding._ReplicationPadNd, nn.modules.padding._CircularPadNd),
+         nn.Unfold, nn.modules.padding._ReflectionPadNd, nn.modules.padding._ReplicationPadNd, nn.modules.padding._CircularPadNd),
         lambda steps, layer, x: _moves(layer.forward)(steps, x),
     ),
     (
-        (nn.modules.pooling._AvgPoolNd, nn.modules.pooling._AdaptiveAvgPoolNd),
+        (nn.modules.pooling._AvgPoolNd, nn.modules.pooling._AdaptiveAvgPoolNd, nn.Fold),
         lambda steps, layer, x: _moves(layer.forward, alike=False)(steps, x),
     ),
 ]  # fmt: skip
 
 
-def of_layer(steps, layer, x):
-    """The value of a torch.nn layer at a value x; Refused where it is not understood."""
+def of_layer(steps, layer, args, kwargs):
+    """The value of a torch.nn layer at arguments with values in them; Refused where it is not understood."""
+    _refuse_special(type(layer).__name__, [args, kwargs])
     for kinds, handle in _LAYERS:
         if isinstance(layer, kinds):
-            return _handled(handle, steps, layer, x)
+            given = [*args, *kwargs.values()]
+            if len(given) != 1 or not is_value(given[0]):
+                raise Refused("must be called with one value")
+            return _handled(handle, steps, layer, given[0])
     raise Refused(None)
 
 
 def of_function(steps, name, args, kwargs):
     """The value of a function or method of torch, by its name, at arguments with values in them; Refused as above."""
     name, kwargs = name.rstrip("_"), dict(kwargs)
-    handle = _FUNCTIONS.get(_ALIASES.get(name, name))
+    name = _ALIASES.get(name, name)
+    _refuse_special(name, [args, kwargs])
+    handle = _FUNCTIONS.get(name)
     if handle is None:
         raise Refused(None)
     first = [kwargs.pop(word) for word in ("input", "tensors") if word in kwargs]
     return _handled(handle, steps, *first, *args, **kwargs)
+
+
+def _refuse_special(name, arguments):
+    """Refused where a place or a comparison is used by something that does not know of them."""
+    if withheld := _special(arguments, _Withheld):
+        raise Refused(withheld.why)
+    if _special(arguments, _Mask) and name not in _TAKE_MASKS:
+        raise Refused(_COMPARED)
+
+
+_TAKE_MASKS = "where masked_fill setitem mul float double to type type_as clone detach".split()
 
 
 def _handled(handle, steps, *args, **kwargs):

@@ -310,7 +310,7 @@ class View {
   fit(cssWidth) {
     const scale = window.devicePixelRatio || 1, around = MARGIN.left + MARGIN.right + 2 * RING;
     const side = Math.max(120, Math.min(cssWidth - around, this.spec.size, Math.max(240, window.innerHeight - 330))); // in sight at once
-    Object.assign(this, { scale, cssWidth, side: Math.round(side * scale) });
+    Object.assign(this, { scale, cssWidth, pageHeight: window.innerHeight, side: Math.round(side * scale) });
     const [w, h] = [side + around, side + MARGIN.top + MARGIN.bottom + 2 * RING];
     Object.assign(this.canvas.style, { width: `${w}px`, height: `${h}px` });
     Object.assign(this.canvas, { width: Math.round(w * scale), height: Math.round(h * scale) });
@@ -827,15 +827,18 @@ function draw({ model, el }, before = {}) {
   for (const [event, act] of Object.entries(heard)) model.on(event, act);
   Object.assign(view, { painted: model.get("painted"), window: { ...model.get("window") } });
   el.append(root);
-  const sized = new ResizeObserver(() => {
+  const fitted = () => { // to the width of its place and, where the page is zoomed or made smaller, to its height
     const width = Math.floor(root.clientWidth);
-    if (width && width !== view.cssWidth) { view.fit(width); describe(); }
-  });
+    if (width && (width !== view.cssWidth || view.pageHeight !== window.innerHeight)) { view.fit(width); describe(); }
+  };
+  const sized = new ResizeObserver(fitted);
   sized.observe(root);
+  window.addEventListener("resize", fitted);
   update();
   root.oodView = Object.assign(view, { notes }); // for tests
   return () => {
     sized.disconnect();
+    window.removeEventListener("resize", fitted);
     view.job++;
     for (const [event, act] of Object.entries(heard)) model.off(event, act);
   };
