@@ -36,7 +36,7 @@ MORE_CLASSES = ["#4B0082", "#8CD63F", "#E6194B", "#7B4A12", "#AAFFC3", "#2F4F4F"
 OOD = ("#000000", "x")
 REJECT, REJECT_PALE = "0.6", "0.93"  # the reject class and what it wins, greys
 ACCENT = "#D55E00"  # what a figure points at
-INSIDE, INSIDE_PALE = "#8C564B", "#CDA294"  # in-distribution points of any class, and what is taken for them
+INSIDE, _INSIDE_PALE = "#8C564B", "#CDA294"  # in-distribution points of any class, and what is taken for them
 # curves that are no class, from Paul Tol's muted scheme
 SERIES = [("#882255", "o"), ("#44AA99", "s"), ("#999933", "^")]
 # the bands of the paper's Figures 3b and 4b: the more confident, the darker
@@ -309,12 +309,12 @@ def rank_map(ax: Axes, shares: ArrayLike, half_width: float) -> AxesImage:
 
     What a detector does that keeps 95 % of them: below 0.05 a place is rejected.
     """
-    cmap = ListedColormap([REJECT_PALE, INSIDE_PALE, INSIDE])
+    cmap = ListedColormap([REJECT_PALE, _INSIDE_PALE, INSIDE])
     return _image(ax, shares, half_width, cmap, BoundaryNorm([0, 0.05, 0.5, 1], 3, extend="neither"))
 
 
 def rank_legend(ax: Axes, **where: Any) -> None:
     """A legend of the three bands of a `rank_map`."""
-    looks = {"below 5 %: rejected": REJECT_PALE, "5–50 %: accepted": INSIDE_PALE, "above 50 %": INSIDE}
+    looks = {"below 5 %: rejected": REJECT_PALE, "5–50 %: accepted": _INSIDE_PALE, "above 50 %": INSIDE}
     handles = [Patch(fc=color, ec="0.4", label=name) for name, color in looks.items()]
     ax.legend(handles=handles, **where or BELOW)

@@ -77,7 +77,7 @@ MEANINGS = {
     "bars": [plotting.INSIDE, plotting.OOD[0], *plotting.BAND_COLORS, *[c for c, _ in plotting.CLASSES[:2]]],
     "a map of what is accepted": [
         plotting.REJECT_PALE,
-        plotting.INSIDE_PALE,
+        plotting._INSIDE_PALE,
         plotting.INSIDE,
         *[c for c, _ in plotting.CLASSES[:2]],
     ],

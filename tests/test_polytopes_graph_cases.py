@@ -245,3 +245,47 @@ def test_rounding_is_added_to_a_bound(seed, kinked):
         assert exact <= Fraction(float(bound)) <= exact + Fraction(1e-12)
     for bound in (box.least[-1], -box.backwards(end, -one)):
         assert Fraction(float(bound)) <= exact
+
+
+def tiny(scale):
+    """Kinks at about 1 / scale, the second one of the pool's too."""
+    model = shaken(
+        nn.Sequential(nn.Unflatten(1, (1, 4, 4)), nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2, 3))
+    )
+    model = model.double()
+    model[1].weight.data *= scale
+    return model
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e-12, 1e-17, 1e-20, 1e-40])
+def test_kinks_far_away_keep_their_order(scale):
+    chain = shaken(nn.Sequential(nn.Linear(16, 20), nn.ReLU(), nn.Linear(20, 3))).double()
+    chain[0].weight.data *= scale
+    rng = np.random.default_rng(5)
+    for model in (chain, tiny(scale)):
+        start, direction = rng.normal(size=(2, 16))
+        far = ray(model, start, direction)
+        assert len(far) > 2 and (np.diff(far.t) > 0).all()
+        t = np.concatenate([far.t, (far.t[1:] + far.t[:-1]) / 2, far.t[-1:] * [2, 1e3]])
+        wanted = model(torch.from_numpy(start + t[:, None] * direction)).detach().numpy()
+        np.testing.assert_allclose(far.logits(t), wanted, atol=1e-9 * np.abs(wanted).max())
+
+
+def test_a_slice_that_overflows_is_refused():
+    with pytest.raises(ValueError, match="exceed the range of float64"):
+        plane(tiny(1e200), -1, 1, axes=np.eye(16)[:2])
+    assert len(plane(tiny(1e100), 0.1, 1, origin=np.ones(16) / 7, axes=np.random.default_rng(0).normal(size=(2, 16)))) > 2
+
+
+def test_slices_of_pools_do_not_depend_on_how_errors_are_asked_for(monkeypatch):
+    """Where every value is taken for doubtful, all are asked for with their errors."""
+    for seed in range(4):
+        first, second = ((nn.Conv2d(n, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(size)) for n, size in ((1, 2), (3, 3)))
+        model = shaken(nn.Sequential(*first, *second, nn.Flatten(), nn.Linear(3, 3)), seed)
+        axes = np.random.default_rng(seed).normal(size=(2, 1, 6, 6))
+        cells = [plane(model, -1, 1, axes=axes)]
+        with monkeypatch.context() as patch:
+            patch.setattr("ood_helpers.polytopes.careful._NEAR", 1e9)
+            cells.append(plane(model, -1, 1, axes=axes))
+        assert len(cells[0]) == len(cells[1]) > 50
+        np.testing.assert_allclose(np.sort(cells[0].areas), np.sort(cells[1].areas), atol=1e-12)

@@ -12,26 +12,18 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from ood_helpers import closed, data, gan, horizon, images, polytopes, scores, worlds
+from ood_helpers import closed, data, gan, horizon, images, polytopes, scores
 from ood_helpers.arrays import keep_whole
 from ood_helpers.lab import experiment, gans, horizons, samples
-from ood_helpers.lab.experiment import DATA_SEEDS, FAR, NEAR, POINTS, TEST_SEED, check_seeds
+from ood_helpers.lab.experiment import DATA_SEEDS, FAR, NEAR, POINTS, START, TEST_SEED, WORLDS, check_seeds
 from ood_helpers.lab.paper import shell
 from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.models import closed_mlp, mlp
 
-WORLDS = {
-    "two": data.TwoGaussians,
-    "overlap": functools.partial(data.TwoGaussians, separation=3.0),
-    "four": data.FourGaussians,
-    "moons": worlds.TwoMoons,
-    "rings": worlds.Rings,
-}
 _OOD = ("boundary", "general", "none")
 _OUTER = ("rings",)  # worlds with a class that lies further out than the other
 _POOLED = {"two": "gaussians", "moons": "moons", "rings": "rings"}  # worlds of `samples`
 _POOLED_OOD = tuple(name for name in samples.SAMPLERS if name not in _OOD)
-START = 1000  # points that a network's centre and biases start from
 AWAY = 1e5  # distance at which the answer is compared with the one proved
 CLIMBS, _CLIMBERS, _CLIMB_STEPS, _LEAST = ("uniform", "letters", "ring", "digits"), 100, 150, 1.5
 _CLIMB_SIZE = 0.15  # of a step among the digits; with other images in proportion to `d99`

@@ -140,25 +140,30 @@ class _Chosen:
         start, stop = (self._candidates(value) for value in values)  # [R, n, J]
         self.first = start.argmax(-1)
         row, result = (torch.take_along_dim(stop, self.first[..., None], -1)[..., 0] < stop.amax(-1)).nonzero(as_tuple=True)
+        last = None
         if maps.shape[1] > 2:  # the constant is a channel of its own: it decides where all else ties
-            self.first = _best(start, stop, self._candidates(m[:, -1]))
-        start, stop = start[row, result].numpy(), stop[row, result].numpy()
-        pair, place = _overtakings(start, stop)
+            last = self._candidates(m[:, -1])
+            self.first = _best(start, stop, last)
+            last = last[row, result].numpy()
+        pair, place, leader, self.begins = _overtakings(start[row, result].numpy(), stop[row, result].numpy(), last)
         row, result = row.numpy(), result.numpy()
         roots = sum(edges[row[pair] + end] * part[:, None] for end, part in enumerate(_shares(place)))
-        inside = ~(_same(roots, edges[row[pair]], slack) | _same(roots, edges[row[pair] + 1], slack))
-        sector, place, roots = row[pair][inside], place[inside], roots[inside]
+        at_start, at_end = (_same(roots, edges[row[pair] + end], slack) for end in (0, 1))
+        inside = ~(at_start | at_end)
+        sector, roots = row[pair][inside], roots[inside]
         count = len(edges) - 1
-        order = np.lexsort((np.append(np.zeros(count), place), np.append(np.arange(count), sector)))
+        order = np.lexsort((np.append(np.full(count, -1.0), place[inside]), np.append(np.arange(count), sector)))
         points = np.concatenate([edges[:-1], roots])[order]
         new = (order < count) | ~_same(points, np.roll(points, 1, axis=0), slack)
         self.edges = np.concatenate([points[new], edges[-1:]])
         self.old = np.append(np.arange(count), sector)[order][new]
-        self.pairs = row, result, start, stop
-        places = np.append(np.zeros(count), place)[order][new]
-        following = np.append(places[1:], np.inf)
-        following[np.append(np.diff(self.old) > 0, True)] = np.inf
-        self.middle = np.add(_shares(places), _shares(following)) / 2
+        self.pairs = row, result
+        self.following = np.append(np.append(np.full(count, -1.0), place[inside])[order][new][1:], np.inf)
+        self.following[np.append(np.diff(self.old) > 0, True)] = np.inf
+        kept = at_start | inside
+        place = np.where(at_start, -1.0, place)[kept]
+        order = np.lexsort((place, pair[kept]))
+        self.overtakings = pair[kept][order], place[order], leader[kept][order]
 
     def _candidates(self, values):
         return torch.where(self.step.index < 0, -torch.inf, values[:, self.step.index.clamp(min=0)])
@@ -166,19 +171,25 @@ class _Chosen:
     def values(self, rows):
         old = self.old[rows]
         best = self.first[torch.from_numpy(old)].numpy()
-        row, result, start, stop = self.pairs
+        row, result = self.pairs
         begin, end = np.searchsorted(row, old), np.searchsorted(row, old, side="right")
         here = np.repeat(np.arange(len(rows)), end - begin)
         pair = (
             np.repeat(begin, end - begin) + np.arange(len(here)) - np.repeat(np.cumsum(end - begin) - (end - begin), end - begin)
         )
-        near, far = self.middle[:, rows][:, here, None]
-        with np.errstate(invalid="ignore"):
-            inside = np.where(np.isinf(start[pair]), -np.inf, start[pair] * near + stop[pair] * far)
-        best[here, result[pair]] = inside.argmax(1)
+        best[here, result[pair]] = self._leaders(pair, self.following[rows][here])
         index = torch.take_along_dim(self.step.index[None], torch.from_numpy(best)[:, :, None], dim=2)[:, :, 0]
         y = torch.take_along_dim(self.maps[torch.from_numpy(old)], index[:, None], dim=2)
         return y.reshape(len(rows), -1, *self.step.shape)
+
+    def _leaders(self, pair, before):
+        """Who is the greatest in a sector that ends at the place `before`: who last became it."""
+        pairs, places, leaders = self.overtakings
+        known = np.unique(places)
+        rank = np.searchsorted(known, places) + pairs * (len(known) + 1)
+        at = np.searchsorted(rank, np.searchsorted(known, before) + pair * (len(known) + 1)) - 1
+        began = (at < 0) | (pairs[at] != pair) if len(pairs) else np.ones(len(pair), bool)
+        return np.where(began, self.begins[pair], leaders[at] if len(pairs) else 0)
 
 
 def _best(value, other, last):
@@ -195,26 +206,28 @@ def _shares(place):
         return 1 / (1 + place), 1 / (1 + 1 / np.asarray(place))
 
 
-def _overtakings(start, stop):
-    """Where the greatest of J functions changes between two points, given their values [P, J] at both: pair [X], place [X].
+def _overtakings(start, stop, last=None):
+    """Where the greatest of J functions changes between two points, given their values [P, J] at both.
 
-    The place is the distance from the first point over that to the second one, from 0 to ∞: exact near both.
+    Returns pair [X], place [X], who is the greatest from there on [X], and at the first point [P]. The place is the distance
+    from the first point over that to the second one, from 0 to ∞: exact near both. Of equal functions the greatest `last` counts.
     """
     pairs = np.arange(len(start))
-    found = [], []
+    found = [], [], []
+    last = np.zeros_like(start) if last is None else last
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        best = np.lexsort((stop, start), axis=1)[:, -1] if len(start) else pairs
+        begins = best = np.lexsort((last, stop, start), axis=1)[:, -1] if len(start) else pairs
         while len(pairs):
             ahead, behind = start[pairs, best][:, None] - start[pairs], stop[pairs] - stop[pairs, best][:, None]
             place = np.where(behind > 0, ahead / behind, np.inf)
             first = place.min(1)
             meets = first < np.inf
-            quickest = np.where(place == first[:, None], stop[pairs], -np.inf).argmax(1)
-            pairs, best = pairs[meets], quickest[meets]
-            found[0].append(pairs)
-            found[1].append(first[meets])
-    pair, place = (np.concatenate(part) if part else np.zeros(0) for part in found)
-    return pair.astype(int), np.maximum(place, 0)
+            fastest = np.where(place == first[:, None], stop[pairs], -np.inf)
+            pairs, best = pairs[meets], np.lexsort((last[pairs], fastest), axis=1)[meets, -1]
+            for part, more in zip(found, (pairs, first[meets], best), strict=True):
+                part.append(more)
+    pair, place, leader = (np.concatenate(part) if part else np.zeros(0, int) for part in found)
+    return pair, np.maximum(place, 0.0), leader, begins
 
 
 def _changes(edges, maps, given):

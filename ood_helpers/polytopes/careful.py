@@ -25,6 +25,8 @@ from .polygons import next_corner
 ROUND = 1e-15  # relative rounding of a sum of many floats, against the sum of its terms' sizes
 _MOVED = 1e-5  # area, in the square of side 2, by which rounding may move a kink
 TRUST = 10  # a value is a sign from so many times its estimated rounding on
+_NEAR = 1e-7  # of a layer's largest value: in a graph, what is farther from 0 has a sign without further asking
+_SPARE = 100  # times its estimated error, which is known at some vertices only
 _HELD = 1 << 23  # values of a layer, or of some of its neurons, that are held at a time: 64 MB, and twice that for their errors
 
 
@@ -147,6 +149,52 @@ def _overview(width, asked):
     return everywhere, np.flatnonzero(~everywhere & somewhere)
 
 
+class _Quick:
+    """One layer of a graph at the vertices: its values; and what they may err by where that matters.
+
+    Errors cost six times as much as values. A value far from 0 has a sign without them: for how misplaced the kink through it
+    may be, the errors at some of the vertices are enough. An exact 0 is 0.
+    """
+
+    def __init__(self, graph, layer, cells, samples=32):
+        self.graph, self.layer, self.cells = graph, layer, cells
+        some = np.unique(np.linspace(0, cells.xy.used - 1, samples).astype(int))
+        z, lost, slopes = flat.survey(graph, cells.xy.all[some], np.ones(len(some)), only=layer)[0]
+        self.lost = lost.max(axis=0)
+        self.near = np.maximum(_NEAR * np.abs(z).max(), _SPARE * TRUST * self.lost)
+        self.most = (self.near / (_SPARE * TRUST * np.maximum(slopes.max(axis=0), 1e-300))).min()  # of what is misplaced
+
+    def _batches(self, width, start=0):
+        room = max(1, _HELD // width)
+        for k in range(start, self.cells.xy.used, room):
+            yield self.cells.xy.all[k : k + room], self.cells.misplaced.all[k : k + room]
+
+    def overview(self):
+        """As `_overview`; a few of the others may be on or off everywhere, too."""
+        least, most = np.full(len(self.lost), np.inf), np.zeros(len(self.lost))
+        for x, _ in self._batches(len(self.lost)):
+            z = flat.values(self.graph, self.layer, x)
+            least, most = np.minimum(least, z.min(axis=0)), np.maximum(most, z.max(axis=0))
+        everywhere = least > self.near
+        return everywhere, np.flatnonzero(~everywhere & (most > 0))
+
+    def values_of(self, neurons, start=0, done=0):
+        """As `_values_of`, at the vertices from `start` on. The first `done` of these neurons are not asked about any more."""
+        found = []
+        if done == len(neurons):
+            return [np.zeros((self.cells.xy.used - start, done))] * 3
+        for x, misplaced in self._batches(len(self.lost), start):
+            z = flat.values(self.graph, self.layer, x)[:, neurons]
+            lost = np.repeat(self.lost[None, neurons], len(x), axis=0)
+            unsure = lost.copy()
+            doubtful = ((np.abs(z) <= self.near[neurons]) & (z != 0))[:, done:].any(axis=1) | (misplaced > self.most)
+            if doubtful.any():
+                exact = flat.survey(self.graph, x[doubtful], misplaced[doubtful], only=self.layer)[0]
+                z[doubtful], lost[doubtful], unsure[doubtful] = (part[:, neurons] for part in exact)
+            found.append((z, lost, unsure))
+        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+
 def subdivide(network):
     """The `Mesh` of all polytopes on the square [-1, 1]², and which hidden neurons are on in each: packed bits, one uint8 array
     [F, bytes] per layer, as `maps.patterns`.
@@ -158,16 +206,18 @@ def subdivide(network):
     for layer, width in enumerate(widths_of(network)):
         cells.parent, faces = [], len(cells.loops)
         asked = None  # where all values are too many they are asked twice or more often
-        if cells.xy.used * width <= _HELD:
+        quick = None if remembers else _Quick(network, layer, cells)
+        if remembers and cells.xy.used * width <= _HELD:
             asked = list(_asked(network, layer, cells, zero))
-        everywhere, unclear = _overview(width, asked or _asked(network, layer, cells, zero))
+        everywhere, unclear = quick.overview() if quick else _overview(width, asked or _asked(network, layer, cells, zero))
         if remembers:
             zero.append(_Growing(np.zeros((cells.xy.used, width), bool)))
         active = _Growing(np.zeros((faces, len(unclear)), bool))
         room = max(1, _HELD // cells.xy.used)
         for group in range(0, len(unclear), room):
             neurons = unclear[group : group + room]
-            z, lost, unsure = map(_Growing, _values_of(neurons, asked or _asked(network, layer, cells, zero)))
+            found = quick.values_of(neurons) if quick else _values_of(neurons, asked or _asked(network, layer, cells, zero))
+            z, lost, unsure = map(_Growing, found)
             asked = None
             for j, neuron in enumerate(neurons.tolist()):
                 sign = _signs(z.all[:, j], TRUST * unsure.all[:, j])
@@ -181,7 +231,11 @@ def subdivide(network):
                         part.append(part.all[ends].all(axis=0))  # on an edge at whose ends a neuron is 0, it is 0
                     for part in zero[layer:]:
                         part.all[start:, neuron] = True
-                    new = _values_of(neurons, _asked(network, layer, cells, zero, start))
+                    new = (
+                        quick.values_of(neurons, start, j + 1)
+                        if quick
+                        else _values_of(neurons, _asked(network, layer, cells, zero, start))
+                    )
                     for growing, part in zip((z, lost, unsure), new, strict=True):
                         growing.append(part)
                 sign = np.concatenate([sign, np.zeros(cells.xy.used - start, int)])

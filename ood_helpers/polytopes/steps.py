@@ -49,7 +49,14 @@ class Bend:
     gains: list
     shifts: list
 
+    @property
+    def is_relu(self):
+        parts = [*self.at, *self.gains, *self.shifts]
+        return not any(map(torch.is_tensor, parts)) and parts == [0, 0, 1, 0, 0]
+
     def __call__(self, z):
+        if self.is_relu:
+            return z.clamp(min=0)
         y = self.gains[0] * z + self.shifts[0]
         for at, gain, shift in zip(self.at, self.gains[1:], self.shifts[1:], strict=True):
             y = torch.where(z > at, gain * z + shift, y)
@@ -75,7 +82,9 @@ class Most:
     def candidates(self, x):
         """[N, n, J] of values [N, …]; −∞ where there is none."""
         x = x.flatten(1)
-        return torch.cat([x, x.new_full((len(x), 1), -math.inf)], dim=1)[:, self.index]
+        if self.index.min() < 0:
+            x = torch.cat([x, x.new_full((len(x), 1), -math.inf)], dim=1)
+        return x.index_select(1, self.index.flatten() % x.shape[1]).unflatten(1, self.index.shape)
 
 
 @dataclass(frozen=True)
