@@ -5,6 +5,8 @@ second subtracts q_jk |x_k − c_k| from what it gets from the free ones, h_i(x)
 
     z_j(x) = β_j + Σ_i w_ji h_i(x) − Σ_k q_jk |x_k − c_k|,    q_jk = softplus(s_jk) + Σ_i relu(w_ji) |a_ik|.
 
+What is trained may be β_j − Σ_k q_jk m_k in place of β_j, with fixed numbers m_k ("centred"): the same functions.
+
 Because |relu(t) − relu(t')| ≤ |t − t'|, h_i(x) ≤ h_i(c) + Σ_k |a_ik| |x_k − c_k|, so that
 
     z_j(x) ≤ B_j − Σ_k softplus(s_jk) |x_k − c_k|,    B_j = β_j + Σ_i relu(w_ji) h_i(c):
@@ -42,12 +44,15 @@ class Closed(nn.Module):
     spread     True: each of these biases starts higher by another quantile of what its neuron subtracts on the points, evenly
                from the least to the largest, in place of the mean. The mean leaves a class that lies further out than the others
                mostly silent, and what is silent is hardly ever learnt
+    centred    True: m_k is the mean of |x_k − c_k| on the points, so that a weight that grows takes nothing from the average
+               point; False: 0. In hundreds of dimensions a training step moves Σ_k q_jk |x_k − c_k| further than β_j can follow
     Parameters: those of `layers` and `raw`, s [d, width]. Points x [n, d] -> logits [n, K].
     """
 
     centre: torch.Tensor
+    usual: torch.Tensor  # m
 
-    def __init__(self, layers, points, steepness, spread=False):
+    def __init__(self, layers, points, steepness, spread=False, centred=False):
         super().__init__()
         self.layers = layers
         first, second = layers[0].weight, layers[2]
@@ -62,14 +67,17 @@ class Closed(nn.Module):
         s = steepness + math.log(-math.expm1(-steepness))  # softplus(s) = steepness
         self.raw = nn.Parameter(torch.full((first.shape[1], len(second.weight)), s, dtype=first.dtype))
         self.register_buffer("centre", points.mean(0))
+        distance = (points - self.centre).abs()
+        self.register_buffer("usual", distance.mean(0) if centred else torch.zeros_like(self.centre))
         with torch.no_grad():
-            distance, q = (points - self.centre).abs(), self.pull()
+            q = self.pull()
             if spread:
                 neuron = torch.arange(len(second.bias))
                 place = (2 * neuron + 1) * len(points) // (2 * len(neuron))
                 second.bias += (distance @ q).sort(0).values[place, neuron]
             else:
                 second.bias += distance.mean(0) @ q
+            second.bias -= self.usual @ q
 
     def pull(self) -> torch.Tensor:
         """q [d, width]."""
@@ -77,7 +85,7 @@ class Closed(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         first, relu, second, *behind = self.layers  # no slices, which torch.fx could not trace
-        z = second(relu(first(x))) - (x - self.centre).abs() @ self.pull()
+        z = second(relu(first(x))) - ((x - self.centre).abs() - self.usual) @ self.pull()
         return functools.reduce(lambda h, layer: layer(h), behind, z)
 
     @torch.no_grad()
@@ -90,7 +98,7 @@ class Closed(nn.Module):
         eye, q = torch.eye(len(self.centre), dtype=self.centre.dtype), self.pull().T
         weights, biases = [torch.cat([first.weight, eye, -eye])], [torch.cat([first.bias, -self.centre, self.centre])]
         weights += [torch.cat([second.weight, -q, -q], 1), *(layer.weight for layer in others)]
-        biases += [second.bias, *(layer.bias for layer in others)]
+        biases += [second.bias + q @ self.usual, *(layer.bias for layer in others)]
         if not all(numbers.isfinite().all() for numbers in weights + biases):
             raise ArithmeticError("the weights of the plain network overflow: train with a smaller lr, or call double()")
         layers = []
@@ -112,10 +120,10 @@ def pull(first, second, raw):
     return slopes(raw) + (1 + _SPARE) * (first.abs() @ second.relu())
 
 
-def height(weights, biases, centre):
-    """B [..., 1, width]: what the second hidden layer gets at the centre [..., 1, d] from neurons that push it up, and its bias.
+def height(weights, biases, raw, centre, usual):
+    """B [..., 1, width]: what the second hidden layer gets at the centre [..., 1, d] from neurons that push it up, and β.
 
     weights [..., inputs, outputs] and biases [..., 1, outputs] of the first two layers, those of later ones may follow.
     """
     h = (centre @ weights[0] + biases[0]).relu()
-    return biases[1] + h @ weights[1].relu()
+    return biases[1] + usual @ pull(*weights[:2], raw) + h @ weights[1].relu()

@@ -21,6 +21,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from ood_helpers.adam import Adam
 from ood_helpers.arrays import whole
 from ood_helpers.data import DistanceWorld, Gaussians, World, check_points
 from ood_helpers.losses import cross_entropy, kl_to_uniform
@@ -260,7 +261,7 @@ class _Game:
         players = {"discriminator": [D], "generator": [G, C] if generator_trains_classifier else [G], "classifier": [C]}
         self.moved = {player: [p for stack in stacks for p in stack.trained()] for player, stacks in players.items()}
         self.optimizers = {
-            player: torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True)
+            player: Adam(parameters, lr, betas)
             for player, parameters in self.moved.items()
             if parameters  # else the player is frozen
         }

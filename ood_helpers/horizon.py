@@ -96,12 +96,12 @@ def radius_loss(network: nn.Module | Stack, u: Tensor | None = None) -> Tensor:
     if not (network.closed if stacked else isinstance(network, closed.Closed)):
         raise ValueError(f"network must be closed (`models.closed_mlp`), or a Stack of such; got {type(network).__name__}")
     if stacked:
-        weights, biases, (raw, centre) = network.weights, network.biases, network.closed
+        weights, biases, ball = network.weights, network.biases, network.closed
     else:
-        linears, raw, centre = network.layers[::2], network.raw, network.centre[None]
+        linears, ball = network.layers[::2], [network.raw, network.centre[None], network.usual[None]]
         weights, biases = [layer.weight.T for layer in linears], [layer.bias[None] for layer in linears]
-    high = closed.height(weights, biases, centre)[..., 0, :].relu()
-    return (high / closed.slopes(raw).amin(-2)).log1p().mean(-1)
+    high = closed.height(weights, biases, *ball)[..., 0, :].relu()
+    return (high / closed.slopes(ball[0]).amin(-2)).log1p().mean(-1)
 
 
 def _without_biases(network):

@@ -34,8 +34,8 @@ class Digits:
 
     x_train [1200, 64], y_train [1200] · x_test [597, 64], y_test [597], classes 0…9: one fixed random split. The data do not
     say who wrote a digit, so the same writers may be on both sides.
-    reach  a length: 99 % of the training digits have another training digit within it, much as 99 % of a Gaussian in the
-           plane lie within 3 standard deviations
+    d99  the unit of distance: the 99th percentile of the training digits' distances to their nearest other training digit. 99 %
+         of them have another one within d99, much as 99 % of a Gaussian in the plane lie within 3 standard deviations
     """
 
     dim = DIM
@@ -44,7 +44,7 @@ class Digits:
     y_train = property(lambda self: self._data()[1])
     x_test = property(lambda self: self._data()[2])
     y_test = property(lambda self: self._data()[3])
-    reach = property(lambda self: self._data()[4])
+    d99 = property(lambda self: self._data()[4])
 
     def _data(self):
         return _digits()
@@ -56,7 +56,7 @@ class Digits:
         return self.x_train[i], self.y_train[i]
 
     def boundary(self, n: int, *, generator: Generator, inner: float = 1.0, outer: float = 1.25) -> Tensor:
-        """n OOD images [n, d] close to the digits: their nearest training digit is inner to outer times `reach` away.
+        """n OOD images [n, d] close to the digits: their nearest training digit is inner to outer times `d99` away.
 
         A candidate is a training digit plus a step in a uniformly random direction, clipped to the box; it is drawn again
         where its distance is not in the range. Clipping shortens the steps by about a fifth: half of all pixels are 0 and
@@ -64,7 +64,7 @@ class Digits:
         """
         n = check_draw(n, generator)
         if not 0 < inner < outer < math.inf:
-            raise ValueError(f"inner and outer must satisfy 0 < inner < outer, in units of reach; got {inner} and {outer}")
+            raise ValueError(f"inner and outer must satisfy 0 < inner < outer, in units of d99; got {inner} and {outer}")
         kept = [torch.empty(0, self.dim)]
         for _ in range(1000):
             missing = n - sum(map(len, kept))
@@ -72,18 +72,18 @@ class Digits:
                 return torch.cat(kept)
             digit, _ = self.sample(missing, generator=generator)
             direction = torch.nn.functional.normalize(torch.randn(missing, self.dim, generator=generator), dim=1)
-            length = self.reach * (inner + (1.5 * outer - inner) * torch.rand(missing, 1, generator=generator))
+            length = self.d99 * (inner + (1.5 * outer - inner) * torch.rand(missing, 1, generator=generator))
             x = (digit + length * direction).clamp(0, 1)
-            distance = self.distance(x) / self.reach
+            distance = self.distance(x) / self.d99
             kept.append(x[(distance >= inner) & (distance <= outer)])
-        raise ValueError(f"no room for OOD images between {inner} and {outer} times reach; take a wider range nearer to 1")
+        raise ValueError(f"no room for OOD images between {inner} and {outer} d99; take a wider range nearer to 1")
 
     def kept_boundary(self, n: int, *, generator: Generator) -> Tensor:
         """n boundary OOD images, random ones of 20,000 that are the same for all seeds: new ones cost more than a step."""
         return _kept_boundary(self)[torch.randint(_KEPT, (n,), generator=generator)]
 
     def box(self, n: int, *, generator: Generator) -> Tensor:
-        """n OOD images [n, d], uniform in the box. With 64 pixels none comes near a digit: all are beyond 1.4 times `reach`."""
+        """n OOD images [n, d], uniform in the box. With 64 pixels none comes near a digit: all are beyond 1.4 d99."""
         n = check_draw(n, generator)
         return torch.rand(n, self.dim, generator=generator)
 
@@ -170,7 +170,7 @@ def corners(n: int, *, generator: Generator) -> Tensor:
 
 
 def interpolations(n: int, *, generator: Generator, world: Digits = Digits()) -> Tensor:
-    """(1 − t) a + t b for test digits a, b of different classes, t uniform in [0.3, 0.7]. Most lie within `reach` of a digit."""
+    """(1 − t) a + t b for test digits a, b of different classes, t uniform in [0.3, 0.7]. Most lie within d99 of a digit."""
     n = check_draw(n, generator)
     x, y = world.x_test, world.y_test
     a = torch.randint(len(x), (n,), generator=generator)
@@ -209,11 +209,11 @@ def _mnist():
 
 
 def _split(x, y, n):
-    """x_train, y_train, x_test, y_test, reach of a world: n to train, the rest to test, shuffled by a seed of their own."""
+    """x_train, y_train, x_test, y_test, d99 of a world: n to train, the rest to test, shuffled by a seed of their own."""
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     x, y = torch.tensor(x, dtype=torch.float32)[order], torch.tensor(y, dtype=torch.int64)[order]
-    reach = torch.cdist(x[:n], x[:n]).fill_diagonal_(torch.inf).amin(1).quantile(0.99)
-    return x[:n], y[:n], x[n:], y[n:], float(reach)
+    d99 = torch.cdist(x[:n], x[:n]).fill_diagonal_(torch.inf).amin(1).quantile(0.99)
+    return x[:n], y[:n], x[n:], y[n:], float(d99)
 
 
 @functools.cache

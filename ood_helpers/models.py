@@ -54,6 +54,7 @@ def closed_mlp(
     *,
     points: Numbers,
     spread: bool = False,
+    centred: bool = False,
     steepness: float = 0.5,
     far: float | None = None,
     generator: Generator | None = None,
@@ -62,21 +63,19 @@ def closed_mlp(
 
     width    of every hidden layer's free neurons; written as plain layers, the first has 2 · in_dim more
     depth    hidden layers, at least 2: one alone is silent in no direction, because a neuron with weights w is active at u = w.
-             The second is the one that falls silent. Layers after it are ordinary ones, but without biases (they stay 0), so
-             that silence goes in and silence comes out
+             The second falls silent. Layers after it have no biases (they stay 0): silence goes in, and silence comes out
     points   [n, in_dim], such as the training points: where the ball is at the start, see `closed.Closed`
-    spread   True where a class may lie further out than the others, as a ring around another: else it starts mostly silent, and
-             now and then stays so
+    spread   True where a class may lie further out than the others, as a ring around another: else it starts mostly silent
+    centred  True for hundreds of inputs: else training now and then silences the layer for good, see `closed.Closed`
     steepness  positive, per unit of the inputs: how fast the second hidden layer falls away from the centre of the points at the
              start. The steeper, the smaller the ball
     far      None: equal last biases, so that the answer far away is exactly 1/K · a number between 0 and 1: the probability of
-             the last output, reject, far away, at least. Either way the last biases are not trained
-    generator  as in `mlp`
+             the last output, reject, far away, at least. Either way the last biases are not trained · generator: as in `mlp`
     """
     layers = mlp(in_dim, width, n_classes, whole("depth", depth, 2), generator=generator)
     if far is not None and not (0 < far < 1 and n_classes > 1):
         raise ValueError(f"far must be None or, with two outputs or more, a number between 0 and 1; got {far!r}")
-    model = closed.Closed(layers, points, steepness, spread)
+    model = closed.Closed(layers, points, steepness, spread, centred)
     for layer in layers[4::2]:
         layer.bias.requires_grad_(False).zero_()
     bias = layers[-1].bias
@@ -105,7 +104,8 @@ def shaken(model: nn.Module, size: float, generator: Generator | None = None) ->
 
 
 def _linear(inputs, outputs, init, generator):
-    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    layer = nn.Linear(inputs, outputs, device="meta")  # no numbers from the global generator
+    layer.weight, layer.bias = nn.Parameter(torch.empty(outputs, inputs)), nn.Parameter(torch.empty(outputs))
     bound = inputs**-0.5 if init == "torch" else (6 / (inputs + outputs)) ** 0.5
     nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
     if init == "torch":
@@ -121,7 +121,7 @@ class Stack:
     From then on the networks' parameters are views into the stack, so training the stack trains them in place.
     weights  one tensor [E, inputs, outputs] per Linear · biases  one [E, 1, outputs] per Linear. A network's parameter with
              requires_grad=False stays as it is: where it has company that is trained, its part of the gradient is 0
-    closed   of `closed.Closed` networks, whose free layers these are, `raw` [E, d, width] and `centre` [E, 1, d]; else empty
+    closed   of `closed.Closed` networks, whose free layers these are: `raw` [E, d, width], `centre`, `usual` [E, 1, d]; else empty
     Raises ValueError that names the network and layer unless all have the same shape and are what `check_plain` asks for.
     """
 
@@ -141,7 +141,8 @@ class Stack:
             self.biases = [torch.stack([layer.bias[None] for layer in group]) for group in layers[::2]]
             self.closed = []
             if isinstance(self.models[0], closed.Closed):
-                self.closed = [torch.stack([m.raw for m in self.models]), torch.stack([m.centre[None] for m in self.models])]
+                balls = [(m.raw, m.centre[None], m.usual[None]) for m in self.models]
+                self.closed = [torch.stack(parts) for parts in zip(*balls, strict=True)]
         self._check_same("must be a fixed function of a point")
         self._views = []
         for group, weight, bias in zip(layers[::2], self.weights, self.biases, strict=True):
@@ -179,8 +180,8 @@ class Stack:
         for i, (weight, bias, activation) in enumerate(zip(weights, biases, [*self.activations, nn.Identity()], strict=True)):
             h = torch.baddbmm(bias, h, weight)
             if ball and i == 1:
-                raw, centre = ball
-                h = torch.baddbmm(h, (x - centre).abs(), closed.pull(*weights[:2], raw), alpha=-1)
+                raw, centre, usual = ball
+                h = torch.baddbmm(h, (x - centre).abs() - usual, closed.pull(*weights[:2], raw), alpha=-1)
             h = activation(h)
         return h
 
@@ -328,16 +329,16 @@ def _check_closed(name, model):
     check_forward(name, model, closed.Closed)
     names = [*dict(model.named_children()), *model._parameters, *model._buffers]
     kinds = list(map(type, model.layers[1::2])) if isinstance(model.layers, nn.Sequential) else []
-    if names != ["layers", "raw", "centre"] or len(kinds) < 2 or set(kinds) != {nn.ReLU}:
+    if names != ["layers", "raw", "centre", "usual"] or len(kinds) < 2 or set(kinds) != {nn.ReLU}:
         raise ValueError(
             f"{name} must be a closed network as `models.closed_mlp` makes it, with two hidden layers of ReLU or more; "
             f"it holds {', '.join(names)} and the activations {', '.join(kind.__name__ for kind in kinds)}"
         )
     _check_parameter(name, "raw", model.raw, model.layers[0])
     width, d = len(model.layers[2].weight), model.layers[0].weight.shape[1]
-    if model.raw.shape != (d, width) or model.centre.shape != (d,):
-        shapes = f"{list(model.raw.shape)} and {list(model.centre.shape)}"
-        raise ValueError(f"{name}: raw and centre must have the shapes [{d}, {width}] and [{d}]; got {shapes}")
+    shapes = [list(numbers.shape) for numbers in (model.raw, model.centre, model.usual)]
+    if shapes != [[d, width], [d], [d]]:
+        raise ValueError(f"{name}: raw, centre and usual must have the shapes [{d}, {width}], [{d}] and [{d}]; got {shapes}")
 
 
 def _check_activation(where, activation, before):

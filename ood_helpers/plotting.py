@@ -21,7 +21,7 @@ from matplotlib.figure import Figure as _Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -36,7 +36,7 @@ MORE_CLASSES = ["#4B0082", "#8CD63F", "#E6194B", "#7B4A12", "#AAFFC3", "#2F4F4F"
 OOD = ("#000000", "x")
 REJECT, REJECT_PALE = "0.6", "0.93"  # the reject class and what it wins, greys
 ACCENT = "#D55E00"  # what a figure points at
-INSIDE, INSIDE_PALE = "#8C564B", "#CDA294"  # in-distribution points of any class, and what is taken for them
+INSIDE, _INSIDE_PALE = "#8C564B", "#CDA294"  # in-distribution points of any class, and what is taken for them
 # curves that are no class, from Paul Tol's muted scheme
 SERIES = [("#882255", "o"), ("#44AA99", "s"), ("#999933", "^")]
 # the bands of the paper's Figures 3b and 4b: the more confident, the darker
@@ -113,6 +113,31 @@ def strips(ax: Axes, groups: Mapping[str, ArrayLike], labels: Sequence[str], tit
     ax.legend(ncols=len(groups), **BELOW | {"bbox_to_anchor": (0.5, -0.24)})
 
 
+def curves(ax: Axes, x: ArrayLike, groups: Mapping[str, ArrayLike], looks: Sequence = SERIES, **settings: Any) -> None:
+    """Draw curves over x [n] with a legend below them; `settings` are those of `Axes.set`, such as xlabel and title.
+
+    groups  name -> values [n], or a bundle [n, m] of m thinner curves; each group in its colour and with its marker of `looks`
+    """
+    for (name, values), (color, marker) in zip(groups.items(), looks, strict=False):
+        values = np.asarray(values)
+        thin = {"lw": 1.2, "ms": 3} if values.ndim == 2 else {}
+        lines = ax.plot(x, values, color=color, marker=marker, markevery=1 + len(values) // 16, **thin)
+        lines[0].set_label(name)
+    ax.set(**settings)
+    ax.xaxis.set_minor_formatter(NullFormatter())  # on a logarithmic scale they would run into each other
+    if len(groups) > 1:
+        ax.legend(ncols=len(groups), **BELOW | {"bbox_to_anchor": (0.5, -0.24 if ax.get_xlabel() else -0.16)})
+
+
+def set_curves(ax: Axes, x: ArrayLike, values: ArrayLike) -> None:
+    """Show other values [n, m], over another x [n], in the m `curves` of `ax`; the axes follow."""
+    for line, column in zip(ax.lines, np.asarray(values).T, strict=True):
+        line.set_data(x, column)
+        line.set_markevery(1 + len(column) // 16)
+    ax.relim()
+    ax.autoscale()
+
+
 def spread(values: Iterable, form: str = ".2f") -> str:
     """The smallest and the largest of some values, in words, or one number if they look the same; `form` as in an f-string."""
     least, most = f"{min(values):{form}}", f"{max(values):{form}}"
@@ -143,6 +168,22 @@ def points(ax: Axes, x: Tensor, y: Tensor, size: float = 14) -> None:
 def ood_points(ax: Axes, x: Tensor, size: float = 14) -> None:
     """OOD points x [n, 2] as black crosses."""
     ax.scatter(*x.T, s=size, c=OOD[0], marker=OOD[1], linewidths=0.9)
+
+
+def scene(ax: Axes, half_width: float, x: Tensor, y: Tensor, ood: Tensor | None = None, title: str = "", size: float = 8) -> None:
+    """A square window with points x [n, 2] of classes y [n], OOD points [m, 2] over them, and a legend."""
+    plane_axes(ax, half_width, title)
+    points(ax, x, y, size)
+    if ood is not None:
+        ood_points(ax, ood, size)
+    _class_legend(ax, int(y.max()) + 1, ood=ood is not None)
+
+
+def band_scene(ax: Axes, half_width: float, x: Tensor, confidence: Tensor, title: str = "") -> None:
+    """A square window with points x [n, 2] in the colour of their confidence band, and a legend."""
+    plane_axes(ax, half_width, title)
+    _band_points(ax, x, confidence)
+    band_legend(ax)
 
 
 def class_discs(ax: Axes, world: Gaussians, radius: float = 3.0) -> None:
@@ -191,7 +232,7 @@ def band_legend(ax: Axes, reject: bool = False, n_classes: int = 2) -> None:
     ax.legend(handles=handles, ncols=2 if reject else 3, **BELOW | {"handlelength": 1.0})
 
 
-def class_legend(ax: Axes, n_classes: int, ood: bool = False) -> None:
+def _class_legend(ax: Axes, n_classes: int, ood: bool = False) -> None:
     """A legend of points: the classes' markers, and OOD."""
     handles = [Line2D([], [], ls="", marker=m, color=c, label=f"class {k}") for k, (c, m) in enumerate(CLASSES[:n_classes])]
     if ood:
@@ -206,7 +247,7 @@ def window(ax: Axes, image: AxesImage, values: ArrayLike, half_width: float) -> 
     ax.set(xlim=(-half_width, half_width), ylim=(-half_width, half_width))
 
 
-def band_points(ax: Axes, x: Tensor, confidence: Tensor, size: float = 9) -> None:
+def _band_points(ax: Axes, x: Tensor, confidence: Tensor, size: float = 9) -> None:
     """Points x [n, 2] in the colour of their confidence band, each band with its own marker."""
     for (low, high), color, marker in zip(pairwise(BANDS), BAND_COLORS, "vso", strict=True):
         inside = (confidence > low) & (confidence <= high) if low > BANDS[0] else confidence <= high
@@ -226,3 +267,54 @@ def set_polytopes(artist: PolyCollection, polytopes: "Plane", colors: Any) -> No
     artist.set_verts(np.split(polytopes.corners, polytopes.starts[1:-1]))
     artist.set_facecolor(colors)
     artist.set_linewidth(min(0.3, 300 / len(polytopes)))  # thousands of edges would paint the map white
+
+
+def seeds(panels: Mapping[str, Mapping[str, Sequence]], labels: Sequence[str], *, rule: int = 0, **shape: Any) -> Figure:
+    """A figure of one panel for each title: rows `labels`, a mark for every value, such as one per seed, black for their mean.
+
+    panels  title -> name -> for each row its values; up to three names, each in its colour and with its marker
+    rule    a line below so many rows · shape: width, height and rows of panels, as those of `figure`
+    """
+    fig, axes = figure(len(panels) // shape.get("rows", 1), **shape)
+    for ax, (title, groups) in zip(np.ravel(axes), panels.items(), strict=True):
+        for i, ((name, rows), (color, marker)) in enumerate(zip(groups.items(), SERIES, strict=False)):
+            for row, values in enumerate(rows):
+                at = row + (i - (len(groups) - 1) / 2) * 0.28
+                ax.plot(values, [at] * len(values), marker, ms=4, color=color, alpha=0.5, label="" if row else name)
+                ax.plot(np.mean(values), at, "|", color="black", ms=9, mew=2)
+        if max(ax.dataLim.x1, 1) == 1:  # shares
+            ax.set_xlim(-0.05, 1.05)
+        if rule:
+            ax.axhline(rule - 0.5, color="0.5", lw=1)
+        ax.set(ylim=(len(labels) - 0.5, -0.5), title=title)
+        ax.set_yticks(range(len(labels)), labels)
+        ax.label_outer()
+    if len(groups) > 1:
+        fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, markerscale=2)
+    return fig
+
+
+def image_rows(rows: Mapping[str, ArrayLike], height: float, side: int = 8) -> Figure:
+    """A figure of images, name -> pixels [n, side · side] in [0, 1], each name's side by side; 1 is black."""
+    framed = [np.pad(np.asarray(x).reshape(-1, side, side), ((0, 0), (0, 1), (0, 1))) for x in rows.values()]
+    fig, ax = figure(width=7.6, height=height)
+    ax.imshow(np.concatenate([np.concatenate(x, axis=1) for x in framed]), cmap="gray_r", vmin=0, vmax=1)
+    ax.set(xticks=[], yticks=(side + 1) * np.arange(len(rows)) + side / 2 - 0.5, yticklabels=list(rows))
+    ax.spines[:].set_visible(False)
+    return fig
+
+
+def rank_map(ax: Axes, shares: ArrayLike, half_width: float) -> AxesImage:
+    """An image of shares [n, n]: that of the in-distribution points which score lower; returns it for `set_data`.
+
+    What a detector does that keeps 95 % of them: below 0.05 a place is rejected.
+    """
+    cmap = ListedColormap([REJECT_PALE, _INSIDE_PALE, INSIDE])
+    return _image(ax, shares, half_width, cmap, BoundaryNorm([0, 0.05, 0.5, 1], 3, extend="neither"))
+
+
+def rank_legend(ax: Axes, **where: Any) -> None:
+    """A legend of the three bands of a `rank_map`."""
+    looks = {"below 5 %: rejected": REJECT_PALE, "5–50 %: accepted": _INSIDE_PALE, "above 50 %": INSIDE}
+    handles = [Patch(fc=color, ec="0.4", label=name) for name, color in looks.items()]
+    ax.legend(handles=handles, **where or BELOW)

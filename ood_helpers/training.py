@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ood_helpers.adam import Adam
 from ood_helpers.arrays import whole
 from ood_helpers.data import Sampler, World, check_points
 from ood_helpers.losses import Loss
@@ -140,13 +142,14 @@ def seeds_for(count: int, seed, each: str) -> list[int]:
 
 
 def _steps(stack, single, batches, loss, extra, steps, lr, cosine, last_good):
-    optimizer = torch.optim.Adam(stack.trained(), lr=lr, fused=True)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) if cosine else None
-    size = [] if single else [len(stack.models)]
+    optimizer = Adam(stack.trained(), lr)
+    size, threads = [] if single else [len(stack.models)], torch.get_num_threads()
+    small = sum(weight.numel() for weight in stack.parameters()) < 200_000  # sharing so little work costs more than doing it
     for step in itertools.count() if steps is None else range(steps):
         x_in, y, x_out = next(batches)
         try:
             torch.set_flush_denormal(True)  # saturated softmaxes are full of denormal numbers, which the processor handles slowly
+            torch.set_num_threads(1 if small else threads)
             logits_in, logits_out = stack(x_in), stack(x_out)
             losses = loss(logits_in[0], y[0], logits_out[0]) if single else loss(logits_in, y, logits_out)
             if not (isinstance(losses, torch.Tensor) and list(losses.shape) == size):
@@ -154,18 +157,17 @@ def _steps(stack, single, batches, loss, extra, steps, lr, cosine, last_good):
                 raise ValueError(f"loss must return a tensor of shape {size}, one number per network; got {got}")
             losses = losses + extra()
             if not losses.requires_grad:
-                raise ValueError(
-                    "loss must be a differentiable function of the logits, outside of torch.no_grad(); it has no gradient"
-                )
+                raise ValueError("loss must be a differentiable function of the logits, outside of torch.no_grad()")
             optimizer.zero_grad()
             losses.sum().backward()
             _stop_diverged(stack, losses.detach().reshape(-1), step, last_good)
             optimizer.step()
             restore(stack.parameters(), last_good)
         finally:
+            torch.set_num_threads(threads)
             torch.set_flush_denormal(False)
-        if scheduler:
-            scheduler.step()
+        if cosine:
+            optimizer.lr *= (1 + math.cos(math.pi * (step + 1) / steps)) / (1 + math.cos(math.pi * step / steps))
         yield losses.detach()
 
 

@@ -42,16 +42,19 @@ def by_hand(model, x):
     """The formula at the head of `closed`, neuron by neuron, in float64; behind the second hidden layer ordinary ones."""
     (a, b), (w, beta), *others = [(layer.weight.double(), layer.bias.double()) for layer in model.layers[::2]]
     q = (1 + model.raw.double().exp()).log().T + 1e-3 + (1 + 2**-10) * w.relu() @ a.abs()
-    z = beta + (x.double() @ a.T + b).relu() @ w.T - (x.double() - model.centre.double()).abs() @ q.T
+    away = (x.double() - model.centre.double()).abs() - model.usual.double()
+    z = beta + (x.double() @ a.T + b).relu() @ w.T - away @ q.T
     for weight, bias in others:
         z = z.relu() @ weight.T + bias
     return z
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 7), st.integers(1, 12), st.integers(1, 5), st.integers(2, 5), st.sampled_from([0.05, 1.0, 20.0]))
-def test_it_computes_its_formula_and_so_does_the_plain_copy(d, width, n_classes, depth, steepness):
-    model, x = small(1, d, width, n_classes, depth, steepness=steepness), points(d, 50, seed=2)
+@given(
+    st.integers(1, 7), st.integers(1, 12), st.integers(1, 5), st.integers(2, 5), st.sampled_from([0.05, 1.0, 20.0]), st.booleans()
+)
+def test_it_computes_its_formula_and_so_does_the_plain_copy(d, width, n_classes, depth, steepness, centred):
+    model, x = small(1, d, width, n_classes, depth, steepness=steepness, centred=centred), points(d, 50, seed=2)
     expected = by_hand(model, x)
     size = 1 + expected.abs().max().item()
     torch.testing.assert_close(model.double()(x.double()), expected, rtol=1e-9, atol=1e-9 * size)
@@ -102,7 +105,7 @@ def test_biases_behind_the_silent_layer_are_not_trained(depth):
 
 def test_the_centre_is_the_mean_of_the_points():
     torch.testing.assert_close(small(d=3).centre, points(3).mean(0))
-    assert [name for name, _ in small().named_buffers()] == ["centre"]
+    assert [name for name, _ in small().named_buffers()] == ["centre", "usual"]
 
 
 def test_about_half_of_the_neurons_see_a_point_at_the_start_whatever_the_scale():
@@ -145,6 +148,30 @@ def test_spread_gives_each_neuron_another_quantile_of_what_it_subtracts():
     given = spread.layers[2].bias - bare.layers[2].bias
     subtracted = ((x - spread.centre).abs() @ spread.pull()).sort(0).values
     torch.testing.assert_close(given, subtracted[[1, 3, 5, 7], [0, 1, 2, 3]])
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_centred_is_the_same_network_and_weights_that_grow_take_nothing_from_the_average_point(spread):
+    x = points(5, n=40)
+    models = [closed_mlp(5, 6, 3, points=x, spread=spread, centred=centred, generator=seeded()) for centred in (False, True)]
+    torch.testing.assert_close(models[1](x), models[0](x))
+    torch.testing.assert_close(models[1].plain()(x), models[0](x))
+    torch.testing.assert_close(horizon.radius_loss(models[1]), horizon.radius_loss(models[0]))
+    taken = [((x - model.centre).abs() - model.usual) @ model.pull() for model in models]
+    for model in models:
+        model.raw.data += 0.5
+    more = [((x - m.centre).abs() - m.usual) @ m.pull() - before for m, before in zip(models, taken, strict=True)]
+    low = [change.mean(0).abs().max() for change in more]
+    assert low[1] < 1e-4 < 0.5 < low[0]
+
+
+def test_a_stack_of_centred_networks_trains_as_each_would_alone():
+    (first, second), alone = ([of_world(s, centred=True) for s in range(2)] for _ in range(2))
+    how = {"steps": 20, "lr": 1e-2}
+    train([first, second], WORLD, LOSS, WORLD.boundary, seed=[0, 1], **how)
+    train(alone[0], WORLD, LOSS, WORLD.boundary, seed=0, **how)
+    torch.testing.assert_close(first(points(2)), alone[0](points(2)), rtol=1e-3, atol=1e-4)
+    assert polytopes.horizon_radius(second.plain()).radius > 0
 
 
 @pytest.mark.parametrize(
@@ -266,12 +293,12 @@ UNFIT = {
     "another activation": (lambda m: m.layers.__setitem__(1, nn.LeakyReLU()), "must be a closed network .* LeakyReLU"),
     "one hidden layer": (lambda m: setattr(m, "layers", mlp(2, 6, 2, 1)), "two hidden layers"),
     "another parameter": (lambda m: setattr(m, "more", nn.Parameter(torch.zeros(1))), "it holds layers, raw, more, centre"),
-    "another buffer": (lambda m: m.register_buffer("more", torch.zeros(1)), "it holds layers, raw, centre, more"),
+    "another buffer": (lambda m: m.register_buffer("more", torch.zeros(1)), "it holds layers, raw, centre, usual, more"),
     "no layers": (lambda m: setattr(m, "layers", nn.Linear(2, 2)), "must be a closed network"),
     "half of it double": (lambda m: m.layers.double(), "its raw is torch.float32"),
     "a layer without bias": (lambda m: setattr(m.layers[2], "bias", None), r"layer 2 \(Linear\): must have a bias"),
-    "raw of another shape": (lambda m: setattr(m, "raw", nn.Parameter(torch.zeros(3, 6))), "raw and centre must have the shapes"),
-    "a centre of another shape": (lambda m: setattr(m, "centre", torch.zeros(3)), "raw and centre must have the shapes"),
+    "raw of another shape": (lambda m: setattr(m, "raw", nn.Parameter(torch.zeros(3, 6))), "raw, centre and usual must have the shapes"),
+    "a centre of another shape": (lambda m: setattr(m, "centre", torch.zeros(3)), "raw, centre and usual must have the shapes"),
     "numbers in common": (tie, "raw shares its numbers with|shares its numbers with .*raw"),
 }  # fmt: skip
 

@@ -69,19 +69,19 @@ def test_samples_are_training_digits_with_their_classes_and_spare_none():
     assert [known[tuple(row)] for row in x.tolist()] == y.tolist() and y.dtype == torch.int64
 
 
-def test_reach_and_distance_are_to_the_nearest_training_digit():
+def test_d99_and_distance_are_to_the_nearest_training_digit():
     train_set = WORLD.x_train[:200]
     torch.testing.assert_close(WORLD.distance(WORLD.x_test[:50]).double(), nearest(WORLD.x_test[:50], WORLD.x_train))
     assert WORLD.distance(train_set).max() < 2e-3
     gaps = torch.stack([nearest(x[None], WORLD.x_train[(WORLD.x_train != x).any(1)])[0] for x in train_set])
-    assert 0.97 <= (gaps <= WORLD.reach).double().mean() < 1
-    assert 0.95 < (WORLD.distance(WORLD.x_test) <= WORLD.reach).double().mean() < 1
+    assert 0.97 <= (gaps <= WORLD.d99).double().mean() < 1
+    assert 0.95 < (WORLD.distance(WORLD.x_test) <= WORLD.d99).double().mean() < 1
 
 
 @pytest.mark.parametrize("inner, outer", [(1.0, 1.25), (0.5, 0.6), (1.5, 2.0)])
 def test_boundary_lies_in_its_range_of_distances_from_the_digits(inner, outer):
     x = WORLD.boundary(300, generator=seeded(), inner=inner, outer=outer)
-    distance = nearest(x, WORLD.x_train) / WORLD.reach
+    distance = nearest(x, WORLD.x_train) / WORLD.d99
     assert inner - 1e-4 <= distance.min() and distance.max() <= outer + 1e-4
     # neither end of the range is left empty
     assert distance.min() < inner + 0.1 * (outer - inner) and distance.max() > outer - 0.1 * (outer - inner)
@@ -95,7 +95,7 @@ def test_boundary_surrounds_digits_of_every_class():
 
 def test_box_is_uniform_and_keeps_far_from_the_digits():
     x = WORLD.box(5000, generator=seeded())
-    assert WORLD.distance(x).min() > 1.4 * WORLD.reach
+    assert WORLD.distance(x).min() > 1.4 * WORLD.d99
     torch.testing.assert_close(x.mean(0), torch.full((DIM,), 0.5), atol=0.02, rtol=0)
     torch.testing.assert_close(x.var(0), torch.full((DIM,), 1 / 12), atol=0.006, rtol=0)
 
@@ -151,7 +151,7 @@ def test_letters_come_in_all_fonts_and_resemble_no_digit():
     assert x.shape == (len(images._LETTERS) * 6, DIM) and len(as_set(x)) > 200
     assert not set(images._LETTERS) & set("BDGIOQSZbgijloqsz0123456789")
     assert as_set(KINDS["letters"](5000, generator=seeded())) == as_set(x)
-    assert (WORLD.distance(x) > WORLD.reach).double().mean() > 0.9
+    assert (WORLD.distance(x) > WORLD.d99).double().mean() > 0.9
 
 
 def test_ray_to_face_known_answers():
@@ -229,7 +229,7 @@ def test_mnist_is_a_world_of_784_pixels(monkeypatch):
     assert len(world.x_train) == 4000 and len(world.x_test) == 1000
     assert torch.equal((world.x_test[0] * 255).round(), torch.tensor(pixels[_place(world.x_test[0], pixels)]).float())
     near = world.boundary(20, generator=seeded())
-    assert near.shape == (20, 784) and (world.distance(near) >= world.reach * (1 - 1e-5)).all()
+    assert near.shape == (20, 784) and (world.distance(near) >= world.d99 * (1 - 1e-5)).all()
     assert world.box(3, generator=seeded()).shape == (3, 784)
     assert (images.inverted(3, generator=seeded(), world=world)[:, None] == 1 - world.x_test).all(2).any(1).all()
     shuffled = images.permuted(3, generator=seeded(), world=world).sort(1).values

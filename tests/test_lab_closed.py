@@ -202,7 +202,7 @@ def test_images_near_a_digit_are_pushed_off():
     world = images.Digits()
     near = world.boundary(30, generator=torch.Generator().manual_seed(0))
     x, distance = closed._away(world, near, closed._LEAST)
-    assert (world.distance(near) < closed._LEAST * world.reach).all() and (world.distance(x) >= closed._LEAST * world.reach).all()
+    assert (world.distance(near) < closed._LEAST * world.d99).all() and (world.distance(x) >= closed._LEAST * world.d99).all()
     torch.testing.assert_close(distance, world.distance(x))
     assert x.min() >= 0 and x.max() <= 1 and torch.equal(closed.away(world, x), x)
 

@@ -121,7 +121,7 @@ def test_a_larger_image_is_measured_by_the_same_kinds(monkeypatch):
             torch.nn.functional.interpolate(x.reshape(-1, 1, 8, 8), size=(28, 28)).flatten(1)
             for x in (DIGITS.x_train[:200], DIGITS.x_test[:100])
         )
-        reach = DIGITS.reach * 3.5
+        d99 = DIGITS.d99 * 3.5
 
         def kept_boundary(self, n, *, generator):
             return self.boundary(n, generator=generator)
@@ -160,6 +160,6 @@ def test_a_module_whose_code_is_not_in_the_key_is_refused(tmp_path, monkeypatch)
 def test_kept_boundary_images_are_boundary_images_and_the_same_for_all():
     one, other = (DIGITS.kept_boundary(500, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     assert torch.equal(one, DIGITS.kept_boundary(500, generator=torch.Generator().manual_seed(0)))
-    assert not torch.equal(one, other) and ((x := DIGITS.distance(one) / DIGITS.reach) >= 0.999).all() and (x <= 1.251).all()
+    assert not torch.equal(one, other) and ((x := DIGITS.distance(one) / DIGITS.d99) >= 0.999).all() and (x <= 1.251).all()
     pool = images._kept_boundary(DIGITS)
     assert len(pool) == images._KEPT and (torch.cdist(other, pool).amin(1) < 0.01).all()  # but for rounding

@@ -100,7 +100,7 @@ def test_digits_learn_from_images_around_the_digits(monkeypatch):
     images._kept_boundary.cache_clear()
     x = DigitsSetting("reject").ood_points(1000, generator=torch.Generator().manual_seed(0))
     images._kept_boundary.cache_clear()
-    distance = images.Digits().distance(x) / images.Digits().reach
+    distance = images.Digits().distance(x) / images.Digits().d99
     assert x.shape == (1000, 64) and distance.min() >= 0.99 and distance.max() <= 1.26 and len(x.unique(dim=0)) <= 200
 
 

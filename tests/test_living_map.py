@@ -17,7 +17,7 @@ from small_maps import a_box, a_map, networks
 from torch import nn
 
 from ood_helpers import data, losses, models, plotting, polytopes, training, widgets, worlds
-from ood_helpers.widgets import living_map
+from ood_helpers.widgets import living_map, page
 
 
 def test_only_weights_travel():
@@ -106,23 +106,6 @@ def test_a_world_of_other_inputs_is_not_outlined():
         away = worlds.TwoMoons().arcs[k].distance(torch.tensor(path, dtype=torch.float64))
         np.testing.assert_allclose(away, 3.0, atol=1e-3)
     assert len(widgets.LivingMap(models.mlp(width=4), world=worlds.Rings()).spec["outlines"]) == 4
-
-
-class Residual(nn.Module):
-    """A network whose steps are no chain."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second, self.last = nn.Linear(2, 6), nn.Linear(6, 6), nn.Linear(6, 2)
-
-    def forward(self, x):
-        h = self.first(x).relu()
-        return self.last(h + self.second(h).relu())
-
-
-def test_a_network_that_is_no_chain_is_refused():
-    with pytest.raises(ValueError, match="follow one another"):
-        widgets.LivingMap(Residual())
 
 
 def test_a_smooth_layer_is_found_wherever_it_stands():
@@ -322,7 +305,7 @@ def test_a_training_is_seen_through_a_map():
     first = living.weights
     live.step(3)
     assert len({before, first, living.weights}) == 3 and live.sentence == "5 steps"
-    assert living in live.box.children
+    assert living in page._parts(live.box)
 
 
 def test_points_move_with_a_training_that_is_seen_through_a_map():

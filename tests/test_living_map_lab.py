@@ -12,7 +12,7 @@ CELLS = [
     """
     import functools, time
     import torch
-    from ood_helpers import data, losses, models, training, widgets
+    from ood_helpers import data, losses, models, polytopes, training, widgets
     from ood_helpers.widgets import living_map
     world, said = data.TwoGaussians(), []
     networks = {beta: models.mlp(width=8, generator=torch.Generator().manual_seed(k)) for k, beta in enumerate([0.0, 1.0, 2.0])}
@@ -38,6 +38,17 @@ CELLS = [
     """
     painting = widgets.Painting(2, points=([[0.0, 0]], [0]))
     painting
+    """,
+    """
+    from torch import nn
+    def cnn(seed):
+        torch.manual_seed(seed)
+        pooled = [nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
+        return nn.Sequential(*pooled, nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+
+    axes, seed = torch.randn(2, 1, 6, 6, generator=torch.Generator().manual_seed(0)), widgets.choice("seed", [0, 1], 0, "")
+    sliced = widgets.LivingMap(cnn, {"seed": seed}, axes=axes, window=0.3, colours="shades", patience=20)
+    sliced
     """,
 ]
 
@@ -179,6 +190,40 @@ def test_painted_points_reach_python_and_its_network_the_page(notebook):
     root = a_map(notebook, 2)
     finish(root)
     assert root.evaluate("root => new Set(root.oodView.pixels).size") > 1
+
+
+def drawn_slice(root, says):
+    """Wait until the window is all there, and drawn."""
+    text = "root => root.getAttribute('aria-busy') === 'false' && root.querySelector('.state').textContent"
+    root.page.wait_for_function(f"r => (({text})(r) || '').includes({says!r})", arg=root.element_handle())
+    finish(root)
+
+
+def test_a_slice_comes_window_by_window_from_the_kernel(notebook):
+    root = a_map(notebook, 3)
+    drawn_slice(root, "exactly, in the square of half side 0.3 around (0, 0)")
+    hatched = "root => root.oodView.pixels.includes(0xffbbbbbb)"
+    first = pixels(root)
+    assert not root.evaluate(hatched)
+    canvas = root.locator("canvas")
+    for _ in range(2):
+        canvas.press("-")
+    finish(root)
+    assert root.evaluate(hatched)  # what is there stays, the rest is to come
+    drawn_slice(root, "exactly, in the square of half side 0.469 around (0, 0)")
+    assert not root.evaluate(hatched)
+    root.locator("select").select_option("1")
+    drawn_slice(root, "exactly, in the square of half side 0.469")
+    other = pixels(root)
+    assert not root.evaluate(hatched)
+    root.locator("select").select_option("0")
+    canvas.press("Home")
+    drawn_slice(root, "exactly")
+    assert pixels(root) == first != other
+    canvas.click(position={"x": 200, "y": 150})
+    x, y = root.evaluate("root => root.oodView.ray")
+    winner = ask(notebook, f"polytopes.ray(sliced.network, torch.zeros(1, 6, 6), {x} * axes[0] + {y} * axes[1]).winner")
+    root.get_by_text(f"at infinity: k* = class {winner}, limit of the confidence 1.0000").wait_for()
 
 
 def test_a_map_whose_kernel_has_gone_still_moves(notebook):

@@ -28,6 +28,10 @@ def pip_bounds():
     )
 
 
+def slim_bounds():
+    return bounds([f"python{project()['requires-python']}", *project()["dependencies"]])
+
+
 def conda_bounds(text):
     listed = re.findall(r"^  - (\S+[<>=]\S+)$", text, flags=re.M)
     return {CONDA_NAMES.get(name, name): specifier for name, specifier in bounds(listed).items()}
@@ -37,6 +41,20 @@ def test_conda_and_pip_name_the_same_packages_and_bounds():
     text = (ROOT / "environment.yml").read_text()
     assert conda_bounds(text) == pip_bounds()
     assert "conda-forge" in text and conda_bounds(text.replace("<3", "<4", 1)) != pip_bounds()
+
+
+def test_binder_installs_what_the_notebooks_need_and_no_more():
+    text = (ROOT / ".binder" / "environment.yml").read_text()
+    assert conda_bounds(text) == slim_bounds()
+    assert "- pip\n" in text and "pip install --no-deps ." in (ROOT / ".binder" / "postBuild").read_text()
+
+
+def test_an_installed_package_brings_what_every_kernel_reads():
+    """`pip install .` puts the files of `etc/` into the environment, each in its own folder: none is forgotten."""
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["data-files"]
+    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "etc").rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert {file for files in data.values() for file in files} == files
+    assert all(Path(file).parent.as_posix() == folder for folder, listed in data.items() for file in listed)
 
 
 def locked(name):

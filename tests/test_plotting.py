@@ -77,7 +77,7 @@ MEANINGS = {
     "bars": [plotting.INSIDE, plotting.OOD[0], *plotting.BAND_COLORS, *[c for c, _ in plotting.CLASSES[:2]]],
     "a map of what is accepted": [
         plotting.REJECT_PALE,
-        plotting.INSIDE_PALE,
+        plotting._INSIDE_PALE,
         plotting.INSIDE,
         *[c for c, _ in plotting.CLASSES[:2]],
     ],
@@ -96,7 +96,7 @@ def test_two_meanings_never_share_a_colour_whatever_one_sees(figure, vision):
 def test_points_of_a_band_are_all_drawn_once():
     _fig, ax = plotting.figure()
     confidence = torch.linspace(0.5, 1, 101)
-    plotting.band_points(ax, torch.zeros(101, 2), confidence)
+    plotting.band_scene(ax, 5, torch.zeros(101, 2), confidence)
     assert [len(c.get_offsets()) for c in ax.collections] == [21, 60, 20]
 
 
@@ -178,3 +178,76 @@ def test_strips_show_every_value_and_the_mean_of_each_column():
 def test_a_spread_is_said_from_the_smallest_to_the_largest():
     assert plotting.spread([0.5, 0.25, 1], ".0%") == "25% … 100%" and plotting.spread([2, 1]) == "1.00 … 2.00"
     assert plotting.spread([0.999, 1.0]) == "1.00", "ends that look the same are one"
+
+
+def test_curves_are_drawn_one_or_a_bundle_for_each_name_and_follow_other_values():
+    _, ax = plotting.figure()
+    plotting.curves(ax, [1, 10, 100], {"a": [1, 2, 3], "b": [[4, 5], [6, 7], [8, 9]]}, xscale="log", xlabel="x", title="t")
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[1, 2, 3], [4, 6, 8], [5, 7, 9]]
+    assert [(line.get_color(), line.get_marker()) for line in ax.lines] == [plotting.SERIES[i] for i in (0, 1, 1)]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+    assert (ax.get_xscale(), ax.get_xlabel(), ax.get_title()) == ("log", "x", "t")
+    plotting.set_curves(ax, [0, 5], np.array([[1, 2, 3], [40, 50, 60]]))
+    assert [line.get_xydata().tolist() for line in ax.lines] == [[[0, 1], [5, 40]], [[0, 2], [5, 50]], [[0, 3], [5, 60]]]
+    assert ax.get_ylim()[1] >= 60, "the axes follow"
+    with pytest.raises(ValueError):
+        plotting.set_curves(ax, [0, 5], np.zeros([2, 2]))
+
+
+def test_one_curve_needs_no_legend():
+    _, ax = plotting.figure()
+    plotting.curves(ax, [0, 1], {"a": [1, 2]})
+    assert ax.get_legend() is None
+
+
+def test_a_scene_shows_classes_and_ood_points_and_names_them():
+    _, ax = plotting.figure()
+    plotting.scene(ax, 5, torch.eye(2), torch.tensor([0, 1]), torch.ones(3, 2), "t")
+    assert [len(c.get_offsets()) for c in ax.collections] == [1, 1, 3] and ax.get_xlim() == (-5, 5) and ax.get_title() == "t"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["class 0", "class 1", "OOD"]
+    _, ax = plotting.figure()
+    plotting.scene(ax, 5, torch.eye(2), torch.tensor([0, 1]))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["class 0", "class 1"]
+
+
+def test_a_band_scene_shows_every_point_and_names_the_bands():
+    _, ax = plotting.figure()
+    plotting.band_scene(ax, 5, torch.zeros(3, 2), torch.tensor([0.5, 0.7, 0.95]), "t")
+    assert [len(c.get_offsets()) for c in ax.collections] == [1, 1, 1]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == plotting.band_names()
+
+
+def test_seeds_show_every_value_and_the_mean_of_each_row():
+    panels = {"a": {"one": [[0, 1], [0.5]], "other": [[0.2], [0.4, 0.8]]}, "b": {"one": [[2, 4], [3]]}}
+    fig = plotting.seeds(panels, ["up", "down"], rule=1, width=6)
+    left, right = fig.axes
+    marks = [list(line.get_xdata()) for line in left.lines]
+    assert marks == [[0, 1], [0.5], [0.5], [0.5], [0.2], [0.2], [0.4, 0.8], pytest.approx([0.6]), [0, 1]]
+    above = [line.get_ydata()[0] for line in left.lines]
+    assert above[0] < above[4] < above[-1] == 0.5 < above[2] < above[6], "rows from above, names side by side, the rule between"
+    assert left.get_xlim() == (-0.05, 1.05) and right.get_xlim()[1] >= 4 and left.yaxis_inverted()
+    assert [text.get_text() for text in left.get_yticklabels()] == ["up", "down"] and right.get_title() == "b"
+    assert not fig.legends, "one name needs no legend"
+    two = plotting.seeds({"a": panels["a"]}, ["up", "down"])
+    assert [text.get_text() for text in two.legends[0].get_texts()] == ["one", "other"]
+
+
+def test_rows_of_images_stand_one_below_the_other():
+    images = {"first": np.zeros((3, 64)), "second": np.ones((2, 64))}
+    images["first"][1, 9] = 1  # the second pixel of the second line
+    with pytest.raises(ValueError):
+        plotting.image_rows(images, 2)  # three images beside two
+    images["second"] = np.ones((3, 64))
+    (ax,) = plotting.image_rows(images, 2).axes
+    drawn = np.asarray(ax.images[0].get_array())
+    assert drawn.shape == (18, 27) and drawn[:9].sum() == drawn[1, 10] == 1 and drawn[9:17, :8].all()
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["first", "second"]
+
+
+def test_a_map_of_ranks_says_what_is_rejected():
+    _, ax = plotting.figure()
+    image = plotting.rank_map(ax, [[0.0, 0.049], [0.05, 1.0]], 1)
+    plotting.rank_legend(ax)
+    looks = [patch.get_facecolor() for _, patch in _entries(ax)]
+    assert image.to_rgba(image.get_array()).reshape(4, 4).tolist() == [list(looks[i]) for i in (0, 0, 1, 2)]
+    assert [text.get_text() for text, _ in _entries(ax)] == ["below 5 %: rejected", "5–50 %: accepted", "above 50 %"]

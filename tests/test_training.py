@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
+from ood_helpers.adam import Adam
 from ood_helpers.data import TwoGaussians
 from ood_helpers.horizon import silent_horizon_loss, unit_directions
 from ood_helpers.losses import confidence_loss, reject_loss
@@ -54,18 +55,34 @@ def test_a_list_gets_what_each_would_get_alone(seeds, activation, cosine):
     assert (weights(together[0]) - weights(together[2])).abs().max() > 1e-3
 
 
-def test_the_loop_equals_a_plain_torch_loop():
+@pytest.mark.parametrize("cosine", [False, True])
+def test_the_loop_equals_a_plain_torch_loop(cosine):
     ours, plain = network(3), network(3)
-    train(ours, WORLD, reject_like, steps=50, batch=8, seed=5)
+    train(ours, WORLD, reject_like, steps=50, batch=8, seed=5, cosine=cosine)
     g = torch.Generator().manual_seed(5)
     (x_in, y), x_out = WORLD.sample(64 * 8, generator=g), WORLD.boundary(64 * 8, generator=g)
     optimizer = torch.optim.Adam(plain.parameters(), lr=1e-3)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 50)
     for i in range(50):
         rows = slice(8 * i, 8 * i + 8)
         optimizer.zero_grad()
         reject_like(plain(x_in[rows]), y[rows], plain(x_out[rows])).backward()
         optimizer.step()
+        if cosine:
+            scheduler.step()
     torch.testing.assert_close(weights(ours), weights(plain), rtol=1e-4, atol=1e-5)
+
+
+def test_adam_is_that_of_torch_bit_for_bit():
+    ours, theirs = network(3), network(3)
+    pairs = [Adam(ours.parameters(), 0.01, (0.5, 0.9)), torch.optim.Adam(theirs.parameters(), 0.01, (0.5, 0.9), fused=True)]
+    for model, optimizer in zip((ours, theirs), pairs, strict=True):
+        for step in range(5):
+            optimizer.zero_grad()
+            part = model if step else model[0]  # at first the other layers have no gradient: they stay
+            part(torch.ones(1, 2)).square().sum().backward()
+            optimizer.step()
+    assert torch.equal(weights(ours), weights(theirs))
 
 
 def reject_like(logits_in, y, logits_out):

@@ -58,3 +58,12 @@ def test_a_world_is_painted_trained_taken_back_saved_and_kept(lab, browser):
         notebook.settle()
         assert [k for *_, k in page.evaluate(points)] == [0, 1, -1, 2]
         assert notebook.errors() == []
+
+        # a projector of 1280 × 800 at 150 %, the file browser closed: all is smaller, and the training stays beside the map
+        page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
+        page.set_viewport_size({"width": 853, "height": 800})
+        page.wait_for_function("() => document.querySelector('.ood-demo canvas').clientHeight > 300")
+        page.set_viewport_size({"width": 853, "height": 533})
+        page.wait_for_function("() => document.querySelector('.ood-demo canvas').clientHeight < 330")  # its width stays
+        place, train = (part.bounding_box() for part in (canvas, demo.get_by_role("button", name="Train", exact=True)))
+        assert train["x"] > place["x"] + place["width"] and train["y"] < place["y"] + place["height"]

@@ -12,29 +12,21 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from ood_helpers import closed, data, gan, horizon, images, polytopes, scores, worlds
+from ood_helpers import closed, data, gan, horizon, images, polytopes, scores
 from ood_helpers.arrays import keep_whole
 from ood_helpers.lab import experiment, gans, horizons, samples
-from ood_helpers.lab.experiment import DATA_SEEDS, FAR, NEAR, POINTS, TEST_SEED, check_seeds
+from ood_helpers.lab.experiment import DATA_SEEDS, FAR, NEAR, POINTS, START, TEST_SEED, WORLDS, check_seeds
 from ood_helpers.lab.paper import shell
 from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.models import closed_mlp, mlp
 
-WORLDS = {
-    "two": data.TwoGaussians,
-    "overlap": functools.partial(data.TwoGaussians, separation=3.0),
-    "four": data.FourGaussians,
-    "moons": worlds.TwoMoons,
-    "rings": worlds.Rings,
-}
 _OOD = ("boundary", "general", "none")
 _OUTER = ("rings",)  # worlds with a class that lies further out than the other
 _POOLED = {"two": "gaussians", "moons": "moons", "rings": "rings"}  # worlds of `samples`
 _POOLED_OOD = tuple(name for name in samples.SAMPLERS if name not in _OOD)
-START = 1000  # points that a network's centre and biases start from
 AWAY = 1e5  # distance at which the answer is compared with the one proved
 CLIMBS, _CLIMBERS, _CLIMB_STEPS, _LEAST = ("uniform", "letters", "ring", "digits"), 100, 150, 1.5
-_CLIMB_SIZE = 0.15  # of a step among the digits; with other images in proportion to `reach`
+_CLIMB_SIZE = 0.15  # of a step among the digits; with other images in proportion to `d99`
 CERTIFICATE = ("certified", "radius", "data_radius", "constant_away", "answer_away")
 _COLUMNS = (
     "seed", "diverged", "loss", "accuracy", "class_accuracy", "confidence_in",
@@ -205,7 +197,7 @@ def run(setting, seeds):
     answer_away     the mean confidence there; of reject networks the mean probability of reject
     For digits: accuracies on the test digits, AUROCs against 2,000 images of each kind, against OOD images like those of the
     training (_ring), and against points at distance 100 in random directions (_far); climb_…: of 100 searches from such images,
-    and from test digits, the share that ends above a confidence of 0.9, at least 1.5 times `reach` from every training digit.
+    and from test digits, the share that ends above a confidence of 0.9, at least 1.5 d99 from every training digit.
     """
     seeds = [setting.first_seed + seed for seed in check_seeds(seeds)]
     rows = experiment.run(setting, seeds, setting.ood_of(seeds), measured=_measure)
@@ -253,9 +245,9 @@ def _measure(setting, network):
 def climb(network, world, x, steps=_CLIMB_STEPS):
     """The highest log-odds [n] of a digit that gradient ascent finds from images x [n, d]: the search of notebook 06, longer.
 
-    In the box, and at least `_LEAST` times `reach` from every training digit.
+    In the box, and at least `_LEAST` d99 from every training digit.
     """
-    size = _CLIMB_SIZE * world.reach / images.Digits().reach
+    size = _CLIMB_SIZE * world.d99 / images.Digits().d99
     highest = torch.full((len(x),), -math.inf, dtype=torch.float64)
     for _ in range(steps):
         x, distance = _away(world, x, _LEAST)
@@ -263,14 +255,14 @@ def climb(network, world, x, steps=_CLIMB_STEPS):
             here = x.clone().requires_grad_()
             odds = scores.max_softmax_log_odds(network(here), world.n_classes)
             (uphill,) = torch.autograd.grad(odds.sum(), here)
-        counts = distance >= _LEAST * world.reach
+        counts = distance >= _LEAST * world.d99
         highest = torch.where(counts, torch.maximum(highest, odds.detach()), highest)
         x = (x + size * torch.nn.functional.normalize(uphill, eps=1e-30)).clamp(0, 1)
     return highest
 
 
 def away(world: images.Digits, x: torch.Tensor, least: float = _LEAST) -> torch.Tensor:
-    """Images x pushed off their nearest training digits, to a distance of `least` reaches, in the box: five pushes at most."""
+    """Images x pushed off their nearest training digits, to a distance of `least` d99, in the box: five pushes at most."""
     return _away(world, x, least)[0]
 
 
@@ -279,12 +271,12 @@ def _away(world, x, least):
     x, distance, near = x.clone(), torch.empty(len(x)), torch.ones(len(x), dtype=torch.bool)
     for left in range(5, -1, -1):
         distance[near], nearest = torch.cdist(x[near], world.x_train).min(1)  # the others have not moved
-        nearest = nearest[distance[near] < least * world.reach]
-        near = distance < least * world.reach
+        nearest = nearest[distance[near] < least * world.d99]
+        near = distance < least * world.d99
         if not (left and near.any()):
             break
         digit = world.x_train[nearest]
-        further = 1.01 * least * world.reach / distance[near].clamp_min(1e-6)
+        further = 1.01 * least * world.d99 / distance[near].clamp_min(1e-6)
         x[near] = (digit + (x[near] - digit) * further[:, None]).clamp(0, 1)
     return x, distance
 

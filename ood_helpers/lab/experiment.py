@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ood_helpers import horizon, polytopes, scores
+from ood_helpers import horizon, polytopes, scores, worlds
 from ood_helpers.arrays import keep_whole, whole
 from ood_helpers.data import FourGaussians, Sampler, TwoGaussians
 from ood_helpers.losses import confidence_loss, reject_loss
@@ -27,6 +27,7 @@ from ood_helpers.training import History, train
 METHODS = ("confident", "reject")
 _METHOD_OF_PENALTY = {"far_field": "reject", "silent": "confident"}  # losses at infinity, and the method that each is for
 POINTS = 4000  # in-distribution points, and points of each test box
+START = 1000  # points that a closed network's centre and biases start from
 _DIRECTIONS = 20_000  # random directions, where they cannot all be known
 NEAR, FAR = 50.0, 1000.0  # half widths of the test boxes; the first is the paper's
 SURE, _UNSURE = 0.9, 0.6  # the paper's colour bands: unsure in [0.5, 0.6], sure in (0.9, 1]
@@ -34,6 +35,14 @@ _FAR_OUT = 1e4  # distance at which the entropy is looked at
 DATA_SEEDS, TEST_SEED = 10_000, 123_456  # points come from other random numbers than the initial weights, and tests from others
 _LARGE, _LARGE_GROUP = 200, 4  # from this width on, so many networks are trained together
 _POOLS = {"in": 1_000_000, "ood": 2_000_000}
+
+WORLDS = {
+    "two": TwoGaussians,
+    "overlap": functools.partial(TwoGaussians, separation=3.0),
+    "four": FourGaussians,
+    "moons": worlds.TwoMoons,
+    "rings": worlds.Rings,
+}
 
 _MEASURES = (
     "accuracy", "class_accuracy", "confidence_in",

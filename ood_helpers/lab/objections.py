@@ -17,8 +17,7 @@ from torch import nn
 from ood_helpers import horizon, models, polytopes, scores
 from ood_helpers.arrays import keep_whole
 from ood_helpers.lab import experiment
-from ood_helpers.lab.closed import START, WORLDS
-from ood_helpers.lab.experiment import DATA_SEEDS, FAR, NEAR, POINTS, TEST_SEED
+from ood_helpers.lab.experiment import DATA_SEEDS, FAR, NEAR, POINTS, START, TEST_SEED, WORLDS
 from ood_helpers.losses import confidence_loss, reject_loss
 from ood_helpers.training import train
 
@@ -72,7 +71,7 @@ METHODS = (
 
 @dataclass(frozen=True)
 class ObjectionSetting:
-    """A method of `METHODS` in a world of `closed.WORLDS`, with two hidden layers. ValueError names a field with a bad value."""
+    """A method of `METHODS` in a world of `WORLDS`, with two hidden layers. ValueError names a field with a bad value."""
 
     method: str
     shape: str = "two"

@@ -338,7 +338,7 @@ class _Number(fx.Proxy):
     """What stands for a value while the forward runs."""
 
     def __getattr__(self, name):
-        if name in FACTS:
+        if name in _FACTS:
             return self.tracer.create_proxy("call_function", getattr, (self, name), {})
         return super().__getattr__(name)
 
@@ -496,7 +496,7 @@ def _value(steps, model, node, layers, args, kwargs, in_training, first):
         name, args = args[1], args[:1]
     if args and is_value(args[0]):
         x, *rest = args
-        if name in FACTS or name in _ASKED:
+        if name in _FACTS or name in _ASKED:
             return _fact(x.shape, name, *rest, **kwargs)
         if name in _CONSTANTS and not depends([rest, kwargs]):
             return getattr(torch if name.endswith("_like") else torch.zeros(x.shape, dtype=torch.float64), name)(
@@ -522,7 +522,7 @@ def _in_place(node, layers, kwargs):
     return changes or bool(kwargs.get("inplace"))
 
 
-FACTS = ("shape", "ndim", "dtype", "device", "is_cuda", "requires_grad", "layout", "is_sparse", "is_quantized")  # attributes
+_FACTS = ("shape", "ndim", "dtype", "device", "is_cuda", "requires_grad", "layout", "is_sparse", "is_quantized")  # attributes
 _ASKED = "size dim ndimension numel nelement is_floating_point is_complex get_device is_contiguous element_size __len__".split()
 _CONSTANTS = "zeros_like ones_like full_like new_zeros new_ones new_full new_tensor".split()  # they take no more than the shape
 
@@ -544,7 +544,7 @@ def _fact(shape, name, *args, **kwargs):
             return len(shape)
     return (
         getattr(torch.zeros(shape, dtype=torch.float64, device="meta"), name, False)
-        if name in FACTS
+        if name in _FACTS
         else getattr(torch.zeros(shape, dtype=torch.float64), name)()
     )
 

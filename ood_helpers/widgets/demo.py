@@ -25,7 +25,7 @@ from .page import close, show
 
 
 class Picture:
-    """A figure, or a living map, with a sentence below it, and as a static picture for readers without a kernel."""
+    """A figure, or a living map, with a sentence, and as a static picture for readers without a kernel."""
 
     def __init__(self, figure, rows):
         self._maps = isinstance(figure, LivingMap)
@@ -35,11 +35,24 @@ class Picture:
         self.image = figure if self._maps else self._image(figure)
         self.text = ipywidgets.HTML()
         self.text.add_class("ood-sentence")
-        wrap = ipywidgets.Layout(flex_flow="row wrap")
-        self.box = ipywidgets.VBox([*(ipywidgets.HBox(row, layout=wrap) for row in rows), self.image, self.text])
+        self.box = ipywidgets.VBox([*map(_row, rows), *self._picture()])
         self.box.add_class("ood-demo")
         self._frame, self._background = None, None
         self._lock = threading.RLock()  # the kernel may serve a widget and a cell, or two widgets, in different threads
+
+    def _picture(self):
+        """The figure and, below it, its sentence; beside a map, where there is room, so that both are in sight."""
+        if not self._maps:
+            return [self.image, self.text]
+        map_, text = self.image.layout, self.text.layout
+        map_.flex, map_.min_width, map_.max_width, text.flex, text.min_width = (
+            "1 1 340px",
+            "min(100%, 340px)",
+            "540px",
+            "1 1 15em",
+            "0",
+        )
+        return [_row([self.image, self.text])]
 
     def _image(self, figure):
         # shown pixel for pixel, smaller only where the page, less 4 px of margins, is narrower; otherwise the page stretches it
@@ -98,6 +111,11 @@ class Picture:
 
     def _ipython_display_(self):
         show(self, self._sentence, self.figure.picture() if self._maps else self._encoded("png"))
+
+
+def _row(widgets):
+    """Widgets side by side, in further rows where the page is narrow."""
+    return ipywidgets.HBox(widgets, layout=ipywidgets.Layout(flex_flow="row wrap"))
 
 
 class Demo(Picture):

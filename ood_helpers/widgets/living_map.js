@@ -6,7 +6,11 @@
 // last layer each piece is a straight line, read at its pixels' centres. Nothing is sampled, nothing is approximated. 440 rows take
 // 5 ms at width 32, 18 at 100, 230 at 500; cutting the plane into cells, each with the neurons that bend in it, took 7, 20 and 205.
 //
-// The file has four parts: 1 the network, 2 colours, 3 the view (zoom, pan, point, rays), 4 the widget around it (controls, text).
+// What the page cannot compute, a slice through convolutions and pools, the kernel does: it sends the polytopes of a window, each
+// with its affine map, and they are painted along the same rows.
+//
+// The file has five parts: 1 the network, 2 slices, 3 colours, 4 the view (zoom, pan, point, rays), 5 the widget around it
+// (controls, text).
 
 // ---- 1. the network ------------------------------------------------------------------------------------------------------------
 
@@ -30,7 +34,8 @@ function unpack(sizes, leaks, numbers) {
 }
 
 /** The logits at one point [x, y]; `rooms`, an array per layer, is written over. */
-function forward({ layers }, point, rooms = layers.map(({ m }) => new Float64Array(m))) {
+function forward({ layers, tiles }, point, rooms = layers?.map(({ m }) => new Float64Array(m))) {
+  if (tiles) return tiles.findLast((tile) => tile.holds(point))?.at(point) ?? null; // of a slice: null where nothing is known
   let h = point;
   for (const [l, { n, m, weight, bias, leak }] of layers.entries()) {
     const z = rooms[l], bend = SMOOTH[leak];
@@ -46,6 +51,7 @@ function forward({ layers }, point, rooms = layers.map(({ m }) => new Float64Arr
 
 /** The same network with K − 1 outputs, its logits less the last one: all that a picture needs. */
 function differences(network) {
+  if (network.tiles) return { slice: network, outputs: network.outputs - 1 };
   const layers = [...network.layers], { n, m, weight, bias } = layers.pop();
   const less = (values, size) => values.subarray(0, (m - 1) * size).map((v, i) => v - values[(m - 1) * size + (i % size)]);
   const numbers = Float64Array.from([...less(weight, n), ...less(bias, 1)]);
@@ -61,9 +67,10 @@ const softmax = (logits) => {
 /**
  * Infinitely far away in direction u the logits are α·slope + offset: who leads there, and the confidence that remains.
  * A sum that is nothing but the rounding of its terms counts as 0; where a neuron's slope is 0 its offset decides whether it is on.
- * A smooth neuron saturates, so its slope is 0 from there on.
+ * A smooth neuron saturates, so its slope is 0 from there on. Of a slice the kernel must have said it, else it is null.
  */
 function farAway(network, u) {
+  if (network.tiles) return network.far[u] ?? null;
   let a = u, c = [0, 0], sizeA = [0, 0];
   for (const { n, m, weight, bias, leak } of network.layers) {
     const slope = new Float64Array(m), offset = Float64Array.from(bias), size = new Float64Array(m);
@@ -249,7 +256,7 @@ class Rows {
 
 /** All logits [height·width·K] of a window, row 0 on top, pixel centres; and the polytopes' codes. */
 function fields(network, { x, y, half }, width, height) {
-  const step = (2 * half) / width, rows = new Rows(network, width), k = network.outputs;
+  const step = (2 * half) / width, rows = painterOf(network, width), k = network.outputs;
   const logits = new Float64Array(width * height * k), pattern = new Int32Array(width * height);
   for (let r = 0; r < height; r++) {
     rows.row(x - half + step / 2, step, y + (height / 2 - r - 0.5) * step,
@@ -258,7 +265,152 @@ function fields(network, { x, y, half }, width, height) {
   return { logits, pattern };
 }
 
-// ---- 2. colours ----------------------------------------------------------------------------------------------------------------
+const painterOf = (network, width) => (network.slice ? new Scan(network.slice, width) : new Rows(network, width));
+
+// ---- 2. slices -----------------------------------------------------------------------------------------------------------------
+
+/** A network of which the kernel tells, tile by tile, what it has found: `Points` or `Cells`, each of a square {x, y, half}. */
+class Slice {
+  constructor(outputs) { Object.assign(this, { outputs, tiles: [], far: {}, count: 0 }); }
+
+  /** Ordered from coarse to exact, and of the oldest only so many as a walk back may need. */
+  add(tile) {
+    tile.number = ++this.count;
+    const kept = this.tiles.filter((old) => tile.number - old.number < 12 && !(old.unit > tile.unit && old.is(tile)));
+    this.tiles = [...kept, tile].sort((a, b) => b.unit - a.unit || a.number - b.number);
+  }
+
+  /** The tile that shows the whole window as well as it can be shown. */
+  whole(window) {
+    return this.tiles.findLast((tile) => tile.last && (tile.unit ? tile.is(window) : tile.around(window)));
+  }
+}
+
+class Tile {
+  constructor(square, outputs) { Object.assign(this, square, { outputs }); }
+
+  is({ x, y, half }) { return x === this.x && y === this.y && half === this.half; }
+
+  around({ x, y, half }) { return Math.max(Math.abs(x - this.x), Math.abs(y - this.y)) + half <= this.half * (1 + 1e-9); }
+
+  holds([x, y]) { return this.around({ x, y, half: 0 }); }
+}
+
+/** The logits at side × side places, the middles of equal squares, row by row from the top; `unit` is the side of such a square. */
+class Points extends Tile {
+  constructor(square, outputs, [logits]) {
+    super(square, outputs);
+    Object.assign(this, { logits: new Float32Array(logits), unit: (2 * square.half) / square.side });
+  }
+
+  /** Where the logits of the place that holds a point begin; −1 outside the square. */
+  place(x, y) {
+    const column = Math.floor((x - this.x + this.half) / this.unit), row = Math.floor((this.y + this.half - y) / this.unit);
+    return Math.min(column, row) < 0 || Math.max(column, row) >= this.side ? -1 : (row * this.side + column) * this.outputs;
+  }
+
+  at([x, y]) {
+    const i = this.place(x, y);
+    return i < 0 ? null : Array.from(this.logits.subarray(i, i + this.outputs));
+  }
+
+  row(x0, dx, y, logits, pattern, known) {
+    const last = this.outputs - 1;
+    for (let t = 0; t < known.length; t++) {
+      const i = this.place(x0 + dx * t, y);
+      if (i < 0) continue;
+      for (let k = 0; k < last; k++) logits[t * last + k] = this.logits[i + k] - this.logits[i + last];
+      known[t] = 1;
+      if (pattern) pattern[t] = 0;
+    }
+  }
+}
+
+/** The polytopes of the square: polygon p is corners starts[p] … starts[p + 1], its map K times slope x, slope y and offset. */
+class Cells extends Tile {
+  constructor(square, outputs, [starts, corners, maps]) {
+    super(square, outputs);
+    const numbers = square.double ? new Float64Array(maps) : new Float32Array(maps);
+    Object.assign(this, { starts: new Uint32Array(starts), corners: new Float64Array(corners), maps: numbers, unit: 0 });
+    // which polygons meet each of some strips of the square, from its lower side up
+    const count = this.starts.length - 1, n = (this.strips = Math.ceil(2 * Math.sqrt(count))), ends = new Uint32Array(n + 1);
+    const spans = Array.from({ length: count }, (_, p) => {
+      let low = Infinity, high = -Infinity;
+      for (let i = this.starts[p]; i < this.starts[p + 1]; i++) {
+        const y = this.corners[2 * i + 1];
+        low = Math.min(low, y); high = Math.max(high, y);
+      }
+      return [this.strip(low), this.strip(high)];
+    });
+    for (const [from, to] of spans) for (let s = from; s <= to; s++) ends[s + 1]++;
+    for (let s = 0; s < n; s++) ends[s + 1] += ends[s];
+    const next = ends.slice(), members = new Uint32Array(ends[n]);
+    spans.forEach(([from, to], p) => { for (let s = from; s <= to; s++) members[next[s]++] = p; });
+    Object.assign(this, { ends, members });
+  }
+
+  strip(y) {
+    return Math.min(Math.max(Math.floor(((y - this.y + this.half) / (2 * this.half)) * this.strips), 0), this.strips - 1);
+  }
+
+  /**
+   * Tell the pixels from … to − 1 of a row whose centres, x0 + dx·t, lie in polygon p. Two polygons meet a row at the same
+   * number where they share an edge, as each takes it from below: no pixel is left out, none is in both.
+   */
+  scan(x0, dx, y, width, tell) {
+    const { starts, corners, ends, members } = this, s = this.strip(y);
+    for (let m = ends[s]; m < ends[s + 1]; m++) {
+      const p = members[m], first = starts[p], last = starts[p + 1] - 1;
+      let left = Infinity, right = -Infinity;
+      for (let i = first, j = last; i <= last; j = i++) {
+        const up = corners[2 * j + 1] < corners[2 * i + 1], a = 2 * (up ? j : i), b = 2 * (up ? i : j); // from a up to b
+        if (corners[a + 1] > y || corners[b + 1] <= y) continue;
+        const share = (y - corners[a + 1]) / (corners[b + 1] - corners[a + 1]), x = corners[a] + share * (corners[b] - corners[a]);
+        if (x < left) left = x;
+        if (x > right) right = x;
+      }
+      const from = Math.max(0, Math.ceil((left - x0) / dx)), to = Math.min(width, Math.ceil((right - x0) / dx));
+      if (from < to) tell(p, from, to);
+    }
+  }
+
+  at([x, y]) {
+    let found = null;
+    this.scan(x, this.half, y, 1, (p) => { found = p; });
+    if (found === null) return null;
+    const at = found * 3 * this.outputs, { maps } = this;
+    return Array.from({ length: this.outputs }, (_, k) => maps[at + 3 * k] * x + maps[at + 3 * k + 1] * y + maps[at + 3 * k + 2]);
+  }
+
+  row(x0, dx, y, logits, pattern, known) {
+    const { maps } = this, last = this.outputs - 1;
+    this.scan(x0, dx, y, known.length, (p, from, to) => {
+      const at = 3 * this.outputs * p, end = at + 3 * last;
+      for (let k = 0; k < last; k++) {
+        const [a, b, c] = [0, 1, 2].map((i) => maps[at + 3 * k + i] - maps[end + i]), slope = a * dx, offset = a * x0 + b * y + c;
+        for (let t = from; t < to; t++) logits[t * last + k] = slope * t + offset;
+      }
+      known.fill(1, from, to);
+      pattern?.fill(this.number * 1e6 + p, from, to);
+    });
+  }
+}
+
+/** What the kernel sends of a tile, and its buffers. */
+const tileOf = (square, outputs, buffers) => new (square.side ? Points : Cells)(square, outputs, buffers);
+
+/** Draws rows of a slice, as `Rows` those of a network; `known` says at which pixels of the last row anything is known. */
+class Scan {
+  constructor(slice, width) { Object.assign(this, { slice, known: new Uint8Array(width) }); }
+
+  row(x0, dx, y, logits, pattern) {
+    this.known.fill(0);
+    pattern?.fill(-1);
+    for (const tile of this.slice.tiles) tile.row(x0, dx, y, logits, pattern, this.known);
+  }
+}
+
+// ---- 3. colours ----------------------------------------------------------------------------------------------------------------
 
 const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 const pixel = ([r, g, b]) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
@@ -293,10 +445,10 @@ function painter({ kind, bands, limits, pale, full, rejected, least }, outputs, 
   };
 }
 
-// ---- 3. the view ---------------------------------------------------------------------------------------------------------------
+// ---- 4. the view ---------------------------------------------------------------------------------------------------------------
 
 const MARGIN = { left: 62, right: 16, top: 6, bottom: 46 }, RING = 10; // in CSS pixels
-const ZOOM = { least: 1e-2, most: 1e6 };
+const ZOOM = { least: 1e-6, most: 1e6 };
 
 /** A canvas with the map of one network: the picture, what lies around and upon it, and where in the plane it looks. */
 class View {
@@ -310,7 +462,7 @@ class View {
   fit(cssWidth) {
     const scale = window.devicePixelRatio || 1, around = MARGIN.left + MARGIN.right + 2 * RING;
     const side = Math.max(120, Math.min(cssWidth - around, this.spec.size, Math.max(240, window.innerHeight - 330))); // in sight at once
-    Object.assign(this, { scale, cssWidth, side: Math.round(side * scale) });
+    Object.assign(this, { scale, cssWidth, pageHeight: window.innerHeight, side: Math.round(side * scale) });
     const [w, h] = [side + around, side + MARGIN.top + MARGIN.bottom + 2 * RING];
     Object.assign(this.canvas.style, { width: `${w}px`, height: `${h}px` });
     Object.assign(this.canvas, { width: Math.round(w * scale), height: Math.round(h * scale) });
@@ -340,9 +492,10 @@ class View {
     if (this.scale !== (window.devicePixelRatio || 1)) { this.fit(this.cssWidth); return; }
     const job = ++this.job, { side, network } = this;
     if (!network) { this.pixels.fill(0xffffffff); this.finish(job); return; } // a plane to paint on
+    const hatch = (at) => (at % (10 * this.scale) < 2 * this.scale ? 0xffbbbbbb : 0xffffffff);
     const k = this.drawn.outputs, logits = new Float64Array(side * k), paint = painter(this.spec.look, k + 1, this.reject);
     const codes = this.edges && !network.smooth ? new Int32Array(side * side) : null, order = [];
-    this.rows ??= new Rows(this.drawn, side);
+    this.rows ??= painterOf(this.drawn, side);
     for (const [start, step, height] of [[0, 8, 8], [4, 8, 4], [2, 4, 2], [1, 2, 1]]) {
       for (let r = start; r < side; r += step) order.push([r, height]);
     }
@@ -350,7 +503,8 @@ class View {
     const oneRow = (r, height) => {
       const { pixels } = this;
       this.rows.row(x - half + step / 2, step, y + half - (r + 0.5) * step, logits, codes?.subarray(r * side, (r + 1) * side));
-      for (let t = 0, at = r * side, i = 0; t < side; t++, i += k) pixels[at++] = paint(logits, i);
+      const { known } = this.rows, hatched = (t) => known && !known[t]; // where nothing is known
+      for (let t = 0, at = r * side, i = 0; t < side; t++, i += k) pixels[at++] = hatched(t) ? hatch(r + t) : paint(logits, i);
       for (let copy = 1; copy < height && r + copy < side; copy++) pixels.copyWithin((r + copy) * side, r * side, (r + 1) * side);
     };
     let next = 0;
@@ -538,7 +692,7 @@ function niceStep(rough) {
   return power * [1, 2, 5, 10].find((m) => m * power >= rough * (1 - 1e-9));
 }
 
-// ---- 4. the widget: controls above, text below, hands upon the map ------------------------------------------------------------
+// ---- 5. the widget: controls above, text below, hands upon the map ------------------------------------------------------------
 
 const STYLE = `
 .ood-map { color: var(--jp-ui-font-color1, #222); font: 16px/1.4 var(--jp-ui-font-family, sans-serif); max-width: 100%; }
@@ -587,6 +741,7 @@ function histogram({ low, series }) {
  * weights   bytes: the networks' numbers, one after another; those that are missing come when asked for · rings, one per network
  * position  the controls' places, a whole number each · window {x, y, half} · painted [[x, y, class or −1], …]
  * notes     {position: {text, star, bars, points, picture}}; those that are missing come when asked for
+ * tiles     [{of: number of the network, tile, buffers}]: what is known of slices; what is missing comes when asked for
  */
 function render({ model, el }) {
   let end = draw({ model, el });
@@ -603,10 +758,8 @@ function render({ model, el }) {
 function draw({ model, el }, before = {}) {
   const spec = model.get("spec"), notes = { ...model.get("notes") }, asked = new Set();
   let networks = {}, rings = { ...model.get("rings") };
-  const numbersOf = (bytes) => {
-    const own = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
-    return spec.double ? new Float64Array(own) : new Float32Array(own);
-  };
+  const ownBytes = (bytes) => bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
+  const numbersOf = (bytes) => (spec.double ? new Float64Array(ownBytes(bytes)) : new Float32Array(ownBytes(bytes)));
   let numbers = numbersOf(model.get("weights"));
   const network = (i) => { // unpacked when first shown; undefined while it is not here
     const { sizes, leaks, at } = spec.networks[i] ?? { at: null };
@@ -616,9 +769,10 @@ function draw({ model, el }, before = {}) {
   let alone = false; // once the kernel has gone the map goes on without it
   const tell = (act) => { try { act(); } catch { alone = true; } };
   const ask = (kind, what) => {
-    if (asked.has(kind + what)) return;
-    asked.add(kind + what);
-    tell(() => model.send({ [kind]: what }));
+    const question = { [kind]: what }, words = JSON.stringify(question);
+    if (asked.has(words)) return;
+    asked.add(words);
+    tell(() => model.send(question));
   };
 
   // what stands in the page
@@ -662,8 +816,9 @@ function draw({ model, el }, before = {}) {
   edges.addEventListener("change", () => { view.edges = edges.checked; view.soon(); });
   const patch = (colour) => (colour ? [element("i", { style: `background: ${colour}` })] : []);
   const key = element("div", { className: "row key" }, ...spec.key.map(([colour, name]) => element("span", {}, ...patch(colour), name)));
-  const starred = element("span", { textContent: "★ most confident OOD point", hidden: true });
-  key.append(starred);
+  const starred = element("span", { textContent: "★ most confident OOD point", hidden: true }), state = element("span");
+  state.className = "state";
+  key.append(starred, ...(spec.networks.some(({ slice }) => slice) ? [state] : []));
   const painting = spec.paint ? paintTools(model, view, button, put) : null;
   const extras = spec.networks.length ? [element("label", { title: "draw the borders between polytopes" }, edges, "polytopes")] : [];
   root.append(element("style", { textContent: STYLE }), element("div", { className: "row" }, ...fields.map((f) => f.row)),
@@ -676,20 +831,35 @@ function draw({ model, el }, before = {}) {
   const short = (v) => String(Number(v.toPrecision(4))).replace("-", "−");
   const named = (k) => (view.reject && k === view.network.outputs - 1 ? "reject" : `class ${k}`);
   const describe = () => {
-    const point = view.pointer ?? view.hovered, lines = [];
-    if (view.network && point) {
-      const logits = forward(view.network, point), p = softmax(logits), best = logits.indexOf(Math.max(...logits));
+    const point = view.pointer ?? view.hovered, lines = [], logits = view.network && point && forward(view.network, point);
+    if (logits) {
+      const p = softmax(logits), best = logits.indexOf(Math.max(...logits));
       lines.push(`(${point.map(short).join(", ")}): ${named(best)}, confidence ${p[best].toFixed(4)}, logits ${logits.map(short).join(" · ")}`);
     } else if (painting && point) lines.push(`(${point.map(short).join(", ")}): Enter places a point, or erases`);
     if (view.network && view.ray) {
-      const far = farAway(view.network, view.ray), who = far.tie ? `tie of ${far.leaders.map(named).join(", ")}` : `k* = ${named(far.winner)}`;
-      lines.push(`Along the ray, at infinity: ${who}, limit of the confidence ${far.limit.toFixed(4)}`);
+      const far = farAway(view.network, view.ray) ?? { unknown: alone ? "that needs a running kernel" : "…" };
+      const who = far.tie ? `tie of ${far.leaders.map(named).join(", ")}` : `k* = ${named(far.winner)}`;
+      lines.push(`Along the ray, at infinity: ${far.unknown ?? `${who}, limit of the confidence ${far.limit.toFixed(4)}`}`);
     }
     const sampled = view.network?.smooth ? " Sigmoids and tanh have no polytopes: they are sampled at every pixel." : "";
     here.replaceChildren(...(lines.length ? lines : [spec.hint + sampled]).map((line) => element("div", { textContent: line })));
   };
   const again = () => { view.decorate(); describe(); };
   const againSoon = () => { view.again ??= requestAnimationFrame(() => { view.again = null; again(); }); };
+
+  // what the kernel finds of a slice in this window is asked for; it forgets the question before
+  const slice = (i) => (networks[i] ??= new Slice(spec.networks[i].outputs));
+  const take = (i, tile, buffers) => slice(i).add(tileOf(tile, spec.networks[i].outputs, buffers.map(ownBytes)));
+  for (const { of, tile, buffers } of model.get("tiles") ?? []) take(of, tile, buffers);
+  let current, wanted = "", soon = null;
+  const look = () => {
+    const sliced = spec.networks[current]?.slice, found = sliced && networks[current]?.whole(view.window);
+    const question = { look: { of: current, window: view.window } }, words = JSON.stringify(question);
+    if (sliced && !found && wanted !== words) { wanted = words; tell(() => model.send(question)); }
+    state.textContent = !sliced ? "" : found?.says ?? (alone ? "This window is not computed: that needs a running kernel." : "…");
+    if (sliced) root.setAttribute("aria-busy", String(!found && !alone));
+  };
+  const lookSoon = (delay) => { clearTimeout(soon); soon = setTimeout(look, delay); };
 
   // the present state: networks and notes that are not here yet are asked for, nearest first; the picture before stays so long
   let zoomed = null;
@@ -699,11 +869,14 @@ function draw({ model, el }, before = {}) {
     if (zoomed !== null && size !== zoomed) view.move({ x: 0, y: 0, half: spec.halves[size] });
     zoomed = size ?? null;
     const at = (place) => spec.places[place.filter((_, j) => j !== spec.zoomed).join(",")], i = at(position);
+    current = i;
     const beside = position.flatMap((v, j) => [v - 1, v + 1].map((w) => at(position.map((u, k) => (k === j ? w : u)))));
-    const missing = beside.find((k) => k !== undefined && !networks[k] && spec.networks[k].at === null); // soon wanted
+    const missing = beside.find((k) => k !== undefined && !networks[k] && !spec.networks[k].slice && spec.networks[k].at === null); // soon
     if (network(i) && missing !== undefined) setTimeout(ask, 300, "network", missing);
+    if (view.ray && network(i)?.tiles) ask("ray", { of: i, point: view.ray });
     if (network(i)) view.show(network(i), rings[i], spec.networks[i].reject);
-    else if (spec.networks.length) ask("network", i);
+    else if (spec.networks[i] && !spec.networks[i].slice) ask("network", i);
+    lookSoon(20); // a preset moves the window next
     const note = notes[place];
     if (spec.speaks) ask("note", place); // also where it is here already: the kernel then prepares those around it
     root.setAttribute("aria-busy", String(i !== undefined && !network(i)));
@@ -755,6 +928,7 @@ function draw({ model, el }, before = {}) {
   const cast = (point) => {
     view.pointer = point;
     view.ray = point && Math.hypot(...point) > 0 ? point : null;
+    if (view.ray && view.network?.tiles) ask("ray", { of: current, point: view.ray });
     again();
   };
   const up = (event) => {
@@ -801,7 +975,7 @@ function draw({ model, el }, before = {}) {
   let later = null; // while it waits, the kernel's echo of an earlier window does not count
   view.moved = () => { // another view of the same map follows at once, the kernel when the hand rests
     const own = () => model.set("window", view.window); own();
-    clearTimeout(later); later = setTimeout(() => { later = null; own(); tell(() => model.save_changes()); }, 300), againSoon();
+    clearTimeout(later); later = setTimeout(() => { later = null; own(); tell(() => model.save_changes()); look(); }, 300), againSoon();
   };
   const heard = {
     "change:position": update,
@@ -815,8 +989,13 @@ function draw({ model, el }, before = {}) {
       const to = model.get("window");
       if (!later && ["x", "y", "half"].some((name) => to[name] !== view.window[name])) { view.window = { ...to }; view.soon(); }
     },
-    "msg:custom": ({ note, place, sent, ring }, buffers) => {
+    "msg:custom": ({ note, place, sent, ring, of, tile, ray, far, anew }, buffers) => {
       if (note) notes[place] = note;
+      if (anew) { networks = {}; asked.clear(); }
+      if (tile) take(of, tile, buffers);
+      if (ring && of !== undefined) rings[of] = ring;
+      if (far) slice(of).far[ray] = far;
+      if (tile?.last || anew) wanted = "";
       if (sent !== undefined) {
         networks[sent] = unpack(spec.networks[sent].sizes, spec.networks[sent].leaks, numbersOf(buffers[0]));
         rings[sent] = ring;
@@ -827,15 +1006,19 @@ function draw({ model, el }, before = {}) {
   for (const [event, act] of Object.entries(heard)) model.on(event, act);
   Object.assign(view, { painted: model.get("painted"), window: { ...model.get("window") } });
   el.append(root);
-  const sized = new ResizeObserver(() => {
+  const fitted = () => { // to the width of its place and, where the page is zoomed or made smaller, to its height
     const width = Math.floor(root.clientWidth);
-    if (width && width !== view.cssWidth) { view.fit(width); describe(); }
-  });
+    if (width && (width !== view.cssWidth || view.pageHeight !== window.innerHeight)) { view.fit(width); describe(); }
+  };
+  const sized = new ResizeObserver(fitted);
   sized.observe(root);
+  window.addEventListener("resize", fitted);
   update();
   root.oodView = Object.assign(view, { notes }); // for tests
   return () => {
     sized.disconnect();
+    clearTimeout(soon);
+    window.removeEventListener("resize", fitted);
     view.job++;
     for (const [event, act] of Object.entries(heard)) model.off(event, act);
   };
@@ -887,14 +1070,16 @@ function paintTools(model, view, button, put) {
 function still(state) {
   const listeners = {}, hear = (event, ...what) => (listeners[event] ?? []).slice().forEach((f) => f(...what));
   const bytes = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+  const tiles = state.tiles?.map((tile) => ({ ...tile, buffers: tile.buffers.map(bytes) }));
   return {
     hear,
-    get: (name) => (name === "weights" ? bytes(state[name]) : state[name]),
+    get: (name) => (name === "weights" ? bytes(state[name]) : name === "tiles" ? tiles : state[name]),
     set: (name, value) => { state[name] = value; hear(`change:${name}`); },
     on: (event, f) => (listeners[event] ??= []).push(f),
     off: (event, f) => { listeners[event] = listeners[event].filter((g) => g !== f); },
-    save_changes: () => {}, send: () => {},
+    save_changes: () => {},
+    send: () => { throw new Error("there is no kernel"); },
   };
 }
 
-export default { render, still, unpack, forward, farAway, fields, differences };
+export default { render, still, unpack, forward, farAway, fields, differences, Slice, tileOf };

@@ -2,12 +2,14 @@
 
 Only the weights travel, as float32, which loses nothing. `living_map.js` finds, row of pixels by row of pixels, the pieces on
 which the network is affine, and draws each as it is: at any zoom, for any position of the controls, without the kernel.
+Where a network is no chain of matrices the kernel finds the pieces, window by window (`slices.py`).
 """
 
 import asyncio
 import base64
 import io
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -28,10 +30,12 @@ from torch import nn
 
 from ood_helpers import plotting, polytopes
 from ood_helpers.arrays import Numbers, float64, whole
+from ood_helpers.polytopes.graph import Graph
 
 from . import given
 from .controls import pairs_of
 from .page import show
+from .slices import Slice
 
 _SIZE = 440  # pixels of the map's side, where the page is wide enough
 _AT_ONCE = 2_000_000  # bytes of networks that are in the page from the start; others come when they are first wanted
@@ -47,7 +51,8 @@ _LEAST = 0.12  # colour that "shades" give where all classes are equally likely
 class LivingMap(anywidget.AnyWidget):
     """A map of one network, or of a sweep of networks with a control for each of its axes.
 
-    networks   one network of two inputs (nn.Sequential of Linear and ReLU, LeakyReLU, Sigmoid or Tanh), or a sweep: a function
+    networks   one network of two inputs, or of d inputs with `axes`: an nn.Sequential of Linear and ReLU, LeakyReLU, Sigmoid or
+               Tanh, or any module that `polytopes.read` takes, with convolutions, pools, skips; or a sweep: a function
                networks(**values) -> network, or a dict from the controls' values, in their order, as a tuple (or the value
                itself where there is one control) -> network. Every position must have one. The control `window` is no axis of it
     controls   name -> control (`slider`, `choice`), for a sweep
@@ -55,19 +60,25 @@ class LivingMap(anywidget.AnyWidget):
     classes    how many classes there are, if no world says it: a network with one output more has reject as its last one
     colours    "bands": the paper's three bands of confidence, what is rejected in grey · "classes": the winner, reject in pale
                grey · "shades": the winner, the paler the less sure
-    window     half the width of the first picture, around the origin, from 0.01 to 1e6; or the name of the control that says it
+    window     half the width of the first picture, around the origin, from 1e-4 to 1e6; or the name of the control that says it
     points     (x [n, 2], y [n]): points to show, y = -1 for OOD
     sentence   sentence(**values) -> text below the map, a number or two; or (text, extras) with a dict of any of
                "star" a point [2] to mark · "bars" name -> confidences [n], two histograms beside the map · "points" as above ·
                "figure" a figure to show beside the map. It is computed in the kernel once per position, that of the reader first,
                then, while the kernel is idle, those around it, and kept; "…" stands there until then
     presets    name -> values of the controls, and perhaps "window": a half width; "Reset" is added
-    axes, origin  for networks of d inputs: the plane origin + s₁·axes[0] + s₂·axes[1], axes [2, d], origin [d] (default: 0)
+    axes, origin  for networks of d inputs: the plane origin + s₁·axes[0] + s₂·axes[1], axes [2, d], origin [d] (default: 0), or
+               in the shape that one input has
+    patience   seconds in which the kernel must be able to find the polytopes of a window, for a network that is no chain
     title      what the map shows, for those who cannot see it
 
     The wheel (after a click, or with Ctrl) or + and − zoom, a drag or the arrow keys move, a double click or Home goes back.
     Pointing shows the class, confidence and logits at a place; a click (or Enter) draws the ray to infinity through it, and says
     who wins there. The frame is the ring of directions, each in the colour of its k*, black where classes tie.
+
+    Of a network that is no chain of matrices the kernel finds what is shown, window by window: all polytopes, if they are few
+    enough for `patience`, which the page then draws exactly and moves and zooms within; else the logits at 220 × 220 points, say
+    (55 to 440 a side). What it is stands below the map. Hatched is what is not computed yet. The frame is of 720 directions.
     ValueError names what is wrong: a position without a network, networks of other than two inputs, NaN weights, a preset that
     does not exist. Networks with sigmoids or tanh have no polytopes: they are drawn pixel by pixel, and it says so.
     """
@@ -95,6 +106,7 @@ class LivingMap(anywidget.AnyWidget):
         presets: Mapping[str, Mapping[str, Any]] | None = None,
         axes: Numbers | None = None,
         origin: Numbers | None = None,
+        patience: float = 2.0,
         title: str = "A map of the network's answers",
     ) -> None:
         if colours not in _COLOURS:
@@ -104,7 +116,7 @@ class LivingMap(anywidget.AnyWidget):
         given.table("controls", self.controls)
         if origin is not None and axes is None:
             raise ValueError("origin needs axes, the two directions of the plane through it")
-        _check_world(world, 2 if axes is None else np.atleast_2d(float64(axes, "axes")).shape[-1])
+        _check_world(world, 2 if axes is None else math.prod(float64(axes, "axes").shape[1:]))
         self.names, self.options, first, shapes = _controls(self.controls)
         if sentence is not None:
             given.function("sentence", sentence, "the controls' values, by name", **self._values(first))
@@ -114,7 +126,9 @@ class LivingMap(anywidget.AnyWidget):
         if callable(networks) and not isinstance(networks, nn.Module):
             of = {name: value for name, value in self._values(first).items() if name != window}
             given.function("networks", networks, f"the controls {', '.join(of)}", **of)
-        self._say, self._axes, self._origin, self._colours = sentence, axes, origin, colours
+        if isinstance(patience, bool) or not isinstance(patience, Real) or not 0 <= patience < math.inf:
+            raise ValueError(f"patience must be a number of seconds, 0 or more; got {patience!r}")
+        self._say, self._axes, self._origin, self._colours, self._patience = sentence, axes, origin, colours, patience
         self._classes = getattr(world, "n_classes", None) if classes is None else whole("classes", classes, 1)
         self._notes, self._wanted, self._ahead, self._working = {}, [], None, threading.Lock()
         fixed = {
@@ -156,7 +170,7 @@ class LivingMap(anywidget.AnyWidget):
         at, double = self._at_once(first), any((own != own.astype("f4")).any() for own in self._numbers)
         self._type = "<f8" if double else "<f4"
         shapes = [
-            {"sizes": [2, *map(len, read.biases)], "leaks": list(read.leaks), "at": at[i], "reject": int(rejects[i])}
+            {"at": at[i], "reject": int(rejects[i]), "outputs": read.n_classes, "slice": i in self._slices} | _shape(read)
             for i, read in enumerate(self._read)
         ]
         places = {_key(place): self._index[id(network)] for place, network in sweep.items()}
@@ -169,6 +183,8 @@ class LivingMap(anywidget.AnyWidget):
         """Read the networks' present weights."""
         self._read = [_plane(network, self._axes, self._origin) for network in self._distinct]
         self._numbers = [_numbers(read) for read in self._read]
+        graphs = [i for i, read in enumerate(self._read) if isinstance(read, Graph)]
+        self._slices, self._looking = {i: Slice(self._read[i], self._patience) for i in graphs}, None
 
     def _hint(self):
         return _HINT
@@ -203,8 +219,16 @@ class LivingMap(anywidget.AnyWidget):
     def picture(self) -> bytes:
         """The bytes of a PNG of the present position, for readers without a kernel: the same numbers, in the first window."""
         i = self._number_of(self.position)
-        drawn = None if i is None else (_as(self._type, self._read[i]), self.spec["networks"][i]["reject"])
-        return _png(self, drawn, self._note(self.position) if self._say else self.notes.get(_key(self.position), {}))
+        image = None if i is None else self._image(i)
+        return _png(self, image, self._note(self.position) if self._say else self.notes.get(_key(self.position), {}))
+
+    def _image(self, i):
+        """RGB of network i in the present window, [side, side, 3]."""
+        reject, look = self.spec["networks"][i]["reject"], self.spec["look"]
+        if i not in self._slices:
+            return _colours(_as(self._type, self._read[i]), reject, look, self.window["half"])
+        logits = self._slices[i].points({"x": 0.0, "y": 0.0, "half": self.window["half"]})
+        return _shade(logits.reshape(-1, logits.shape[-1]), reject, look).reshape(*logits.shape[:2], 3)
 
     def still(self, places: list[tuple[int, ...]] | None = None) -> dict:
         """The state that `living_map.js` needs in a page without a kernel: a dict for JSON, its weights in base64.
@@ -213,7 +237,7 @@ class LivingMap(anywidget.AnyWidget):
         """
         places = list(self._positions()) if places is None else places
         sent = sorted({self._number_of(place) for place in places} - {None})
-        at = dict.fromkeys(range(len(self._read))) | self._offsets(sent)
+        at = dict.fromkeys(range(len(self._read))) | self._offsets([i for i in sent if i not in self._slices])
         weights, rings = self._packed(sent)
         state = {
             "spec": self.spec | {"networks": [shape | {"at": at[i]} for i, shape in enumerate(self.spec["networks"])]},
@@ -221,13 +245,26 @@ class LivingMap(anywidget.AnyWidget):
             "rings": rings,
             "notes": {_key(place): self._note(place) for place in places} if self._say else {},
             "painted": self.painted,
+            "tiles": list(self._tiles(places)),
         }
         return state | {"position": self.position, "window": self.window}
+
+    def _tiles(self, places):
+        """What is known of slices at these positions, each in its first window, for JSON."""
+        for i, half in sorted({(self._number_of(place), self._half_of(place)) for place in places} - {None}):
+            if i in self._slices:
+                *_, (tile, buffers) = filter(None, self._slices[i].tiles({"x": 0.0, "y": 0.0, "half": half}))
+                yield {"of": i, "tile": tile, "buffers": [base64.b64encode(part).decode() for part in buffers]}
+
+    def _half_of(self, place):
+        """Half the width of the window that a position begins with."""
+        return self.spec["halves"][0 if self._zoomed is None else place[self._zoomed]]
 
     def close(self):
         """Free what the page holds of it; a cell that is run again closes what it showed before."""
         if getattr(self, "_ahead", None):  # a map that was refused has none
             self._ahead.cancel()
+        self._looking = None
         super().close()
 
     def _repr_mimebundle_(self, **kwargs):
@@ -276,7 +313,7 @@ class LivingMap(anywidget.AnyWidget):
         start, size, sent = np.array(self._axes_of(first)), 0, []
         for place in sorted(self.networks, key=lambda place: np.abs(np.array(place) - start).sum()):
             i = self._index[id(self.networks[place])]
-            if i in sent:
+            if i in sent or i in self._slices:
                 continue
             size += 4 * len(self._numbers[i])
             if sent and size > _AT_ONCE:
@@ -290,8 +327,11 @@ class LivingMap(anywidget.AnyWidget):
 
     def _packed(self, sent):
         parts = [self._numbers[i] for i in sent]
-        rings = {str(i): _ring(self._distinct[i], self._read[i], self._axes) for i in sent}
+        rings = {str(i): self._ring(i) for i in sent}
         return np.concatenate([[], *parts]).astype(self._type).tobytes(), rings
+
+    def _ring(self, i):
+        return _merged(*self._slices[i].ring) if i in self._slices else _ring(self._distinct[i], self._read[i], self._axes)
 
     def refresh(self, **extras):
         """Send the networks' present weights: after a training step, say. ValueError if they are no longer finite numbers.
@@ -305,22 +345,50 @@ class LivingMap(anywidget.AnyWidget):
             )
             if extras:
                 self.notes = {_key(self.position): {"text": ""} | dict(map(_extra, extras, extras.values()))}
+        if (i := self._number_of(self.position)) in self._slices:  # a first sight; for more the page asks once it has time
+            tile, buffers = next(filter(None, self._slices[i].tiles(self.window)))
+            self.send({"anew": True, "of": i, "tile": tile}, buffers)
+        elif self._slices:
+            self.send({"anew": True})
 
     # ---- what travels: sentences ----
 
     def _asked(self, _widget, content, _buffers):
-        """The page wants a network, at once, or a sentence, as soon as the kernel has nothing else to do."""
+        """The page wants a network, at once, or a sentence, a window of a slice or a ray, once the kernel is idle."""
         if (i := content.get("network")) is not None:
-            self.send(
-                {"sent": i, "ring": _ring(self._distinct[i], self._read[i], self._axes)},
-                [self._numbers[i].astype(self._type).tobytes()],
-            )
+            self.send({"sent": i, "ring": self._ring(i)}, [self._numbers[i].astype(self._type).tobytes()])
+        if look := content.get("look"):
+            self._looking = self._seen(**look)
+            self._later(self._show, self._looking) or self._show(self._looking)
+        if ray := content.get("ray"):
+            far = self._slices[ray["of"]].far(ray["point"])
+            self.send({"of": ray["of"], "ray": ray["point"], "far": far})
         if (place := content.get("note")) is not None:
             self._wanted.append(tuple(map(int, filter(None, place.split(",")))))  # () where there is no control
-            if self._loop is None or self._loop.is_closed():
-                self._answer()
-            else:  # the page may be served in a thread of its own; the kernel's own loop is free when no cell runs
-                self._loop.call_soon_threadsafe(self._answer)
+            self._later(self._answer) or self._answer()
+
+    def _later(self, act, *args):
+        """Have the kernel's loop do it once no cell runs; False where there is no loop, in a script."""
+        if self._loop is None or self._loop.is_closed():
+            return False
+        self._loop.call_soon_threadsafe(act, *args)  # the page may be served in a thread of its own
+        return True
+
+    def _seen(self, of, window):
+        """What is told of a window of a slice: messages and their buffers, or None where there is more to come."""
+        yield {"of": of, "ring": self._ring(of)}, []
+        for found in self._slices[of].tiles(window):
+            yield found and ({"of": of, "tile": found[0]}, found[1])
+
+    def _show(self, seen):
+        """Tell what is next, the rest once the kernel has done what came in between; nothing if the page now looks elsewhere."""
+        if seen is not self._looking:
+            return
+        for message in seen:
+            if message:
+                self.send(*message)
+            if self._later(self._show, seen):
+                break
 
     def _answer(self):
         """Tell the sentence that was asked for last, then the others, then, one at a time, those around it."""
@@ -399,8 +467,8 @@ def _cell_ended(_result):
 
 
 def _half(half):
-    if isinstance(half, bool) or not isinstance(half, Real) or not 0.01 <= half <= 1e6:
-        raise ValueError(f"window must be a half width from 0.01 to 1e6, or the name of the control that says it; got {half!r}")
+    if isinstance(half, bool) or not isinstance(half, Real) or not 1e-4 <= half <= 1e6:
+        raise ValueError(f"window must be a half width from 1e-4 to 1e6, or the name of the control that says it; got {half!r}")
     return float(half)
 
 
@@ -453,15 +521,19 @@ def _plane(network, axes, origin):
         network = nn.Sequential(*kinks)
     if not isinstance(network, nn.Module):
         raise ValueError(f"networks must be of torch.nn, each an nn.Sequential, say; got {network!r}")
-    read = polytopes.read(network)
-    if not isinstance(read, polytopes.network.Network):
-        raise ValueError("a map draws networks whose layers follow one another; this one has a graph of steps")
+    try:
+        read = polytopes.read(network, polytopes.network.shape_of(axes, 1))
+    except ValueError as error:
+        hint = "a map needs axes [2, …]" if axes is None else f"axes are {list(np.shape(axes))}"
+        raise ValueError(f"{error} (if it is the input's shape: {hint}, two directions in the shape of one input)") from error
     if axes is None and read.in_dim != 2:
         raise ValueError(f"a map needs networks with 2 inputs, or axes [2, d] and origin [d]; this one has {read.in_dim} inputs")
     if axes is not None:
         axes = polytopes.network.plane_of(axes, read)
         origin = np.zeros(read.in_dim) if origin is None else polytopes.network.vector(origin, "origin", read)
-        read = read.restricted(origin, axes)
+        read = polytopes.flat.restricted(read, origin, axes) if isinstance(read, Graph) else read.restricted(origin, axes)
+    if isinstance(read, Graph):
+        return read
     names = {leak: name for name, leak in _SMOOTH.values()}
     return polytopes.network.Network(read.weights, read.biases, [names.get(leak, leak) for leak in read.leaks])
 
@@ -485,8 +557,15 @@ def _is_smooth(read):
     return any(leak in _BEND for leak in read.leaks)
 
 
+def _shape(read):
+    """What the page needs to unpack the numbers of a chain; nothing of a graph."""
+    return {} if isinstance(read, Graph) else {"sizes": [2, *map(len, read.biases)], "leaks": list(read.leaks)}
+
+
 def _numbers(read):
-    """W, b of one Linear after another, in one row."""
+    """W, b of one Linear after another, in one row; none of a graph."""
+    if isinstance(read, Graph):
+        return np.zeros(0)
     return np.concatenate([part.ravel() for pair in zip(read.weights, read.biases, strict=True) for part in pair])
 
 
@@ -504,6 +583,11 @@ def _ring(network, read, axes):
     else:
         circle = polytopes.infinity(network, axes)
         start, who = circle.start, np.where(circle.tie, -1, circle.winner)
+    return _merged(start, who)
+
+
+def _merged(start, who):
+    """The same ring, for the page, without sectors whose winner is that of the one before."""
     new = np.flatnonzero(who != np.roll(who, 1)) if len(set(who)) > 1 else np.array([0])
     return {"start": start[new].tolist(), "who": who[new].tolist()}
 
@@ -640,7 +724,7 @@ def _extra(name, value):
 # ---- the picture for readers without a kernel ----
 
 
-def _png(living, drawn, note):
+def _png(living, image, note):
     """Bytes of a PNG of the map as it is at first: the same colours at the same pixel centres, axes, classes, star and key."""
     spec, half = living.spec, living.window["half"]
     beside = note.get("bars")
@@ -648,8 +732,7 @@ def _png(living, drawn, note):
     ax = axes[0] if beside else axes
     plotting.plane_axes(ax, half)
     ax.set(xlabel=spec["axes"][0], ylabel=spec["axes"][1])
-    if drawn:
-        image = _colours(*drawn, spec["look"], half)
+    if image is not None:
         ax.imshow(image, extent=(-half, half, -half, half), interpolation="nearest", zorder=0)
     for k, (x, y, radius) in enumerate(spec["discs"]):
         for color, width in [("white", 5), (spec["look"]["full"][k], 2.5)]:

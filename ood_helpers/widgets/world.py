@@ -97,7 +97,10 @@ class World(Live):
         self._use_beta()
         super().__init__(self.painting, self._anew, self._said, stop=max(first, self.STEPS), first=first)
         self.first = 0  # a network that is begun anew is seen from its start
-        self.box.children = [self._arranged(*self.box.children)]
+        buttons, shown = self.box.children
+        self.box.children = [self._arranged(buttons, *shown.children)]
+        for replaced in (shown.layout, shown):
+            replaced.close()
         self.painting.observe(self._changed, "painted")
         for control in self.controls.values():
             control.observe(self._changed, "value")
@@ -110,8 +113,8 @@ class World(Live):
         for part in (*buttons.children, *self.controls.values()):
             part.layout.width, part.layout.max_width = "auto" if part in buttons.children else "20em", "100%"
         boxes = [ipywidgets.HBox(row, layout=wrap) for row in (presets, [*self.controls.values()], [self.file, *files])]
+        text.layout.flex = None
         side = ipywidgets.VBox([*boxes[:2], buttons, text, boxes[2]], layout={"flex": "1 1 20em", "min_width": "0"})
-        painting.layout.flex, painting.layout.min_width = "0 1 540px", "min(100%, 340px)"
         return ipywidgets.HBox([painting, side], layout=wrap)
 
     # ---- what is painted ----
