@@ -330,6 +330,8 @@ def _factors(function, value_first=False):
         for constant in (*args, *kwargs.values()):
             if isinstance(constant, torch.Tensor) and not torch.isfinite(constant).all():
                 raise Refused("holds NaN or infinity; its numbers must be finite")
+        if value_first and not torch.as_tensor(args[1]).all():
+            raise Refused("divides by 0")
         linear, sizes = (_caller(function, args, kwargs, change) for change in (_unchanged, torch.abs))
         value = steps.affine(values, linear, sizes)
         return _number_by_number(steps, value, values, linear, 0.0) if function in (torch.mul, torch.div) else value
