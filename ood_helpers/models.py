@@ -121,7 +121,7 @@ class Stack:
     From then on the networks' parameters are views into the stack, so training the stack trains them in place.
     weights  one tensor [E, inputs, outputs] per Linear · biases  one [E, 1, outputs] per Linear. A network's parameter with
              requires_grad=False stays as it is: where it has company that is trained, its part of the gradient is 0
-    closed   of `closed.Closed` networks, whose free layers these are: `raw` [E, d, width], `centre`, `usual` [E, 1, d]; else empty
+    closed   of `closed.Closed` networks, whose free layers these are: `raw` [E, d, width], `centre`, `usual` [E, 1, d]; or empty
     Raises ValueError that names the network and layer unless all have the same shape and are what `check_plain` asks for.
     """
 

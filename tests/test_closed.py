@@ -297,8 +297,8 @@ UNFIT = {
     "no layers": (lambda m: setattr(m, "layers", nn.Linear(2, 2)), "must be a closed network"),
     "half of it double": (lambda m: m.layers.double(), "its raw is torch.float32"),
     "a layer without bias": (lambda m: setattr(m.layers[2], "bias", None), r"layer 2 \(Linear\): must have a bias"),
-    "raw of another shape": (lambda m: setattr(m, "raw", nn.Parameter(torch.zeros(3, 6))), "raw, centre and usual must have the shapes"),
-    "a centre of another shape": (lambda m: setattr(m, "centre", torch.zeros(3)), "raw, centre and usual must have the shapes"),
+    "raw of another shape": (lambda m: setattr(m, "raw", nn.Parameter(torch.zeros(3, 6))), "raw, centre and usual must have"),
+    "a centre of another shape": (lambda m: setattr(m, "centre", torch.zeros(3)), "raw, centre and usual must have"),
     "numbers in common": (tie, "raw shares its numbers with|shares its numbers with .*raw"),
 }  # fmt: skip
 
