@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 import torch
 from IPython.display import display
+from matplotlib.artist import setp
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
@@ -120,8 +121,9 @@ def curves(ax: Axes, x: ArrayLike, groups: Mapping[str, ArrayLike], looks: Seque
     """
     for (name, values), (color, marker) in zip(groups.items(), looks, strict=False):
         values = np.asarray(values)
-        thin = {"lw": 1.2, "ms": 3} if values.ndim == 2 else {}
-        lines = ax.plot(x, values, color=color, marker=marker, markevery=1 + len(values) // 16, **thin)
+        lines = ax.plot(x, values, color=color, marker=marker, markevery=1 + len(values) // 16)
+        if values.ndim == 2:
+            setp(lines, linewidth=1.2, markersize=3)
         lines[0].set_label(name)
     ax.set(**settings)
     ax.xaxis.set_minor_formatter(NullFormatter())  # on a logarithmic scale they would run into each other
