@@ -13,7 +13,6 @@ import matplotlib
 import numpy as np
 import torch
 from IPython.display import display
-from matplotlib.artist import setp
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
@@ -122,8 +121,8 @@ def curves(ax: Axes, x: ArrayLike, groups: Mapping[str, ArrayLike], looks: Seque
     for (name, values), (color, marker) in zip(groups.items(), looks, strict=False):
         values = np.asarray(values)
         lines = ax.plot(x, values, color=color, marker=marker, markevery=1 + len(values) // 16)
-        if values.ndim == 2:
-            setp(lines, linewidth=1.2, markersize=3)
+        for line in lines if values.ndim == 2 else []:
+            line.set(linewidth=1.2, markersize=3)
         lines[0].set_label(name)
     ax.set(**settings)
     ax.xaxis.set_minor_formatter(NullFormatter())  # on a logarithmic scale they would run into each other
