@@ -563,7 +563,8 @@ class View {
     c.strokeRect(left - scale / 2, top - scale / 2, side + scale, side + scale);
     this.drawAxes();
     c.save(); c.beginPath(); c.rect(left, top, side, side); c.clip();
-    for (const p of [...(this.spec.points ?? []), ...(this.note.points ?? []), ...this.painted]) this.marker(p);
+    const points = [...(this.spec.points ?? []), ...(this.note.points ?? []), ...this.painted];
+    for (const p of points) this.marker(p, points.length < 10 && !this.spec.paint);
     (this.spec.discs ?? []).forEach(([x, y, r], k) => {
       const [px, py] = this.toCanvas([x, y]), radius = (r / (2 * this.window.half)) * side;
       this.twice(() => c.arc(px, py, radius, 0, 7), 2.5, this.spec.look.full[k]);
@@ -646,8 +647,9 @@ class View {
   }
 
   /** A point [x, y, k] with the marker of its class: colour and shape; k < 0 is OOD, a cross. */
-  marker([px, py, k]) {
-    const c = this.context, [x, y] = this.toCanvas([px, py]), s = (this.spec.paint ? 5 : 3.2) * this.scale;
+  /** A point with the colour and shape of its class; a few points are large, with the number of their class beside them. */
+  marker([px, py, k], few) {
+    const c = this.context, [x, y] = this.toCanvas([px, py]), s = (few ? 7 : this.spec.paint ? 5 : 3.2) * this.scale;
     const cross = () => { c.moveTo(x - s, y - s); c.lineTo(x + s, y + s); c.moveTo(x - s, y + s); c.lineTo(x + s, y - s); };
     if (k < 0) return this.twice(cross, 1.2, "black");
     c.beginPath();
@@ -657,6 +659,11 @@ class View {
     if (k % 4 === 3) { c.moveTo(x, y - s); c.lineTo(x + s, y); c.lineTo(x, y + s); c.lineTo(x - s, y); c.closePath(); }
     Object.assign(c, { fillStyle: this.spec.look.markers[k % 10], strokeStyle: "white", lineWidth: 0.8 * this.scale });
     c.fill(); c.stroke();
+    if (few) {
+      Object.assign(c, { font: `bold ${15 * this.scale}px sans-serif`, fillStyle: "black", lineWidth: 4 * this.scale });
+      Object.assign(c, { textAlign: "left", textBaseline: "middle", lineJoin: "round" });
+      for (const paint of ["strokeText", "fillText"]) c[paint](k, x + 2 * s, y);
+    }
   }
 
   drawStar([x, y], size) {

@@ -61,7 +61,7 @@ class LivingMap(anywidget.AnyWidget):
     colours    "bands": the paper's three bands of confidence, what is rejected in grey · "classes": the winner, reject in pale
                grey · "shades": the winner, the paler the less sure
     window     half the width of the first picture, around the origin, from 1e-4 to 1e6; or the name of the control that says it
-    points     (x [n, 2], y [n]): points to show, y = -1 for OOD
+    points     (x [n, 2], y [n]): points to show, y = -1 for OOD; fewer than ten are large, with the number of their class
     sentence   sentence(**values) -> text below the map, a number or two; or (text, extras) with a dict of any of
                "star" a point [2] to mark · "bars" name -> confidences [n], two histograms beside the map · "points" as above ·
                "figure" a figure to show beside the map. It is computed in the kernel once per position, that of the reader first,
@@ -740,9 +740,12 @@ def _png(living, image, note):
     for k, path in spec["outlines"]:
         ax.plot(*np.array(path).T, color=spec["look"]["full"][k], lw=2.5)
     marked = np.array([*spec["points"], *note.get("points", []), *living.painted]).reshape(-1, 3)
+    few = len(marked) < 10 and not spec["paint"]
     for k in np.unique(marked[:, 2]).astype(int):
         color, marker = _class_look(k) if k >= 0 else plotting.OOD
-        ax.scatter(*marked[marked[:, 2] == k, :2].T, s=9, c=color, marker=marker)
+        ax.scatter(*marked[marked[:, 2] == k, :2].T, s=60 if few else 9, c=color, marker=marker)
+    for x, y, k in marked[marked[:, 2] >= 0] if few else []:
+        ax.annotate(f"{k:.0f}", (x, y), (8, 0), textcoords="offset points", va="center", bbox={"fc": "white", "pad": 1, "lw": 0})
     star = note.get("star")
     if star and max(map(abs, star)) <= half:
         ax.plot(*star, "*", ms=18, color=plotting.ACCENT, mec="white", clip_on=False)
