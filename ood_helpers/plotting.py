@@ -226,11 +226,10 @@ def band_names(n_classes: int = 2) -> list[str]:
     return [f"{1 / max(n_classes, 2):.2g}–0.6 unsure", "0.6–0.9", "0.9–1 sure"]
 
 
-def band_legend(ax: Axes, reject: bool = False, n_classes: int = 2) -> None:
-    """A legend of the three confidence bands, the first from 1 / n_classes on, and of what is rejected."""
-    looks = [*zip(BAND_COLORS, band_names(n_classes), strict=True), *[(REJECT, "rejected")] * reject]
-    handles = [Patch(fc=color, ec="0.4", label=name) for color, name in looks]
-    ax.legend(handles=handles, ncols=2 if reject else 3, **BELOW | {"handlelength": 1.0})
+def band_legend(ax: Axes) -> None:
+    """A legend of the three confidence bands."""
+    handles = [Patch(fc=color, ec="0.4", label=name) for color, name in zip(BAND_COLORS, band_names(), strict=True)]
+    ax.legend(handles=handles, ncols=3, **BELOW | {"handlelength": 1.0})
 
 
 def _class_legend(ax: Axes, n_classes: int, ood: bool = False) -> None:
@@ -256,18 +255,12 @@ def _band_points(ax: Axes, x: Tensor, confidence: Tensor, size: float = 9) -> No
 
 
 def polytope_map(ax: Axes, polytopes: "Plane", colors: np.ndarray) -> PolyCollection:
-    """The polytopes of `polytopes.plane`, one colour [M, 3] each, with white edges; returns it for `set_polytopes`."""
-    artist = PolyCollection([], edgecolors="white", zorder=0)
-    ax.add_collection(artist, autolim=False)
-    set_polytopes(artist, polytopes, colors)
-    return artist
-
-
-def set_polytopes(artist: PolyCollection, polytopes: "Plane", colors: Any) -> None:
-    """Show other polytopes in a `polytope_map`."""
-    artist.set_verts(np.split(polytopes.corners, polytopes.starts[1:-1]))
+    """The polytopes of `polytopes.plane`, one colour [M, 3] each, with white edges."""
+    artist = PolyCollection(np.split(polytopes.corners, polytopes.starts[1:-1]), edgecolors="white", zorder=0)
     artist.set_facecolor(colors)
     artist.set_linewidth(min(0.3, 300 / len(polytopes)))  # thousands of edges would paint the map white
+    ax.add_collection(artist, autolim=False)
+    return artist
 
 
 def seeds(panels: Mapping[str, Mapping[str, Sequence]], labels: Sequence[str], *, rule: int = 0, **shape: Any) -> Figure:

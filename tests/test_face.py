@@ -98,6 +98,7 @@ def test_settings_stand_in_the_signature(outer):
 CALLED_BY_NAME = {  # public though nothing outside their module takes them
     "load_ipython_extension",  # IPython calls it
     "SETTINGS", "run", "EXPERIMENTS", "METHODS",  # of the laboratory: CONTRIBUTING says what an experiment is
+    "band_legend",  # the notebooks within the benchmarks
     "OPEN", "RIGHT",  # with WRONG, the marks of a check
     "at_most", "above", "below", "within",  # with at_least, the conditions of a claim
     "least_probable", "Arcs",  # with the other measures and worlds, for networks and worlds of one's own

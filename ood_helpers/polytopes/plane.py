@@ -19,7 +19,7 @@ from ood_helpers.arrays import Numbers, float64
 from . import careful, flat
 from .crossings import BATCH
 from .graph import Graph
-from .maps import activity, affine_maps, dual_tree, layers_of, patterns, unpacked
+from .maps import activity, affine_maps, dual_tree, patterns, unpacked
 from .mesh import Degenerate, first_neurons, measure, sizes, subdivide, widths_of
 from .network import Model, plane_of, read, shape_of, vector
 from .polygons import cross, next_corner
@@ -102,10 +102,6 @@ class Plane:
     def edges(self) -> np.ndarray:
         """Every edge once, as a segment, [E, 2, 2]: what a matplotlib LineCollection takes."""
         return self._from_square(self.mesh.xy)[self.mesh.ends]
-
-    def edge_layers(self) -> np.ndarray:
-        """The hidden layer (0, 1, …) that bends along each edge, [E]; -1 on the rim of the rectangle."""
-        return np.where(self.mesh.owner < 0, -1, layers_of(self.network, self.mesh.owner))
 
     @property
     def slopes(self) -> np.ndarray:
