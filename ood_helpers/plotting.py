@@ -254,7 +254,7 @@ def _band_points(ax: Axes, x: Tensor, confidence: Tensor, size: float = 9) -> No
         ax.scatter(*x[inside].T, s=size, c=color, marker=marker, edgecolors="0.5", linewidths=0.2)
 
 
-def polytope_map(ax: Axes, polytopes: "Plane", colors: np.ndarray) -> PolyCollection:
+def polytope_map(ax: Axes, polytopes: "Plane", colors: Any) -> PolyCollection:
     """The polytopes of `polytopes.plane`, one colour [M, 3] each, with white edges."""
     artist = PolyCollection(np.split(polytopes.corners, polytopes.starts[1:-1]), edgecolors="white", zorder=0)
     artist.set_facecolor(colors)

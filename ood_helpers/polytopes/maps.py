@@ -57,7 +57,7 @@ def patterns(network, tree, root):
     root is a point [1, 2] of the root face. A child differs from its parent in one neuron.
     """
     first = first_neurons(network)
-    layer = layers_of(network, tree.neuron)
+    layer = _layers_of(network, tree.neuron)
     packed = []
     for i, (begin, end) in enumerate(pairwise(first)):
         bits = np.zeros((len(tree.order), -(-(end - begin) // 8)), np.uint8)
@@ -151,7 +151,7 @@ def _whole(network, gain):
     return affine
 
 
-def layers_of(network, neuron):
+def _layers_of(network, neuron):
     """The hidden layer (0, 1, …) of neurons that are counted through all layers."""
     return np.searchsorted(first_neurons(network)[1:], neuron, side="right")
 
