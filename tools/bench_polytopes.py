@@ -45,6 +45,7 @@ SYRENN = {
     500: 19.0,
 }  # seconds of SyReNN's C++ core for the polygons, in float32, measured on another machine
 UNTRAINED = {16: 563, 32: 2_227, 100: 19_300, 200: 79_667, 500: 499_090}  # polytopes that SyReNN and `plane` agree on
+DEEP = {2: (0.27, 14_159), 4: (2.2, 73_304), 6: (6.0, 161_655)}  # hidden layers of 256 -> seconds, polytopes; trained on digits
 PEERS = {
     "relucent": "relucent gurobipy plotly narwhals tqdm",
     "auto_LiRPA": "git+https://github.com/Verified-Intelligence/auto_LiRPA graphviz appdirs pyyaml",
@@ -157,6 +158,13 @@ def syrenn_row(width):
     return {"same": len(plane(model)) == count, "count": count, "taken": seconds(lambda: plane(model))}
 
 
+def deep_row(depth):
+    """`plane` through three random images of 784 pixels, as torch starts the weights."""
+    model, (origin, one, other) = untrained(784, *[256] * depth, 10), np.random.default_rng(0).random((3, 784))
+    slice_of = {"lo": -1, "hi": 2, "origin": origin, "axes": np.stack([one - origin, other - origin])}
+    return {"count": len(plane(model, **slice_of)), "taken": seconds(lambda: plane(model, **slice_of))}
+
+
 def relucent_row():
     """All polytopes of a network of the plane: every vertex lies within the square of side 20,000."""
     import relucent
@@ -229,6 +237,11 @@ def main():
         row = alone("syrenn", str(width))
         counts = f"{row['count']:,} polytopes of both" if row["same"] else "OTHER COUNTS"
         print(f"SyReNN, 2-{width}-{width}-2: {counts}, {row['taken']:.3f} and {theirs} s, {theirs / row['taken']:.0f}×")
+    for depth, (theirs, polytopes) in DEEP.items():
+        row = alone("deep", str(depth))
+        ours, quoted = 1e6 * row["taken"] / row["count"], 1e6 * theirs / polytopes
+        counts = f"{row['count']:,} polytopes in {row['taken']:.2f} s"
+        print(f"SyReNN, 784-256×{depth}-10, other weights: {counts}, {ours:.1f} and {quoted:.1f} µs each, {quoted / ours:.1f}×")
     for peer, packages in PEERS.items():
         print(f"{peer}: {beside(peer, packages)}")
 
@@ -244,6 +257,8 @@ if __name__ == "__main__":
             print(json.dumps(other_rows()))
         case ["syrenn", width]:
             print(json.dumps(syrenn_row(int(width))))
+        case ["deep", depth]:
+            print(json.dumps(deep_row(int(depth))))
         case ["relucent"]:
             print(json.dumps(relucent_row()))
         case ["auto_LiRPA"]:
