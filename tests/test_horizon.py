@@ -270,7 +270,7 @@ def test_what_the_certificate_says_is_true_of_directions(seed, dim, tilt):
     found, z = silent_certificate(model), last_hidden(model, u)
     assert (z <= found.bound + 1e-14).all()
     if found.verdict == "silent":
-        assert z.max() <= 1e-14 and (dim <= 2 or found.load.max() <= 1) and found.direction is None
+        assert z.max() <= 1e-14 and (dim <= 2 or found.ratio.max() <= 1) and found.direction is None
     if found.verdict == "active":
         assert last_hidden(model, found.direction[None]).max() > 0
         assert np.linalg.norm(found.direction) == pytest.approx(1)
@@ -291,7 +291,7 @@ def test_a_load_worked_out_by_hand(push, verdict, dim):
     found = silent_certificate(model)
     assert found.verdict == verdict and f"{verdict!r}" in repr(found)
     if verdict == "silent":
-        assert found.load == pytest.approx([push], abs=1e-9)
+        assert found.ratio == pytest.approx([push], abs=1e-9)
         assert found.bound == pytest.approx([(push - 1)], abs=1e-9)  # reached at u = x1
     else:
         assert last_hidden(model, found.direction[None]) > 0
@@ -314,7 +314,7 @@ def test_few_neurons_cannot_pay_in_many_dimensions():
     """Two neurons that push down are off in a direction where the third, which pushes up, is on."""
     model = build([np.eye(3), [[1, -9, -9]], [[1], [0]]], [None, None, None])
     found = silent_certificate(model)
-    assert found.verdict == "active" and found.load == [np.inf] and found.bound >= last_hidden(model, found.direction[None])
+    assert found.verdict == "active" and found.ratio == [np.inf] and found.bound >= last_hidden(model, found.direction[None])
 
 
 def test_biases_and_the_output_layer_do_not_count():
@@ -322,7 +322,7 @@ def test_biases_and_the_output_layer_do_not_count():
     for layer in other[::2]:
         layer.bias.data += 100
     other[-1].weight.data *= -7
-    assert (silent_certificate(model).load == silent_certificate(other).load).all()
+    assert (silent_certificate(model).ratio == silent_certificate(other).ratio).all()
 
 
 @pytest.mark.parametrize("model", [mlp(width=4, depth=1), mlp(width=4, depth=3), mlp(width=4, activation="leaky_relu")])

@@ -110,7 +110,7 @@ def test_thin_cones_are_not_silent(thin):
 def test_what_nothing_pays_for_is_active(dim):
     axes = np.eye(dim)
     found = silent_certificate(net([axes[0], -axes[0], axes[1]], [[-1, -1, 1]], [[1], [0]]))
-    assert found.verdict == "active" and found.load == [np.inf] and found.bound == pytest.approx([1])
+    assert found.verdict == "active" and found.ratio == [np.inf] and found.bound == pytest.approx([1])
 
 
 @pytest.mark.parametrize("missed", [1e-3, 1e-6, 1e-9])
@@ -118,7 +118,7 @@ def test_what_is_missed_by_little_is_missed(missed):
     """The push points out of the plane that pays by a little: no γ fits, and the neuron is active that way."""
     first = np.array([[1, 0, missed], [1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])
     found = silent_certificate(net(first, [[1, -9, -9, -9, -9]], [[1], [0]]))
-    assert found.load == [np.inf] and found.verdict != "silent" and found.bound >= missed
+    assert found.ratio == [np.inf] and found.verdict != "silent" and found.bound >= missed
 
 
 @pytest.mark.parametrize("dim", [3, 10])
@@ -140,7 +140,7 @@ def test_strict_says_whether_the_last_biases_alone_decide():
     """Neurons that only push down: off between their cones, where z0 is 0, unless they span all directions positively."""
     for rows, strict in [([[1, 0, 0]], False), (np.eye(3), False), (np.vstack([np.eye(3), [[-1, -1, -1]]]), True)]:
         found = silent_certificate(net(rows, [[-1.0] * len(rows)], [[1], [0]]))
-        assert (found.verdict, found.strict, found.load.max() <= 1) == ("silent", strict, True)
+        assert (found.verdict, found.strict, found.ratio.max() <= 1) == ("silent", strict, True)
     dead = silent_certificate(net(np.zeros((2, 3)), [[1.0, -1]], [[1], [0]]))
     assert (dead.verdict, dead.strict, dead.bound) == ("silent", False, [0])
 

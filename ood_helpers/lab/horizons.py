@@ -122,7 +122,7 @@ def _measure_certified(setting, network):
 def _certificate(network):
     """`polytopes.silent_certificate` as numbers, see `run`."""
     found = polytopes.silent_certificate(network)
-    numbers = (found.verdict == "silent", found.verdict == "active", found.load.max())
+    numbers = (found.verdict == "silent", found.verdict == "active", found.ratio.max())
     return dict(zip(_CERTIFICATE, map(float, numbers), strict=True))
 
 

@@ -22,7 +22,7 @@ class SilentCertificate:
 
     verdict    "silent": every neuron is inactive, z0 <= 0, in every direction · "active": `direction` shows the contrary ·
                "undecided"
-    load       [width] an upper bound, at least 0, of the share of a neuron's negative part that its positive part can use up,
+    ratio      [width] an upper bound, at least 0, of the share of a neuron's negative part that its positive part can use up,
                with a rounding of 1e-12: below 1 the neuron is inactive. Only a quick bound where an active direction was found
     bound      [width] an upper bound of z0 at directions of length 1, rounded upwards: "silent" has none above 0
     direction  [d] of length 1 with an active neuron, or None
@@ -31,13 +31,13 @@ class SilentCertificate:
     """
 
     verdict: str
-    load: np.ndarray
+    ratio: np.ndarray
     bound: np.ndarray
     direction: np.ndarray | None
     strict: bool
 
     def __repr__(self):
-        return f"SilentCertificate({self.verdict!r}, largest load {self.load.max():.3f}, largest bound {self.bound.max():.3g})"
+        return f"SilentCertificate({self.verdict!r}, largest ratio {self.ratio.max():.3f}, largest bound {self.bound.max():.3g})"
 
 
 def silent_certificate(network: Model) -> SilentCertificate:
@@ -48,17 +48,17 @@ def silent_certificate(network: Model) -> SilentCertificate:
     w_k < 0, and g the vectors that push up: w_i v_i for i in P, and Σ_i w_i v_i. If each is written with those of N,
     g = Σ_k γ_gk v_k, then |g·u| ≤ Σ_k |γ_gk| |v_k·u|, so
 
-        z0(u) ≤ ½ Σ_k (Σ_g |γ_gk| − |w_k|) |v_k·u| ≤ ½ (load − 1) Σ_k |w_k| |v_k·u|,    load = max_k Σ_g |γ_gk| / |w_k|,
+        z0(u) ≤ ½ Σ_k (Σ_g |γ_gk| − |w_k|) |v_k·u| ≤ ½ (ratio − 1) Σ_k |w_k| |v_k·u|,    ratio = max_k Σ_g |γ_gk| / |w_k|,
 
-    and a load of at most 1 makes z0 ≤ 0 for every u, however many dimensions there are. Any γ is a proof; good ones come from
-    weighted least squares, and where those do not suffice from a linear programme, which finds the smallest load. (In geometry:
+    and a ratio of at most 1 makes z0 ≤ 0 for every u, however many dimensions there are. Any γ is a proof; good ones come from
+    weighted least squares, and where those do not suffice from a linear programme, which finds the smallest ratio. (In geometry:
     z0 ≤ 0 says that one zonotope lies in another, and the programme is the test of Sadraddini and Tedrake 2019 for that.)
 
-    No verdict rests on rounding: what γ misses of g, and every sum, is rounded upwards, and a load of just 1 is proved in
+    No verdict rests on rounding: what γ misses of g, and every sum, is rounded upwards, and a ratio of just 1 is proved in
     fractions, which takes a small network; z0(u) > 0 is computed exactly. In up to two dimensions z0 is looked at, exactly where
     it has to be, along the rays between which it is linear.
 
-    The smallest load may be above 1 for a silent neuron: then the verdict is "undecided", unless a search that climbs z0 from
+    The smallest ratio may be above 1 for a silent neuron: then the verdict is "undecided", unless a search that climbs z0 from
     many directions finds an active one. It may miss, or be unable to write in floats, cones of them that are very thin.
     Raises ValueError for a network that is not an nn.Sequential of Linear, ReLU, Linear, ReLU, Linear.
     """
@@ -71,14 +71,14 @@ def silent_certificate(network: Model) -> SilentCertificate:
             top, direction = _along_rays(first, second)
         else:
             top, direction = np.full(len(second), math.inf), _active_direction(first, second)
-        load, bound = np.array([_proof(first, w, exact=direction is None) for w in second]).T
+        ratio, bound = np.array([_proof(first, w, exact=direction is None) for w in second]).T
     bound = np.fmin(bound, top)
     verdict = "active" if direction is not None else "silent" if (bound <= 0).all() else "undecided"
-    return SilentCertificate(verdict, load, bound, direction, bool((bound < 0).all()))
+    return SilentCertificate(verdict, ratio, bound, direction, bool((bound < 0).all()))
 
 
 def _proof(first, w, exact):
-    """The load and the bound of one neuron with weights w [n] on the first layer [n, d]: quick ones, or if `exact` good ones."""
+    """The ratio and the bound of one neuron with weights w [n] on the first layer [n, d]: quick ones, or if `exact` good ones."""
     (first, a), (w, b) = _near_one(first), _near_one(w)  # what solvers tolerate is not relative
     n, d = first.shape
     negative, positive = (w < 0) & first.any(axis=1), (w > 0) & first.any(axis=1)
@@ -89,15 +89,15 @@ def _proof(first, w, exact):
     if not len(rows) or not np.isfinite(up).all():
         return (math.inf if positive.any() else 0.0), _scaled_up(most, a + b)
     shares = _least_squares(rows, price, up, rounds=40 if exact else 1)
-    load, bound = _proved(rows, price, up, off, shares)
-    if exact and 1 <= load < math.inf:
+    ratio, bound = _proved(rows, price, up, off, shares)
+    if exact and 1 <= ratio < math.inf:
         shares = _programme(rows, price, up)
-        load, bound = np.minimum((load, bound), _proved(rows, price, up, off, shares))
-    if exact and 0 < min(bound, most) and load < 1 + 1e-6 and _proved_in_fractions(first, w, shares):
-        load, bound = min(load, 1.0), 0.0
+        ratio, bound = np.minimum((ratio, bound), _proved(rows, price, up, off, shares))
+    if exact and 0 < min(bound, most) and ratio < 1 + 1e-6 and _proved_in_fractions(first, w, shares):
+        ratio, bound = min(ratio, 1.0), 0.0
     if not positive.any():
-        load = min(load, 1.0)  # what is never pushed up cannot be above 0: γ = w is the proof
-    return load, _scaled_up(min(bound, most), a + b)
+        ratio = min(ratio, 1.0)  # what is never pushed up cannot be above 0: γ = w is the proof
+    return ratio, _scaled_up(min(bound, most), a + b)
 
 
 def _near_one(values):
@@ -113,7 +113,7 @@ def _scaled_up(bound, exponent):
 
 
 def _proved(rows, price, up, off, shares):
-    """Load and bound that γ = shares [m, n] proves for up [m, d] ± off; a load of ∞ if γ · rows [n, d] is not up.
+    """Ratio and bound that γ = shares [m, n] proves for up [m, d] ± off; a ratio of ∞ if γ · rows [n, d] is not up.
 
     No solver is believed. z0(u) ≤ ½ (Σ_k (Σ_g |γ_gk| − |w_k|) |v_k·u| + Σ_g |g − Σ_k γ_gk v_k|), and where the bracket is
     negative |v_k·u| ≥ (v_k·u)² / |v_k|, whose sum is at least the smallest eigenvalue of Σ_k (…) v_k v_kᵀ / |v_k|.
@@ -128,8 +128,8 @@ def _proved(rows, price, up, off, shares):
     length = np.linalg.norm(rows, axis=1) * (1 + gamma) + _TINY
     above = np.maximum(-spare, 0) @ length + (np.linalg.norm(missed, axis=1) + _TINY).sum()
     below = _least_eigenvalue(rows, np.maximum(spare, 0) / length)
-    load = (use / price).max() * (1 + gamma) if fits else math.inf
-    return load, (above * (1 + gamma) - below * (1 - gamma)) / 2 * (1 if above <= below else 1 + gamma)
+    ratio = (use / price).max() * (1 + gamma) if fits else math.inf
+    return ratio, (above * (1 + gamma) - below * (1 - gamma)) / 2 * (1 if above <= below else 1 + gamma)
 
 
 def _least_eigenvalue(rows, weights):
@@ -213,7 +213,7 @@ def _solve_exactly(rows, right):
 
 
 def _least_squares(rows, price, up, rounds):
-    """γ = g (VᵀDV)⁻¹ VᵀD, V the rows and D weights that favour, round by round, the neurons with load to spare."""
+    """γ = g (VᵀDV)⁻¹ VᵀD, V the rows and D weights that favour, round by round, the neurons with weight to spare."""
     weights, best, least = price, None, math.inf
     for _ in range(rounds):
         root = np.sqrt(weights)[:, None]
@@ -229,7 +229,7 @@ def _least_squares(rows, price, up, rounds):
 
 
 def _programme(rows, price, up):
-    """γ with the smallest load: minimise it over γ = a − b, a and b at least 0, with γV = g and Σ_g (a + b) <= load · price."""
+    """γ with the smallest ratio: minimise it over γ = a − b, a and b at least 0, with γV = g and Σ_g (a + b) <= ratio · price."""
     (n, d), m = rows.shape, len(up)
     fit = sparse.kron(sparse.eye(m), rows.T)
     sums = sparse.hstack([sparse.eye(n)] * (2 * m))
