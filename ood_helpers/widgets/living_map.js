@@ -886,7 +886,7 @@ function draw({ model, el }, before = {}) {
     lookSoon(20); // a preset moves the window next
     const note = notes[place];
     if (spec.speaks) ask("note", place); // also where it is here already: the kernel then prepares those around it
-    root.setAttribute("aria-busy", String(i !== undefined && !network(i)));
+    root.setAttribute("aria-busy", String(i !== undefined && (!network(i) || Boolean(spec.networks[i].slice)))); // till one has looked
     view.note = note ?? {};
     said.textContent = note ? note.text : !spec.speaks ? "" : alone ? "The numbers of this position need a running kernel." : "…";
     starred.hidden = !note?.star;
