@@ -248,3 +248,10 @@ def test_a_map_of_ranks_says_what_is_rejected():
     looks = [patch.get_facecolor() for _, patch in _entries(ax)]
     assert image.to_rgba(image.get_array()).reshape(4, 4).tolist() == [list(looks[i]) for i in (0, 0, 1, 2)]
     assert [text.get_text() for text, _ in _entries(ax)] == ["below 5 %: rejected", "5–50 %: accepted", "above 50 %"]
+
+
+def test_a_bundle_of_curves_is_thinner_than_one():
+    _fig, ax = plotting.figure()
+    plotting.curves(ax, [0, 1], {"one": [0, 1], "bundle": np.zeros((2, 3))})
+    one, *bundle = [line.get_linewidth() for line in ax.lines]
+    assert len(bundle) == 3 and max(bundle) < one

@@ -444,3 +444,20 @@ def test_whole_numbers_of_any_kind_are_taken(seed):
 
 def seed_list(seed):
     return [int(s) for s in np.atleast_1d(np.asarray(seed))]
+
+
+def test_small_networks_train_on_one_thread_and_large_ones_on_all():
+    before, seen = torch.get_num_threads(), []
+
+    def loss(logits_in, y, logits_out):
+        seen.append(torch.get_num_threads())
+        return torch.nn.functional.cross_entropy(logits_in, y)
+
+    try:
+        torch.set_num_threads(2)
+        for width in (8, 500):
+            train(mlp(width=width), TwoGaussians(), loss, steps=1, seed=0)
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 2]
